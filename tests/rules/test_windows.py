@@ -1,0 +1,73 @@
+"""Budget windows: they contain their instant, abut, and follow local midnights through DST."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enforcement.rules.windows import EPOCH, WindowError, window_at
+from enforcement.rules.wire import WindowSpec
+
+ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "America/Sao_Paulo", "Africa/Cairo"]
+PERIODS = ["minute", "hour", "day", "week", "month", "quarter", "year"]
+
+
+def spec(period: str, zone: str = "UTC", anchor_day: int = 1) -> WindowSpec:
+    return WindowSpec(kind="calendar", period=period, time_zone=zone, anchor_day=anchor_day)
+
+
+@given(
+    st.datetimes(datetime(2000, 1, 1), datetime(2040, 1, 1), timezones=st.just(UTC)),
+    st.sampled_from(PERIODS),
+    st.sampled_from(ZONES),
+    st.integers(1, 28),
+)
+def test_a_window_contains_its_instant_and_abuts_the_next(now, period, zone, anchor_day) -> None:
+    calendar = spec(period, zone, anchor_day)
+    start, end = window_at(calendar, now)
+    assert end is not None
+    assert start <= now < end
+    assert window_at(calendar, start) == (start, end)
+    assert window_at(calendar, end)[0] == end
+    assert window_at(calendar, end - timedelta(microseconds=1)) == (start, end)
+
+
+@pytest.mark.parametrize(
+    ("period", "zone", "anchor_day", "now", "start", "end"),
+    [
+        ("day", "Europe/Berlin", 1, "2026-03-29T12:00", "2026-03-28T23:00", "2026-03-29T22:00"),
+        ("day", "Europe/Berlin", 1, "2026-10-25T12:00", "2026-10-24T22:00", "2026-10-25T23:00"),
+        ("day", "Africa/Cairo", 1, "2026-04-24T12:00", "2026-04-23T22:00", "2026-04-24T21:00"),
+        ("week", "UTC", 1, "2026-11-22T23:59", "2026-11-16T00:00", "2026-11-23T00:00"),
+        ("month", "UTC", 15, "2026-03-14T00:00", "2026-02-15T00:00", "2026-03-15T00:00"),
+        ("month", "America/New_York", 1, "2026-12-01T04:00", "2026-11-01T04:00", "2026-12-01T05:00"),
+        ("quarter", "UTC", 1, "2026-11-23T00:00", "2026-10-01T00:00", "2027-01-01T00:00"),
+        ("year", "UTC", 6, "2026-01-05T00:00", "2025-01-06T00:00", "2026-01-06T00:00"),
+        ("hour", "Asia/Kolkata", 1, "2026-01-05T10:45", "2026-01-05T10:00", "2026-01-05T11:00"),
+    ],
+)
+def test_known_windows(period, zone, anchor_day, now, start, end) -> None:
+    def utc(text: str) -> datetime:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+    assert window_at(spec(period, zone, anchor_day), utc(now)) == (utc(start), utc(end))
+
+
+def test_a_lifetime_has_one_window_without_end() -> None:
+    assert window_at(WindowSpec(), datetime(2026, 1, 1, tzinfo=UTC)) == (EPOCH, None)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (WindowSpec(kind="calendar"), "a calendar window needs a period"),
+        (WindowSpec(period="day"), "a lifetime window has no period"),
+        (spec("day", "Mars/Olympus"), "unknown time zone: 'Mars/Olympus'"),
+        (spec("day", "../../etc/passwd"), "unknown time zone"),
+        (spec("month", "UTC", 29), "anchor_day must be 1 to 28, not 29"),
+    ],
+)
+def test_a_meaningless_window_is_refused_in_words(bad: WindowSpec, reason: str) -> None:
+    with pytest.raises(WindowError, match=reason):
+        window_at(bad, datetime(2026, 1, 1, tzinfo=UTC))
