@@ -76,7 +76,9 @@ def _first_day(spec: WindowSpec, day: date) -> date:
 def _next_first_day(spec: WindowSpec, first: date) -> date:
     if spec.period in ("day", "week"):
         return first + timedelta(days=1 if spec.period == "day" else 7)
-    months = first.year * 12 + first.month - 1 + {"month": 1, "quarter": 3}.get(spec.period or "", 12)
+    months = (
+        first.year * 12 + first.month - 1 + {"month": 1, "quarter": 3}.get(spec.period or "", 12)
+    )
     return date(months // 12, months % 12 + 1, first.day)
 
 

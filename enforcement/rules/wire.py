@@ -102,7 +102,7 @@ class DenialCause(StrEnum):
 
 
 class KeyPolicy(Struct, frozen=True):
-    """One agent key. `hash` is hex HMAC-SHA-256 of the whole key under the organization's pepper."""
+    """One agent key. `hash` is hex HMAC-SHA-256 of the key under the organization's pepper."""
 
     id: str
     hash: str
@@ -251,7 +251,12 @@ class UpstreamInfo(Struct, frozen=True):
 
 
 class Hello(Struct, frozen=True):
+    """A book introduces itself. `boot` is random for each life of the book: the ledger raises
+    the spool's epoch when it is another one than before, and keeps it when it is the same.
+    """
+
     header: Header
+    boot: str
     kernel_boot_id: str
     clean_shutdown: bool
     inventory: list[InventoryItem] = field(default_factory=list)
@@ -420,7 +425,7 @@ class Order(Struct, frozen=True):
 
 
 class SyncAnswer(Struct, frozen=True):
-    """`status`: ok; rehello = say Hello for this incarnation; fenced = another boot has the spool."""
+    """`status`: ok; rehello: say Hello for this incarnation; fenced: another boot has the spool."""
 
     status: Literal["ok", "rehello", "fenced"] = "ok"
     incarnation: str = ""

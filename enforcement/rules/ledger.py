@@ -1,0 +1,447 @@
+"""The ledger's own rules: what a grant, a report and an expiry do to balances and leases.
+
+1. Every hard balance, at every commit: `spent + held + suspense ≤ cap` (I1), where
+   `cap = greatest(limit, what was committed before)` and only falls towards the limit (L9).
+2. Reports are watermarks: only what is above the booked one moves money, so duplicates, loss
+   and reordering are harmless (L5). A lease leaves a terminal state never (I7).
+3. An expired lease goes to suspense and keeps counting; only its own spool closes it (L6).
+4. A group is granted whole or not at all; one that does not fit waits, in order of arrival,
+   while the short balances are recalled; a younger group may not take what it waits for (L8).
+
+Sans-IO: a `Ledger` is a working set of rows that the caller has locked and will write back. The
+simulator runs this same code over its whole world, the coordinator over one transaction.
+`now_ms` is the ledger's own clock; no other clock is ever compared with it.
+"""
+
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import NamedTuple
+
+from msgspec import Struct, field
+
+from enforcement.rules.wire import (
+    Denial,
+    DenialCause,
+    Grant,
+    Group,
+    GroupItem,
+    InventoryItem,
+    LeaseAck,
+    LeaseReport,
+)
+
+TIGHT_PERCENT = 5
+SHARERS_MS = 10_000  # a book counts as active on a balance for so long after its last grant
+RECALL_EVERY_MS = 100
+RECALLED_MS = 1_000
+RETRY_HELD_MS = 1_000
+
+
+class LeaseState(StrEnum):
+    GRANTED = "granted"
+    SUSPENDED = "suspended"
+    SETTLED = "settled"
+    WRITTEN_OFF = "written_off"
+
+
+TERMINAL = frozenset({LeaseState.SETTLED, LeaseState.WRITTEN_OFF})
+
+
+class TransferKind(StrEnum):
+    """What moved, between which counters of a balance (`free` is what the limit leaves)."""
+
+    GRANT = "grant"  # free → held
+    SETTLE = "settle"  # held → spent
+    RELEASE = "release"  # held → free
+    EXPIRE = "expire"  # held → suspense
+    LATE_SETTLE = "late_settle"  # suspense → spent
+    LATE_RELEASE = "late_release"  # suspense → free
+    WRITE_OFF = "write_off"  # suspense → spent
+    OVERRUN = "overrun"  # measured above what was held
+    USAGE = "usage"  # free → spent, from a usage event without a lease
+    CORRECTION = "correction"
+
+
+class Balance(Struct):
+    """One row of balances. Amounts in the unit of its budget."""
+
+    id: str
+    budget: str
+    value: str
+    window_start_s: int
+    limit: int
+    cap: int
+    window_ends_at_ms: int | None = None
+    spent: int = 0
+    held: int = 0
+    suspense: int = 0
+    overrun: int = 0
+
+    @property
+    def committed(self) -> int:
+        return self.spent + self.held + self.suspense
+
+    @property
+    def free(self) -> int:
+        return self.limit - self.committed - self.overrun
+
+    @property
+    def tight(self) -> bool:
+        return self.free * 100 < self.limit * TIGHT_PERCENT
+
+    def lower_cap(self) -> None:
+        """After money came home: the cap falls towards the limit, never rises."""
+        self.cap = min(self.cap, max(self.limit, self.committed))
+
+
+class Lease(Struct):
+    """One row of leases. `expires_at_ms` is on the ledger's clock."""
+
+    id: str
+    balance: str
+    spool: str
+    amount: int
+    expires_at_ms: int
+    epoch: int = 0
+    incarnation: str = ""
+    group: str = ""
+    used: int = 0
+    returned: int = 0
+    overrun: int = 0
+    open: int = 0
+    state: LeaseState = LeaseState.GRANTED
+
+    @property
+    def rest(self) -> int:
+        return self.amount - self.used - self.returned
+
+
+class Transfer(NamedTuple):
+    """A movement to append to the journal of its balance."""
+
+    balance: str
+    lease: str | None
+    kind: TransferKind
+    amount: int
+
+
+class Ledger:
+    """A locked working set. The caller fills `balances` and `leases`, then writes back whatever
+    stands in `touched_balances`, `touched_leases`, `new_leases` and `transfers`.
+    """
+
+    def __init__(
+        self,
+        *,
+        new_id: Callable[[], str],
+        sign: Callable[[str, Balance, int], str],
+        lease_ttl_ms: int,
+        grace_ms: int,
+    ) -> None:
+        self.balances: dict[str, Balance] = {}
+        self.leases: dict[str, Lease] = {}
+        self.touched_balances: set[str] = set()
+        self.touched_leases: set[str] = set()
+        self.new_leases: list[Lease] = []
+        self.transfers: list[Transfer] = []
+        self._new_id = new_id
+        self._sign = sign
+        self._lease_ttl_ms = lease_ttl_ms
+        self._grace_ms = grace_ms
+
+    # ------------------------------------------------------------------ reports
+
+    def report(
+        self, report: LeaseReport, *, spool: str, now_ms: int, recalled: bool = False
+    ) -> LeaseAck | None:
+        """Book what a spool says of its own lease; None for a lease that is not its own (I9)."""
+        lease = self.leases.get(report.lease)
+        if lease is None or lease.spool != spool:
+            return None
+        ttl_ms = 0
+        if lease.state not in TERMINAL:
+            self._book(lease, report)
+            if not report.final and report.renew and not recalled:
+                ttl_ms = self._renew(lease, now_ms=now_ms)
+        return LeaseAck(
+            lease=lease.id,
+            used=report.used if lease.state in TERMINAL else lease.used,
+            returned=report.returned if lease.state in TERMINAL else lease.returned,
+            overrun=report.overrun if lease.state in TERMINAL else lease.overrun,
+            final=lease.state in TERMINAL,
+            ttl_ms=ttl_ms,
+        )
+
+    def _book(self, lease: Lease, report: LeaseReport) -> None:
+        late = lease.state is LeaseState.SUSPENDED
+        balance = self.balances[lease.balance]
+        used = max(0, min(report.used, lease.amount - lease.returned) - lease.used)
+        self._move(lease, used, late=late, spend=True)
+        home = max(0, min(report.returned, lease.amount - lease.used) - lease.returned)
+        if report.final:
+            home = lease.rest
+        self._move(lease, home, late=late, spend=False)
+        over = max(0, report.overrun - lease.overrun)
+        if over:
+            lease.overrun += over
+            balance.overrun += over
+            self._write(lease, TransferKind.OVERRUN, over)
+        lease.open = 0 if report.final else max(0, report.open)
+        if report.final:
+            lease.state = LeaseState.SETTLED
+        balance.lower_cap()
+        self.touched_leases.add(lease.id)
+        self.touched_balances.add(balance.id)
+
+    def _move(self, lease: Lease, amount: int, *, late: bool, spend: bool) -> None:
+        """Take an amount of a lease out of held or suspense: into spent, or free again."""
+        if not amount:
+            return
+        balance = self.balances[lease.balance]
+        if late:
+            balance.suspense -= amount
+        else:
+            balance.held -= amount
+        if spend:
+            lease.used += amount
+            balance.spent += amount
+            self._write(lease, TransferKind.LATE_SETTLE if late else TransferKind.SETTLE, amount)
+        else:
+            lease.returned += amount
+            self._write(lease, TransferKind.LATE_RELEASE if late else TransferKind.RELEASE, amount)
+
+    def _renew(self, lease: Lease, *, now_ms: int) -> int:
+        if lease.state is not LeaseState.GRANTED or now_ms >= lease.expires_at_ms:
+            return 0
+        ttl_ms = self._ttl_ms(self.balances[lease.balance], now_ms=now_ms)
+        lease.expires_at_ms = max(lease.expires_at_ms, now_ms + ttl_ms)
+        self.touched_leases.add(lease.id)
+        return ttl_ms
+
+    # ------------------------------------------------------------------ grants
+
+    def grant(self, ask: "Ask", *, sharers: Callable[[str], int], now_ms: int) -> list[Lease]:
+        """Lease every balance of a group that `fits`. One transaction, all or nothing.
+
+        `sharers` tells how many books are active on a balance, this one included: a lease is
+        what is needed, or up to a share of what is free (L8).
+        """
+        leases = []
+        for balance_id, item in ask.items:
+            balance = self.balances[balance_id]
+            room = balance.free
+            need = max(item.floor, min(item.need, room))
+            share = room // (2 * max(1, sharers(balance_id)))
+            amount = need if balance.tight else max(need, min(item.want, share))
+            lease = Lease(
+                id=self._new_id(),
+                balance=balance_id,
+                spool=ask.spool,
+                amount=amount,
+                expires_at_ms=now_ms + self._ttl_ms(balance, now_ms=now_ms),
+                epoch=ask.epoch,
+                incarnation=ask.incarnation,
+                group=ask.group.key,
+            )
+            balance.held += amount
+            self.leases[lease.id] = lease
+            self.new_leases.append(lease)
+            self.touched_balances.add(balance_id)
+            self._write(lease, TransferKind.GRANT, amount)
+            leases.append(lease)
+        return leases
+
+    def grant_message(self, lease: Lease, *, now_ms: int) -> Grant:
+        """How a lease is told to its book, now or when the same group is asked again."""
+        balance = self.balances[lease.balance]
+        return Grant(
+            lease=lease.id,
+            group=lease.group,
+            budget=balance.budget,
+            value=balance.value,
+            window_start_s=balance.window_start_s,
+            amount=lease.amount,
+            ttl_ms=max(0, lease.expires_at_ms - now_ms),
+            mac=self._sign(lease.id, balance, lease.amount),
+            window_ends_at_ms=balance.window_ends_at_ms,
+            limit=balance.limit,
+            spent=balance.spent,
+            held=balance.held,
+            tight=balance.tight,
+        )
+
+    def _ttl_ms(self, balance: Balance, *, now_ms: int) -> int:
+        if balance.window_ends_at_ms is None:
+            return self._lease_ttl_ms
+        return max(0, min(self._lease_ttl_ms, balance.window_ends_at_ms - now_ms))
+
+    # ------------------------------------------------------------------ expiry
+
+    def expire(self, lease_id: str, *, now_ms: int) -> bool:
+        """Move what a dead lease has out into suspense (L6). False: it is not due, or not live."""
+        lease = self.leases[lease_id]
+        if lease.state is not LeaseState.GRANTED or now_ms < lease.expires_at_ms + self._grace_ms:
+            return False
+        balance = self.balances[lease.balance]
+        balance.held -= lease.rest
+        balance.suspense += lease.rest
+        if lease.rest:
+            self._write(lease, TransferKind.EXPIRE, lease.rest)
+        lease.state = LeaseState.SUSPENDED
+        self.touched_leases.add(lease_id)
+        self.touched_balances.add(balance.id)
+        return True
+
+    def inventory_item(self, lease: Lease) -> InventoryItem:
+        """How a lease is named to a spool that should say how it ended."""
+        balance = self.balances[lease.balance]
+        return InventoryItem(
+            lease=lease.id,
+            budget=balance.budget,
+            value=balance.value,
+            window_start_s=balance.window_start_s,
+            amount=lease.amount,
+            used=lease.used,
+            returned=lease.returned,
+            overrun=lease.overrun,
+            incarnation=lease.incarnation,
+            mac=self._sign(lease.id, balance, lease.amount),
+        )
+
+    def _write(self, lease: Lease, kind: TransferKind, amount: int) -> None:
+        self.transfers.append(Transfer(lease.balance, lease.id, kind, amount))
+
+
+# ---------------------------------------------------------------------------- the queue of groups
+
+
+class Ask(Struct):
+    """A group that waits for its grant. `items` pairs each item with its balance's id."""
+
+    group: Group
+    spool: str
+    epoch: int
+    incarnation: str
+    items: list[tuple[str, GroupItem]]
+    arrived_ms: int
+
+    @property
+    def deadline_ms(self) -> int:
+        return self.arrived_ms + self.group.wait_ms
+
+
+class Answers(Struct):
+    """What a pump decided: leases by group key, denials, and balances to recall."""
+
+    granted: dict[str, list[Lease]] = field(default_factory=dict)
+    denied: list[Denial] = field(default_factory=list)
+    recalls: list[str] = field(default_factory=list)
+
+
+class GrantQueue:
+    """Groups in order of arrival. Kept between transactions; one for each coordinator."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Ask] = []
+        self._seen: dict[str, dict[str, int]] = {}
+        self._recalled: dict[str, int] = {}
+
+    def submit(self, ask: Ask) -> None:
+        """Queue a group, unless it is waiting already (a retry of the same key)."""
+        if all(waiting.group.key != ask.group.key for waiting in self.waiting):
+            self.waiting.append(ask)
+
+    def balances(self) -> set[str]:
+        """The balances that the next pump needs in its working set."""
+        return {balance for ask in self.waiting for balance, _ in ask.items}
+
+    def is_recalled(self, balance: str, *, now_ms: int) -> bool:
+        """Leases of a balance that is being recalled are not renewed (L3)."""
+        return now_ms - self._recalled.get(balance, -RECALLED_MS) < RECALLED_MS
+
+    def pump(self, ledger: Ledger, *, now_ms: int) -> Answers:
+        """Grant what fits, deny what has waited long enough, keep and recall for the rest."""
+        answers = Answers()
+        reserved: dict[str, int] = {}
+        still_waiting = []
+        for ask in self.waiting:
+            short = self._short(ask, ledger, reserved, now_ms=now_ms)
+            if short is None:
+                answers.granted[ask.group.key] = self._grant(ask, ledger, now_ms=now_ms)
+            elif now_ms >= ask.deadline_ms or _hopeless(ask, ledger):
+                balance, item = short
+                answers.denied.append(deny(ask.group.key, ledger.balances[balance], item.floor))
+            else:
+                still_waiting.append(ask)
+                for balance, item in ask.items:
+                    reserved[balance] = reserved.get(balance, 0) + item.floor
+                    self._recall_if_short(balance, item, ledger, answers, now_ms=now_ms)
+        self.waiting = still_waiting
+        return answers
+
+    def _short(
+        self, ask: Ask, ledger: Ledger, reserved: dict[str, int], *, now_ms: int
+    ) -> tuple[str, GroupItem] | None:
+        """The first balance that cannot give enough: all that is needed, later at least the floor."""
+        patient = now_ms < ask.arrived_ms + ask.group.wait_ms // 2
+        for balance, item in ask.items:
+            enough = max(1, item.need if patient else item.floor)
+            if ledger.balances[balance].free - reserved.get(balance, 0) < enough:
+                return balance, item
+        return None
+
+    def _grant(self, ask: Ask, ledger: Ledger, *, now_ms: int) -> list[Lease]:
+        for balance, _ in ask.items:
+            self._seen.setdefault(balance, {})[ask.spool] = now_ms
+        return ledger.grant(ask, sharers=lambda b: self._sharers(b, now_ms=now_ms), now_ms=now_ms)
+
+    def _sharers(self, balance: str, *, now_ms: int) -> int:
+        seen = self._seen.get(balance, {})
+        for spool in [s for s, at_ms in seen.items() if now_ms - at_ms > SHARERS_MS]:
+            del seen[spool]
+        return len(seen)
+
+    def _recall_if_short(
+        self, balance: str, item: GroupItem, ledger: Ledger, answers: Answers, *, now_ms: int
+    ) -> None:
+        due = now_ms - self._recalled.get(balance, -RECALL_EVERY_MS) >= RECALL_EVERY_MS
+        if due and ledger.balances[balance].free < item.need and balance not in answers.recalls:
+            self._recalled[balance] = now_ms
+            answers.recalls.append(balance)
+
+
+def _hopeless(ask: Ask, ledger: Ledger) -> bool:
+    """Waiting cannot help: even with every hold gone, a floor would not fit."""
+    return any(cause_of(ledger.balances[b], i.floor) is not DenialCause.HELD for b, i in ask.items)
+
+
+def cause_of(balance: Balance, floor: int) -> DenialCause:
+    """Why an amount does not fit: spent (402), in suspense, or only held by others (429)."""
+    if balance.spent + balance.overrun + floor > balance.limit:
+        return DenialCause.LIMIT
+    if balance.spent + balance.overrun + balance.suspense + floor > balance.limit:
+        return DenialCause.SUSPENSE
+    return DenialCause.HELD
+
+
+def deny(group: str, balance: Balance, floor: int) -> Denial:
+    cause = cause_of(balance, floor)
+    return Denial(
+        group=group,
+        budget=balance.budget,
+        value=balance.value,
+        cause=cause,
+        free=max(0, balance.free),
+        limit=balance.limit,
+        spent=balance.spent,
+        held=balance.held,
+        suspense=balance.suspense,
+        overrun=balance.overrun,
+        window_ends_at_ms=balance.window_ends_at_ms,
+        retry_after_ms=RETRY_HELD_MS if cause is DenialCause.HELD else 0,
+    )
+
+
+def committed_over_cap(balances: Iterable[Balance]) -> list[Balance]:
+    """I1, as a check to leave on in production: the balances that break it."""
+    return [b for b in balances if b.committed > b.cap or min(b.spent, b.held, b.suspense) < 0]
