@@ -13,7 +13,7 @@ simulator runs this same code over its whole world, the coordinator over one tra
 `now_ms` is the ledger's own clock; no other clock is ever compared with it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -220,16 +220,24 @@ class Ledger:
 
     # ------------------------------------------------------------------ grants
 
-    def grant(self, ask: "Ask", *, sharers: Callable[[str], int], now_ms: int) -> list[Lease]:
-        """Lease every balance of a group that `fits`. One transaction, all or nothing.
+    def grant(
+        self,
+        ask: "Ask",
+        *,
+        sharers: Callable[[str], int],
+        reserved: Mapping[str, int],
+        now_ms: int,
+    ) -> list[Lease]:
+        """Lease every balance of a group that fits. One transaction, all or nothing.
 
         `sharers` tells how many books are active on a balance, this one included: a lease is
-        what is needed, or up to a share of what is free (L8).
+        what is needed, or up to a share of what is free (L8). `reserved` is what older groups
+        wait for.
         """
         leases = []
         for balance_id, item in ask.items:
             balance = self.balances[balance_id]
-            room = balance.free
+            room = balance.free - reserved.get(balance_id, 0)
             need = max(item.floor, min(item.need, room))
             share = room // (2 * max(1, sharers(balance_id)))
             amount = need if balance.tight else max(need, min(item.want, share))
@@ -367,7 +375,7 @@ class GrantQueue:
         for ask in self.waiting:
             short = self._short(ask, ledger, reserved, now_ms=now_ms)
             if short is None:
-                answers.granted[ask.group.key] = self._grant(ask, ledger, now_ms=now_ms)
+                answers.granted[ask.group.key] = self._grant(ask, ledger, reserved, now_ms=now_ms)
             elif now_ms >= ask.deadline_ms or _hopeless(ask, ledger):
                 balance, item = short
                 answers.denied.append(deny(ask.group.key, ledger.balances[balance], item.floor))
@@ -382,7 +390,7 @@ class GrantQueue:
     def _short(
         self, ask: Ask, ledger: Ledger, reserved: dict[str, int], *, now_ms: int
     ) -> tuple[str, GroupItem] | None:
-        """The first balance that cannot give enough: all that is needed, later at least the floor."""
+        """The first balance that cannot give enough: the need, or later at least the floor."""
         patient = now_ms < ask.arrived_ms + ask.group.wait_ms // 2
         for balance, item in ask.items:
             enough = max(1, item.need if patient else item.floor)
@@ -390,10 +398,17 @@ class GrantQueue:
                 return balance, item
         return None
 
-    def _grant(self, ask: Ask, ledger: Ledger, *, now_ms: int) -> list[Lease]:
+    def _grant(
+        self, ask: Ask, ledger: Ledger, reserved: dict[str, int], *, now_ms: int
+    ) -> list[Lease]:
         for balance, _ in ask.items:
             self._seen.setdefault(balance, {})[ask.spool] = now_ms
-        return ledger.grant(ask, sharers=lambda b: self._sharers(b, now_ms=now_ms), now_ms=now_ms)
+        return ledger.grant(
+            ask,
+            sharers=lambda balance: self._sharers(balance, now_ms=now_ms),
+            reserved=reserved,
+            now_ms=now_ms,
+        )
 
     def _sharers(self, balance: str, *, now_ms: int) -> int:
         seen = self._seen.get(balance, {})
