@@ -1,0 +1,22 @@
+"""Tables of the ledger. What must never be false is held by the database (see README.md)."""
+
+from budgets.models.balance import Balance
+from budgets.models.budget import Budget
+from budgets.models.lease import Lease
+from budgets.models.price import PriceVersion
+from budgets.models.rollup import RollupWatermark, UsageRollup
+from budgets.models.transfer import LedgerIncarnation, Transfer
+from budgets.models.usage import Refusal, UsageEvent
+
+__all__ = [
+    "Balance",
+    "Budget",
+    "Lease",
+    "LedgerIncarnation",
+    "PriceVersion",
+    "Refusal",
+    "RollupWatermark",
+    "Transfer",
+    "UsageEvent",
+    "UsageRollup",
+]

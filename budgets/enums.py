@@ -1,0 +1,48 @@
+"""Choices of the ledger's columns. What also stands on the wire is taken from there."""
+
+from enum import StrEnum
+
+from django.db import models
+
+from enforcement.rules.ledger import LeaseState as RuleLeaseState
+from enforcement.rules.ledger import TransferKind as RuleTransferKind
+
+
+def choices_of(enum: type[StrEnum]) -> list[tuple[str, str]]:
+    """Django choices of a wire enum, so that a value is spelled in one place only."""
+    return [(member.value, member.value.replace("_", " ")) for member in enum]
+
+
+class BudgetState(models.TextChoices):
+    """A new or narrowed hard budget is arming until every book has learned of it (L12)."""
+
+    ARMING = "arming"
+    ARMED = "armed"
+
+
+class WindowKind(models.TextChoices):
+    LIFETIME = "lifetime"
+    CALENDAR = "calendar"
+
+
+class Period(models.TextChoices):
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    QUARTER = "quarter"
+    YEAR = "year"
+
+
+class PriceMatch(models.TextChoices):
+    EXACT = "exact"
+    PREFIX = "prefix"
+
+
+LEASE_STATES = [*(state.value for state in RuleLeaseState), "recalled"]
+LIVE_LEASE_STATES = ["granted", "recalled", "suspended"]
+TERMINAL_LEASE_STATES = ["settled", "written_off"]
+
+LIMIT_TRANSFER = "limit"  # not a movement: "from here on the limit is this amount"
+TRANSFER_KINDS = [*(kind.value for kind in RuleTransferKind), LIMIT_TRANSFER]

@@ -1,0 +1,73 @@
+from controlplane.identity.ids import new_id
+from django.db import models
+from django.db.models import F, Q
+
+from budgets.models.budget import Budget
+
+
+class Balance(models.Model):
+    """The counters of one budget for one `per` value and one window.
+
+    `limit` is what was asked for, `cap` what the database enforces: the greater of the limit and
+    what was committed when the limit was lowered; it falls back as money comes home (L9).
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    organization = models.ForeignKey(
+        "identity.Organization", models.DO_NOTHING, db_constraint=False, related_name="+"
+    )
+    # The foreign key is composite, with the organization: migration 0002.
+    budget = models.ForeignKey(Budget, models.PROTECT, db_constraint=False, related_name="balances")
+    value = models.CharField(max_length=200, blank=True, default="")
+    window_start = models.DateTimeField()
+    window_end = models.DateTimeField(null=True, blank=True)
+    hard = models.BooleanField()
+    limit_amount = models.BigIntegerField()
+    cap_amount = models.BigIntegerField()
+    spent_amount = models.BigIntegerField(default=0)
+    held_amount = models.BigIntegerField(default=0)
+    suspense_amount = models.BigIntegerField(default=0)
+    overrun_amount = models.BigIntegerField(default=0)
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["budget", "value", "window_start"], name="balance_one_for_each_window"
+            ),
+            models.UniqueConstraint(
+                fields=["id", "organization"], name="balance_with_organization"
+            ),
+            models.CheckConstraint(
+                condition=Q(spent_amount__gte=0)
+                & Q(held_amount__gte=0)
+                & Q(suspense_amount__gte=0)
+                & Q(overrun_amount__gte=0),
+                name="balance_amounts_not_negative",
+            ),
+            models.CheckConstraint(condition=Q(limit_amount__gt=0), name="balance_limit_positive"),
+            models.CheckConstraint(
+                condition=Q(cap_amount__gte=F("limit_amount")), name="balance_cap_covers_limit"
+            ),
+            models.CheckConstraint(
+                condition=Q(hard=False)
+                | Q(cap_amount__gte=F("spent_amount") + F("held_amount") + F("suspense_amount")),
+                name="balance_committed_within_cap",
+            ),
+            models.CheckConstraint(
+                condition=Q(window_end__isnull=True) | Q(window_end__gt=F("window_start")),
+                name="balance_window_not_empty",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.budget_id}/{self.value}@{self.window_start:%Y-%m-%d}"
+
+    @property
+    def committed_amount(self) -> int:
+        return self.spent_amount + self.held_amount + self.suspense_amount
+
+    @property
+    def free_amount(self) -> int:
+        """What the limit still leaves. Negative after the limit was lowered or overrun."""
+        return self.limit_amount - self.committed_amount - self.overrun_amount

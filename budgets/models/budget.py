@@ -1,0 +1,127 @@
+from controlplane.identity.ids import new_id
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import Q
+
+from budgets.enums import BudgetState, Period, WindowKind, choices_of
+from enforcement.rules.windows import MAX_ANCHOR_DAY
+from enforcement.rules.wire import (
+    BudgetPolicy,
+    HoldMode,
+    Mode,
+    Per,
+    ScopeKind,
+    Unit,
+    WindowSpec,
+)
+
+
+class Budget(models.Model):
+    """A policy: whose use is counted, in which unit and window, up to which limit, and how hard.
+
+    What names its balances (scope, per, unit, window) never changes; make a new budget instead.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    organization = models.ForeignKey("identity.Organization", models.PROTECT, related_name="+")
+    name = models.CharField(max_length=200)
+    scope_kind = models.CharField(max_length=12, choices=choices_of(ScopeKind))
+    scope_id = models.UUIDField()
+    per = models.CharField(max_length=8, blank=True, default="", choices=choices_of(Per))
+    unit = models.CharField(max_length=8, choices=choices_of(Unit))
+    window_kind = models.CharField(max_length=8, choices=WindowKind.choices)
+    period = models.CharField(max_length=8, blank=True, default="", choices=Period.choices)
+    time_zone = models.CharField(max_length=64, default="UTC")
+    anchor_day = models.SmallIntegerField(
+        default=1, validators=[MinValueValidator(1), MaxValueValidator(MAX_ANCHOR_DAY)]
+    )
+    mode = models.CharField(max_length=8, choices=choices_of(Mode), default=Mode.HARD)
+    hold_mode = models.CharField(
+        max_length=8, choices=choices_of(HoldMode), default=HoldMode.STRICT
+    )
+    limit_amount = models.BigIntegerField()
+    max_values = models.IntegerField(default=10_000)
+    state = models.CharField(max_length=8, choices=BudgetState.choices, default=BudgetState.ARMING)
+    armed_at = models.DateTimeField(null=True, blank=True)
+    policy_revision = models.BigIntegerField(default=0)
+    created_at = models.DateTimeField()
+    archived_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["organization", "scope_kind", "scope_id"], name="budget_by_scope"),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "name"],
+                condition=Q(archived_at__isnull=True),
+                name="budget_name_unique_while_live",
+            ),
+            models.UniqueConstraint(fields=["id", "organization"], name="budget_with_organization"),
+            models.CheckConstraint(condition=Q(limit_amount__gt=0), name="budget_limit_positive"),
+            models.CheckConstraint(
+                condition=Q(max_values__gt=0), name="budget_max_values_positive"
+            ),
+            models.CheckConstraint(
+                condition=Q(scope_kind__in=[kind.value for kind in ScopeKind]),
+                name="budget_scope_kind_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(unit__in=[unit.value for unit in Unit]), name="budget_unit_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(mode__in=[mode.value for mode in Mode]), name="budget_mode_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(per__in=[per.value for per in Per]), name="budget_per_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(hold_mode=HoldMode.STRICT.value)
+                | Q(hold_mode=HoldMode.METERED.value, mode=Mode.HARD.value),
+                name="budget_metered_only_if_hard",
+            ),
+            models.CheckConstraint(
+                condition=Q(window_kind=WindowKind.LIFETIME.value, period="")
+                | Q(window_kind=WindowKind.CALENDAR.value, period__in=Period.values),
+                name="budget_window_complete",
+            ),
+            models.CheckConstraint(
+                condition=Q(anchor_day__gte=1, anchor_day__lte=MAX_ANCHOR_DAY),
+                name="budget_anchor_day_in_every_month",
+            ),
+            models.CheckConstraint(
+                condition=Q(state=BudgetState.ARMING.value, armed_at__isnull=True)
+                | Q(state=BudgetState.ARMED.value, armed_at__isnull=False),
+                name="budget_armed_has_instant",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def window(self) -> WindowSpec:
+        if self.window_kind == WindowKind.LIFETIME:
+            return WindowSpec()
+        return WindowSpec(
+            kind="calendar",
+            period=Period(self.period).value,
+            time_zone=self.time_zone,
+            anchor_day=self.anchor_day,
+        )
+
+    def to_policy(self) -> BudgetPolicy:
+        """How sidecars and the matching rules see this budget."""
+        return BudgetPolicy(
+            id=str(self.id),
+            name=self.name,
+            scope_kind=ScopeKind(self.scope_kind),
+            scope_id=str(self.scope_id),
+            unit=Unit(self.unit),
+            limit=self.limit_amount,
+            mode=Mode(self.mode),
+            hold_mode=HoldMode(self.hold_mode),
+            per=Per(self.per),
+            window=self.window,
+            max_values=self.max_values,
+        )

@@ -1,0 +1,128 @@
+from controlplane.identity.ids import new_id
+from django.db import models
+from django.db.models import Q
+
+from budgets.enums import choices_of
+from enforcement.rules.wire import Outcome
+
+
+class UsageEvent(models.Model):
+    """One finished or cut model call. Append-only: trigger in migration 0002.
+
+    The id is the sidecar's, so that a report said twice is booked once. Team and project are the
+    agent's at the time of booking. `parts` is what the call paid from each lease.
+    """
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    organization = models.ForeignKey(
+        "identity.Organization", models.DO_NOTHING, db_constraint=False, related_name="+"
+    )
+    team = models.ForeignKey(
+        "identity.Team", models.DO_NOTHING, null=True, db_constraint=False, related_name="+"
+    )
+    project = models.ForeignKey(
+        "identity.Project", models.DO_NOTHING, null=True, db_constraint=False, related_name="+"
+    )
+    agent = models.ForeignKey(
+        "identity.Agent", models.DO_NOTHING, db_constraint=False, related_name="+"
+    )
+    session = models.CharField(max_length=200, default="", blank=True)
+    user = models.CharField(max_length=200, default="", blank=True)
+    model = models.CharField(max_length=200)
+    provider = models.CharField(max_length=64, default="", blank=True)
+    node = models.CharField(max_length=200, default="", blank=True)
+    endpoint = models.CharField(max_length=64, default="", blank=True)
+    sidecar = models.UUIDField(null=True)
+    started_at = models.DateTimeField()
+    input_tokens = models.BigIntegerField(default=0)
+    cached_input_tokens = models.BigIntegerField(default=0)
+    cache_write_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    charge_nanos = models.BigIntegerField(default=0)
+    price_version = models.ForeignKey(
+        "budgets.PriceVersion",
+        models.DO_NOTHING,
+        null=True,
+        db_constraint=False,
+        related_name="+",
+    )
+    outcome = models.CharField(max_length=16, choices=choices_of(Outcome))
+    stream = models.BooleanField(default=False)
+    tags = models.JSONField(default=dict, blank=True)
+    parts = models.JSONField(default=list, blank=True)
+    attempt = models.IntegerField(default=1)
+    duration_ms = models.BigIntegerField(default=0)
+    ttft_ms = models.BigIntegerField(null=True)
+    finish_reason = models.CharField(max_length=64, default="", blank=True)
+    stopped_by = models.CharField(max_length=64, default="", blank=True)
+    upstream_id = models.CharField(max_length=200, default="", blank=True)
+    presumed = models.BooleanField(default=False)
+    estimated = models.BooleanField(default=False)
+    received_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["organization", "-started_at"], name="usage_by_time"),
+            models.Index(fields=["organization", "agent", "-started_at"], name="usage_by_agent"),
+            models.Index(
+                fields=["organization", "session"],
+                condition=~Q(session=""),
+                name="usage_by_session",
+            ),
+            models.Index(fields=["received_at"], name="usage_by_receipt"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(input_tokens__gte=0)
+                & Q(cached_input_tokens__gte=0)
+                & Q(cache_write_tokens__gte=0)
+                & Q(output_tokens__gte=0)
+                & Q(reasoning_tokens__gte=0)
+                & Q(charge_nanos__gte=0),
+                name="usage_amounts_not_negative",
+            ),
+            models.CheckConstraint(
+                condition=Q(outcome__in=[outcome.value for outcome in Outcome]),
+                name="usage_outcome_known",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.outcome} {self.charge_nanos}"
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+class Refusal(models.Model):
+    """Refused calls of one kind since a sidecar's last flush."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    organization = models.ForeignKey(
+        "identity.Organization", models.DO_NOTHING, db_constraint=False, related_name="+"
+    )
+    agent = models.ForeignKey(
+        "identity.Agent", models.DO_NOTHING, null=True, db_constraint=False, related_name="+"
+    )
+    model = models.CharField(max_length=200, default="", blank=True)
+    budget = models.ForeignKey(
+        "budgets.Budget", models.DO_NOTHING, null=True, db_constraint=False, related_name="+"
+    )
+    code = models.CharField(max_length=64)
+    count = models.BigIntegerField()
+    message = models.CharField(max_length=500, default="", blank=True)
+    at = models.DateTimeField()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["organization", "-at"], name="refusal_by_time"),
+            models.Index(fields=["organization", "agent", "-at"], name="refusal_by_agent"),
+        ]
+        constraints = [
+            models.CheckConstraint(condition=Q(count__gt=0), name="refusal_count_positive"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.code} × {self.count}"
