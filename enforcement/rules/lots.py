@@ -341,7 +341,8 @@ class Lots:
             for lot, _ in pairs:
                 lot.last_use_ns = now_ns
                 lot.check()
-                if home or not lot.live or now_ns >= lot.deadline_ns:
+                spent = not lot.free and not lot.open
+                if home or spent or not lot.live or now_ns >= lot.deadline_ns:
                     self.send_home(lot)
 
     # ------------------------------------------------------------------ ends
@@ -362,6 +363,11 @@ class Lots:
         lot.live = False
         self.send_home(lot)
 
+    def close(self) -> None:
+        """The book shuts down: take no new hold anywhere, send home whatever is free (L6)."""
+        for lot in self._live_lots():
+            self.retire(lot)
+
     def recall(self, key: BalanceKey, *, now_ns: int) -> None:
         """Send home what is idle of a balance, now and for a second (L8)."""
         self.tight_until_ns[key] = now_ns + STICKY_RECALL_NS
@@ -370,7 +376,7 @@ class Lots:
 
     def expire(self, *, now_ns: int) -> None:
         """Close lots past their deadline, and idle ones of a tight balance."""
-        for lot in [lot for lots in self.by_balance.values() for lot in lots if not lot.final]:
+        for lot in self._live_lots():
             idle = now_ns - lot.last_use_ns >= IDLE_NS
             if (
                 now_ns >= lot.deadline_ns
@@ -378,6 +384,9 @@ class Lots:
                 or (idle and self.is_tight(lot.key, now_ns))
             ):
                 self.retire(lot)
+
+    def _live_lots(self) -> list[Lot]:
+        return [lot for lots in self.by_balance.values() for lot in lots if not lot.final]
 
     def is_tight(self, key: BalanceKey, now_ns: int) -> bool:
         return self.tight_until_ns.get(key, 0) > now_ns

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from enforcement.rules.windows import EPOCH, WindowError, window_at
 from enforcement.rules.wire import WindowSpec
 
-ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "America/Sao_Paulo", "Africa/Cairo"]
+ZONES = [
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "Asia/Kolkata",
+    "America/Sao_Paulo",
+    "Africa/Cairo",
+]
 PERIODS = ["minute", "hour", "day", "week", "month", "quarter", "year"]
 
 
@@ -41,7 +48,14 @@ def test_a_window_contains_its_instant_and_abuts_the_next(now, period, zone, anc
         ("day", "Africa/Cairo", 1, "2026-04-24T12:00", "2026-04-23T22:00", "2026-04-24T21:00"),
         ("week", "UTC", 1, "2026-11-22T23:59", "2026-11-16T00:00", "2026-11-23T00:00"),
         ("month", "UTC", 15, "2026-03-14T00:00", "2026-02-15T00:00", "2026-03-15T00:00"),
-        ("month", "America/New_York", 1, "2026-12-01T04:00", "2026-11-01T04:00", "2026-12-01T05:00"),
+        (
+            "month",
+            "America/New_York",
+            1,
+            "2026-12-01T04:00",
+            "2026-11-01T04:00",
+            "2026-12-01T05:00",
+        ),
         ("quarter", "UTC", 1, "2026-11-23T00:00", "2026-10-01T00:00", "2027-01-01T00:00"),
         ("year", "UTC", 6, "2026-01-05T00:00", "2025-01-06T00:00", "2026-01-06T00:00"),
         ("hour", "Asia/Kolkata", 1, "2026-01-05T10:45", "2026-01-05T10:00", "2026-01-05T11:00"),

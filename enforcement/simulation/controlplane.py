@@ -1,0 +1,209 @@
+"""The simulated control plane: the production ledger rules over an in-memory database.
+
+Every handler is one transaction. What it keeps in memory only (the queue of groups) is lost at
+a restart; rows survive.
+"""
+
+from collections.abc import Callable
+
+from enforcement.rules.ledger import Ask, Balance, GrantQueue, Lease, Ledger
+from enforcement.rules.spools import Spool, greet, owes_word, standing
+from enforcement.rules.wire import (
+    Denial,
+    Grant,
+    GroupItem,
+    Hello,
+    PolicySnapshot,
+    Recall,
+    Sync,
+    SyncAnswer,
+    Welcome,
+)
+from enforcement.simulation.kernel import Kernel
+
+LEASE_TTL_MS = 3_000
+GRACE_MS = 300
+POLICY_TTL_MS = 60_000_000
+WINDOW_MS = 12_000
+WINDOWED = frozenset({"team", "agent"})
+
+Reply = Callable[[SyncAnswer], None]
+
+
+def _unsigned(_lease: str, _balance: Balance, _amount: int) -> str:
+    return ""
+
+
+def _nobody(_spool: str, _recall: Recall) -> None:
+    """Replaced by the world, which knows the books."""
+
+
+class ControlPlane:
+    """One ledger. `limits` gives the limit of every budget; balances appear when asked for."""
+
+    def __init__(
+        self, kernel: Kernel, limits: dict[str, int], make_ledger: type[Ledger] = Ledger
+    ) -> None:
+        self._kernel = kernel
+        self._limits = limits
+        self.ledger = make_ledger(
+            new_id=self._new_id,
+            sign=_unsigned,
+            lease_ttl_ms=LEASE_TTL_MS,
+            grace_ms=GRACE_MS,
+        )
+        self.spools: dict[str, Spool] = {}
+        self.queue = GrantQueue()
+        self.up = True
+        self.clock_rate = 1 + kernel.random.uniform(-0.02, 0.02)
+        self.recall: Callable[[str, Recall], None] = _nobody
+        self._groups: dict[str, list[str]] = {}
+        self._live: dict[str, Lease] = {}  # leases in no terminal state
+        self._replies: dict[str, tuple[Reply, SyncAnswer]] = {}
+        self._ids = 0
+
+    def _new_id(self) -> str:
+        self._ids += 1
+        return f"lease-{self._ids}"
+
+    @property
+    def now_ms(self) -> int:
+        return int(self._kernel.now_us * self.clock_rate) // 1_000
+
+    # ------------------------------------------------------------------ messages
+
+    def on_hello(self, hello: Hello, reply: Callable[[Welcome], None]) -> None:
+        if not self.up:
+            return
+        header = hello.header
+        spool = self.spools.setdefault(header.spool, Spool(header.spool))
+        epoch = greet(spool, boot=hello.boot, incarnation="one")
+        known = {item.lease for item in hello.inventory}
+        unknown = [
+            self.ledger.inventory_item(lease)
+            for lease in self._live.values()
+            if owes_word(lease, spool) and lease.id not in known
+        ]
+        reply(
+            Welcome(
+                organization=header.organization,
+                incarnation="one",
+                epoch=epoch,
+                policy=PolicySnapshot(organization=header.organization, revision=1),
+                policy_ttl_ms=POLICY_TTL_MS,
+                lease_ttl_ms=LEASE_TTL_MS,
+                order_cursor=0,
+                unknown=unknown,
+            )
+        )
+
+    def on_sync(self, sync: Sync, reply: Reply) -> None:
+        """Reports are booked at once; the answer goes out when its groups are resolved."""
+        if not self.up:
+            return
+        spool = self.spools.get(sync.header.spool)
+        status = standing(spool, sync.header, incarnation="one")
+        if status != "ok" or spool is None:
+            reply(SyncAnswer(status=status, incarnation="one"))
+            return
+        answer = SyncAnswer(
+            incarnation="one", policy_revision=1, policy_ttl_ms=POLICY_TTL_MS, order_cursor=0
+        )
+        for report in sync.reports:
+            lease = self.ledger.leases.get(report.lease)
+            recalled = lease is not None and self.queue.is_recalled(
+                lease.balance, now_ms=self.now_ms
+            )
+            ack = self.ledger.report(report, spool=spool.id, now_ms=self.now_ms, recalled=recalled)
+            if ack is not None:
+                answer.acks.append(ack)
+                if ack.final:
+                    self._live.pop(ack.lease, None)
+        reported = {report.lease for report in sync.reports}
+        answer.unsettled.extend(
+            self.ledger.inventory_item(lease)
+            for lease in self._live.values()
+            if owes_word(lease, spool) and lease.id not in reported
+        )
+        waits = False
+        for group in sync.groups:
+            if group.key in self._groups:
+                answer.grants.extend(self._repeat(group.key))
+                continue
+            items = [(self._balance(item).id, item) for item in group.items]
+            self.queue.submit(
+                Ask(group, spool.id, spool.epoch, spool.incarnation, items, self.now_ms)
+            )
+            self._replies[group.key] = (reply, answer)
+            waits = True
+        self.pump()
+        if not waits:
+            reply(answer)
+
+    def _repeat(self, group: str) -> list[Grant]:
+        leases = [self.ledger.leases[lease] for lease in self._groups[group]]
+        return [self.ledger.grant_message(lease, now_ms=self.now_ms) for lease in leases]
+
+    def _balance(self, item: GroupItem) -> Balance:
+        window = self.now_ms // WINDOW_MS if item.budget in WINDOWED else 0
+        balance_id = f"{item.budget}/{item.value}/{window}"
+        balance = self.ledger.balances.get(balance_id)
+        if balance is None:
+            limit = self._limits[item.budget]
+            ends_at_ms = (window + 1) * WINDOW_MS if item.budget in WINDOWED else None
+            balance = Balance(balance_id, item.budget, item.value, window, limit, limit, ends_at_ms)
+            self.ledger.balances[balance_id] = balance
+        return balance
+
+    # ------------------------------------------------------------------ the clock of the ledger
+
+    def pump(self) -> None:
+        answers = self.queue.pump(self.ledger, now_ms=self.now_ms)
+        for key, leases in answers.granted.items():
+            self._groups[key] = [lease.id for lease in leases]
+            self._live.update((lease.id, lease) for lease in leases)
+            self._resolve(key, [self.ledger.grant_message(x, now_ms=self.now_ms) for x in leases])
+        for denial in answers.denied:
+            self._resolve(denial.group, denial)
+        for balance_id in answers.recalls:
+            balance = self.ledger.balances[balance_id]
+            holders = {
+                lease.spool: None
+                for lease in self._live.values()
+                if lease.balance == balance_id and lease.rest
+            }
+            for spool in holders:
+                self.recall(spool, Recall(balance.budget, balance.value))
+
+    def _resolve(self, key: str, outcome: list[Grant] | Denial) -> None:
+        reply, answer = self._replies.pop(key)
+        if isinstance(outcome, Denial):
+            answer.denials.append(outcome)
+        else:
+            answer.grants.extend(outcome)
+        if all(answer is not waiting for _, waiting in self._replies.values()):
+            reply(answer)
+
+    def tick(self) -> None:
+        """The sweeper and the queue, every 20 ms of simulated time."""
+        if self.up:
+            for lease in list(self._live.values()):
+                self.ledger.expire(lease.id, now_ms=self.now_ms)
+            self.pump()
+        self._kernel.at(20 if self.queue.waiting else 60, self.tick)
+
+    # ------------------------------------------------------------------ faults
+
+    def crash(self) -> None:
+        """Kill -9 of the web process: waiting groups and their connections are gone."""
+        self.up = False
+        self.queue = GrantQueue()
+        self._replies.clear()
+
+    def restart(self) -> None:
+        self.up = True
+
+    def change_limit(self, balance: Balance, limit: int) -> None:
+        """As an administrator does it: the cap follows up at once, and down as money comes home."""
+        balance.limit = limit
+        balance.cap = max(limit, balance.committed)

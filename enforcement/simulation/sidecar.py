@@ -1,0 +1,397 @@
+"""A simulated sidecar worker: the production book, with a disk, requests and an engine.
+
+It does what the real shell does, in the same order: write the journal, then act. The engine is
+the oracle of truth: it counts what it makes, also while nobody listens.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from enforcement.rules import records
+from enforcement.rules.book import Book
+from enforcement.rules.lots import Hold, Lots, Need, Shortage
+from enforcement.rules.recovery import recover
+from enforcement.rules.wire import Attribution, Part, Recall, Sync, SyncAnswer, Welcome
+from enforcement.simulation.controlplane import ControlPlane
+from enforcement.simulation.kernel import Kernel, Link
+
+SYNC_EVERY_MS = 250
+STEP_MS = 20
+SLICE = 32
+FASTEST = 4  # tokens an engine makes in one step
+ABORT_STEPS = 10  # how long an engine may go on after nobody listens
+MARGIN = FASTEST * (ABORT_STEPS + 1)
+FLOOR = 24
+PATIENCE_MS = 400
+DEADLINE_MS = 1_500
+
+
+@dataclass
+class Disk:
+    """A spool directory: what was written, and how much of it is on stable storage."""
+
+    spool: str
+    written: list[records.Record] = field(default_factory=list)
+    durable: int = 0
+
+
+@dataclass
+class Request:
+    """One call of an agent, and the engine's own truth about it."""
+
+    keys: list[tuple[str, str]]
+    prompt: int
+    output: int  # what the model would say if nobody stopped it
+    limit: int  # the output limit written into the forwarded request
+    hold: Hold | None = None
+    metered: int = 0
+    produced: int = 0
+    forwarded: bool = False
+    stopped: bool = False
+    asked: str = ""
+    deadline_us: int = 0
+    waited: bool = False
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt + self.produced
+
+
+class Sidecar:
+    """One worker: its own book, spool and epoch. `number` also names its host (two to a host)."""
+
+    lots_type: type[Lots] = Lots
+
+    def __init__(
+        self, kernel: Kernel, link: Link, control: ControlPlane, number: int, *, metered: bool
+    ) -> None:
+        self._kernel = kernel
+        self._control = control
+        self.link = link
+        self.number = number
+        self.metered = metered
+        self.disk = Disk(f"spool-{number}.0")
+        self.clock_rate = 1 + kernel.random.uniform(-0.02, 0.02)
+        self.kernel_boot = 0
+        self.life = self._groups = 0
+        self.up = self.paused = False
+        self.running: list[Request] = []
+        self.waiting: list[Request] = []
+        self.truth: dict[str, int] = {}  # by lease: what engines really made on it
+        self.unheld: dict[str, int] = {}  # by budget: what no hold paid for
+        self.allowed_over: dict[str, int] = {}  # by lease: what a crash may count too much
+        self.power_lost: set[str] = set()
+        self.refused = self.served = 0
+        self.on_refused: Callable[[Request, str], None] = lambda _request, _cause: None
+
+    # ------------------------------------------------------------------ life
+
+    @property
+    def now_ns(self) -> int:
+        return int(self._kernel.now_us * self.clock_rate) * 1_000
+
+    def boot(self) -> None:
+        if self.up:
+            return
+        self.life += 1
+        self.up, self.paused = True, False
+        self.running, self.waiting = [], []
+        self.book = Book(organization="org", spool=self.disk.spool, name=f"book-{self.number}")
+        self.book.lots = self.lots_type()
+        self._boot = f"boot-{self.number}.{self.life}"
+        found = recover(self.book, self.disk.written, kernel_boot_id=str(self.kernel_boot))
+        self._write()
+        self.book.epoch = found.epoch
+        self._welcomed = False
+        self._kernel.at(1, self._hello, self.life)
+        self._kernel.at(STEP_MS, self._step, self.life)
+        self._kernel.at(SYNC_EVERY_MS, self._heartbeat, self.life)
+
+    def crash(self, *, power: bool = False) -> None:
+        """The process dies. Engines go on for a while; a power loss also takes the disk's tail."""
+        if not self.up:
+            return
+        self.up = False
+        self.life += 1
+        for request in self.running:
+            steps = self._kernel.random.randint(0, ABORT_STEPS)
+            self._produce(request, steps * FASTEST)
+        for hold in self.book.lots.holds.values():
+            for pairs in hold.parts.values():
+                for lot, amount in pairs:
+                    over = self.allowed_over.get(lot.lease, 0)
+                    self.allowed_over[lot.lease] = over + amount
+        if power:
+            self._lose_power()
+
+    def _lose_power(self) -> None:
+        self.kernel_boot += 1
+        keep = self._kernel.random.randint(self.disk.durable, len(self.disk.written))
+        lost = {
+            record.lease for record in self.disk.written[keep:] if isinstance(record, records.Final)
+        }
+        self.disk.written = self.disk.written[:keep]
+        self.disk.durable = len(self.disk.written)
+        unsettled = {lot.lease for lot in self.book.lots.by_lease.values() if not lot.final}
+        self.power_lost |= unsettled | lost
+
+    def lose_disk(self) -> str:
+        """The volume is gone: a new spool identity, the old one never speaks again."""
+        gone = self.disk.spool
+        generation = int(gone.rsplit(".", 1)[1]) + 1
+        self.disk = Disk(f"spool-{self.number}.{generation}")
+        return gone
+
+    def quiesce(self) -> None:
+        """As at SIGTERM: send home what is free, so that finals can be booked."""
+        self.book.lots.close()
+        self._write()
+        self._send_sync()
+
+    def _write(self) -> None:
+        """Journal before acting (L4)."""
+        out = self.book.lots.journal_out
+        self.disk.written.extend(out)
+        out.clear()
+
+    def _sync_disk(self, then: Callable[[], None]) -> None:
+        upto, disk, life = len(self.disk.written), self.disk, self.life
+
+        def done() -> None:
+            if self.life == life:
+                disk.durable = max(disk.durable, upto)
+                then()
+
+        self._kernel.at(self._kernel.random.uniform(1, 40), done)
+
+    # ------------------------------------------------------------------ requests
+
+    def call(self, keys: list[tuple[str, str]], prompt: int, output: int, limit: int) -> None:
+        """An agent calls: hold, or ask and wait; then forward."""
+        if not self.up or self.paused or not self.book.policy_is_fresh(now_ns=self.now_ns):
+            return
+        request = Request(keys, prompt, output, limit)
+        request.deadline_us = self._kernel.now_us + DEADLINE_MS * 1_000
+        self._admit(request)
+
+    def _needs(self, request: Request) -> list[Need]:
+        amount = request.prompt + (SLICE + MARGIN if self.metered else request.limit)
+        return [Need(budget, value, amount) for budget, value in request.keys]
+
+    def _admit(self, request: Request) -> None:
+        needs = self._needs(request)
+        placed = self.book.lots.place(needs, now_ns=self.now_ns)
+        if isinstance(placed, Hold):
+            self.book.note_demand(needs, now_ns=self.now_ns)
+            self._write()
+            self._forward(request, placed)
+            return
+        full = request.waited
+        missing = needs if full else list(placed.missing)
+        self._ask(request, missing)
+
+    def _ask(self, request: Request, missing: list[Need]) -> None:
+        request.waited = True
+        self._groups += 1
+        request.asked = f"{self._boot}/{self._groups}"
+        floor = request.prompt + FLOOR
+        items = [self.book.item(need, floor=floor) for need in missing]
+        self.book.ask(request.asked, Attribution(agent="a"), items, wait_ms=150)
+        self.waiting.append(request)
+        self._send_sync()
+
+    def _forward(self, request: Request, hold: Hold) -> None:
+        request.hold = hold
+        request.forwarded = True
+        self.running.append(request)
+        self._count(request, request.prompt)
+
+    def _refuse(self, request: Request, cause: str) -> None:
+        self.refused += 1
+        self.on_refused(request, cause)
+
+    # ------------------------------------------------------------------ engine
+
+    def _produce(self, request: Request, tokens: int) -> None:
+        """The engine makes tokens: never more than the limit that stands in the request."""
+        tokens = max(
+            0, min(tokens, request.output - request.produced, request.limit - request.produced)
+        )
+        request.produced += tokens
+        self._count(request, tokens)
+
+    def _count(self, request: Request, tokens: int) -> None:
+        """Ground truth, lease by lease, in the order in which a settlement pays."""
+        if request.hold is None:
+            raise AssertionError("an engine made tokens that nobody forwarded")
+        before = request.tokens - tokens
+        for key in request.keys:
+            position, left = 0, tokens
+            for lot, amount in request.hold.parts.get(key, ()):
+                start = max(position, before)
+                take = max(0, min(position + amount, before + tokens) - start)
+                self.truth[lot.lease] = self.truth.get(lot.lease, 0) + take
+                left -= take
+                position += amount
+            if left:
+                self.unheld[key[0]] = self.unheld.get(key[0], 0) + left
+
+    def _step(self, life: int) -> None:
+        if life != self.life:
+            return
+        self._kernel.at(STEP_MS, self._step, life)
+        for request in list(self.running):
+            if self.paused and self.metered:
+                continue  # back-pressure stops an engine that nobody reads; see the bound
+            self._produce(request, self._kernel.random.randint(1, FASTEST))
+            if not self.paused:
+                self._meter(request)
+
+    def _meter(self, request: Request) -> None:
+        done = request.produced >= min(request.output, request.limit)
+        if self.metered and not done and request.hold is not None:
+            held = request.hold.amount(request.keys[0])
+            if request.tokens + MARGIN > held:
+                needs = [Need(budget, value, SLICE) for budget, value in request.keys]
+                short = self.book.lots.extend(request.hold, needs, now_ns=self.now_ns)
+                self._write()
+                if isinstance(short, Shortage):
+                    self._produce(request, self._kernel.random.randint(0, ABORT_STEPS * FASTEST))
+                    done = True
+        if done:
+            self._settle(request)
+
+    def _settle(self, request: Request) -> None:
+        self.running.remove(request)
+        if request.hold is None:
+            return
+        used = dict.fromkeys(request.keys, request.tokens)
+        self._move_overrun(request, self.book.lots.settle(request.hold, used, now_ns=self.now_ns))
+        self._write()
+        self.served += 1
+
+    def _move_overrun(self, request: Request, parts: list[Part]) -> None:
+        """What a settlement paid from other lots is, from then on, their truth."""
+        held = request.hold.amount if request.hold else (lambda _key: 0)
+        for key in request.keys:
+            extra = request.tokens - held(key)
+            if extra > 0:
+                paid = [part for part in parts if (part.budget, part.value) == key]
+                self.unheld[key[0]] = self.unheld.get(key[0], 0) - extra
+                for part in reversed(paid):
+                    take = min(part.amount, extra)
+                    self.truth[part.lease] = self.truth.get(part.lease, 0) + take
+                    extra -= take
+
+    # ------------------------------------------------------------------ protocol
+
+    def _hello(self, life: int) -> None:
+        if life != self.life or self._welcomed:
+            return
+        hello = self.book.make_hello(
+            boot=self._boot,
+            kernel_boot_id=str(self.kernel_boot),
+            clean=False,
+            upstreams=[],
+            version="",
+        )
+        sent_ns = self.now_ns
+
+        def arrived(welcome: Welcome) -> None:
+            self.link.send(self._arrive, life, self._on_welcome, welcome, sent_ns)
+
+        self.link.send(self._control.on_hello, hello, arrived, once=True)
+        self._kernel.at(2 * SYNC_EVERY_MS, self._hello, life)
+
+    def _arrive(self, life: int, act: Callable[..., None], *args: object) -> None:
+        """Deliver to a live process; a stopped one reads its sockets when it goes on."""
+        if life != self.life:
+            return
+        if self.paused:
+            self._kernel.at(50, self._arrive, life, act, *args)
+        else:
+            act(*args)
+
+    def _on_welcome(self, welcome: Welcome, sent_ns: int) -> None:
+        if self._welcomed:
+            return
+        self._welcomed = True
+        self.book.on_welcome(
+            welcome, sent_ns=sent_ns, now_ns=self.now_ns, kernel_boot_id=str(self.kernel_boot)
+        )
+        self._write()
+
+    def _heartbeat(self, life: int) -> None:
+        if life == self.life:
+            if self._welcomed and not self.paused:
+                self._send_sync()
+            self._kernel.at(SYNC_EVERY_MS, self._heartbeat, life)
+
+    def _send_sync(self) -> None:
+        if not self._welcomed:
+            return
+        sync = self.book.make_sync(now_ns=self.now_ns)
+        self._write()
+        sent_ns, life = self.now_ns, self.life
+
+        def reply(answer: SyncAnswer) -> None:
+            self.link.send(self._arrive, life, self._on_answer, answer, sync, sent_ns)
+
+        self.link.send(self._control.on_sync, sync, reply)
+        self._kernel.at(PATIENCE_MS, self._give_up, life, sync.header.sequence)
+
+    def _give_up(self, life: int, sequence: int) -> None:
+        if life == self.life:
+            self.book.on_sync_failed(sequence)
+            self._retry_waiting()
+
+    def _on_answer(self, answer: SyncAnswer, sync: Sync, sent_ns: int) -> None:
+        effects = self.book.on_answer(
+            answer, sync, sent_ns=sent_ns, now_ns=self.now_ns, now_ms=self._kernel.now_ms
+        )
+        self._write()
+        if effects.fenced:
+            self.crash()
+            return
+        leases = [lease for group in effects.granted.values() for lease in group]
+        if leases:
+            self._sync_disk(lambda: self._granted(leases))
+        for group, denial in effects.denied.items():
+            for request in [r for r in self.waiting if r.asked == group]:
+                self.waiting.remove(request)
+                if denial.cause == "held" and self._kernel.now_us < request.deadline_us:
+                    self._admit(request)
+                else:
+                    self._refuse(request, denial.cause)
+        self._retry_waiting()
+
+    def _granted(self, leases: list[str]) -> None:
+        self.book.lots.mark_durable(leases)
+        groups = set(self.book.pending)
+        for request in [r for r in self.waiting if r.asked not in groups]:
+            self.waiting.remove(request)
+            self._clamp(request)
+            self._admit(request)
+
+    def _clamp(self, request: Request) -> None:
+        """Less than the need was granted: lower the output limit to it, never below the floor."""
+        if self.metered:
+            return
+        free = min(self.book.lots.free_of(key, now_ns=self.now_ns) for key in request.keys)
+        if request.prompt + FLOOR <= free < request.prompt + request.limit:
+            request.limit = free - request.prompt
+
+    def _retry_waiting(self) -> None:
+        for request in list(self.waiting):
+            if self._kernel.now_us >= request.deadline_us:
+                self.waiting.remove(request)
+                self.book.abandon(request.asked)
+                self._refuse(request, "deadline")
+
+    def on_recall(self, recall: Recall) -> None:
+        """The control plane's push; the answer is a Sync at once."""
+        if not self.up or self.paused:
+            return
+        self.book.lots.recall((recall.budget, recall.value), now_ns=self.now_ns)
+        self._write()
+        self._send_sync()
