@@ -46,7 +46,7 @@ class OneBalanceForgotten(Lots):
 class GrantUsedBeforeItIsDurable(Lots):
     """L4: a lot is used although its grant is not on stable storage."""
 
-    def add(self, grant, **how):  # noqa: ANN001, ANN003
+    def add(self, grant, **how):  # noqa: ANN001, ANN003, ANN201
         lot = super().add(grant, **how)
         lot.durable = True
         return lot

@@ -1,0 +1,131 @@
+"""Money: exact rates, one rounding, upwards, once per request."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enforcement.rules.money import (
+    MAX_NANOS,
+    NANOS_PER_USD,
+    TokenUsage,
+    affordable_output_tokens,
+    ceiling_nanos,
+    charge_nanos,
+    parse_usd,
+    usd_text,
+)
+from enforcement.rules.wire import PricePolicy, PriceTier, Rates
+
+RATES = Rates(
+    input=3_000_000_001, cached_input=300_000_000, cache_write=3_750_000_000, output=15 * 10**9
+)
+PRICE = PricePolicy(id="p", model="m", rates=RATES)
+TIERED = PricePolicy(
+    id="p",
+    model="m",
+    rates=Rates(input=10, output=20),
+    tiers=[
+        PriceTier(200_000, Rates(input=15, output=30)),
+        PriceTier(100, Rates(input=12, output=24)),
+    ],
+)
+tokens = st.integers(0, 10_000_000)
+rates = st.builds(Rates, *[st.integers(0, 10**12)] * 5)
+
+
+def exact(usage: TokenUsage, rate: Rates) -> Fraction:
+    plain = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
+    scaled = (
+        plain * rate.input
+        + usage.cached_input_tokens * rate.cached_input
+        + usage.cache_write_tokens * rate.cache_write
+        + usage.output_tokens * rate.output
+    )
+    return Fraction(scaled, 1_000_000) + rate.request
+
+
+@given(tokens, tokens, tokens, tokens, rates)
+def test_a_charge_is_exact_but_for_less_than_a_nano_dollar_upwards(
+    plain, cached, written, output, rate
+) -> None:
+    usage = TokenUsage(plain + cached + written, cached, written, output)
+    charge = charge_nanos(usage, PricePolicy(id="p", model="m", rates=rate))
+    assert 0 <= charge - exact(usage, rate) < 1
+
+
+def test_a_charge_is_rounded_once_over_all_its_parts() -> None:
+    third = PricePolicy(id="p", model="m", rates=Rates(input=300_000, output=300_000))
+    assert charge_nanos(TokenUsage(input_tokens=1, output_tokens=1), third) == 1
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        TokenUsage(input_tokens=1, cached_input_tokens=2),
+        TokenUsage(input_tokens=-1),
+        TokenUsage(output_tokens=-1),
+        TokenUsage(input_tokens=5, cached_input_tokens=3, cache_write_tokens=3),
+    ],
+)
+def test_counts_that_contradict_each_other_are_refused(usage: TokenUsage) -> None:
+    with pytest.raises(ValueError, match="contradict"):
+        charge_nanos(usage, PRICE)
+
+
+@pytest.mark.parametrize(("size", "charge"), [(100, 1), (101, 1), (200_000, 3), (200_001, 4)])
+def test_a_tier_applies_above_its_length_to_the_whole_request(size: int, charge: int) -> None:
+    assert charge_nanos(TokenUsage(input_tokens=size), TIERED) == charge
+
+
+@given(tokens, st.integers(0, 1000), st.data(), rates, rates, st.integers(0, 10_000_000))
+def test_no_charge_is_above_the_ceiling(prompt, output, data, base, tier, above) -> None:
+    price = PricePolicy(id="p", model="m", rates=base, tiers=[PriceTier(above, tier)])
+    cached = data.draw(st.integers(0, prompt))
+    written = data.draw(st.integers(0, prompt - cached))
+    usage = TokenUsage(prompt, cached, written, output)
+    most = ceiling_nanos(input_tokens=prompt, output_tokens=output, price=price)
+    assert charge_nanos(usage, price) <= most
+
+
+@given(st.integers(0, 10**9), tokens, rates)
+def test_what_is_affordable_fits_and_one_more_does_not(amount, prompt, rate) -> None:
+    price = PricePolicy(id="p", model="m", rates=rate)
+    output = affordable_output_tokens(amount, input_tokens=prompt, price=price)
+    fixed = ceiling_nanos(input_tokens=prompt, output_tokens=0, price=price)
+    if amount < fixed:
+        assert output == 0
+    elif rate.output == 0:
+        assert output == MAX_NANOS
+    else:
+        assert ceiling_nanos(input_tokens=prompt, output_tokens=output, price=price) <= amount
+        beyond = amount * 1_000_000 // rate.output + 2
+        assert ceiling_nanos(input_tokens=prompt, output_tokens=beyond, price=price) > amount
+
+
+@given(st.integers(-MAX_NANOS, MAX_NANOS))
+def test_dollars_as_text_lose_nothing(nanos: int) -> None:
+    assert parse_usd(usd_text(nanos)) == nanos
+
+
+@pytest.mark.parametrize(
+    ("nanos", "text"),
+    [
+        (0, "0.00"),
+        (1, "0.000000001"),
+        (NANOS_PER_USD, "1.00"),
+        (-1_500_000_000, "-1.50"),
+        (10**7, "0.01"),
+    ],
+)
+def test_dollars_show_at_least_two_decimals(nanos: int, text: str) -> None:
+    assert usd_text(nanos) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "1e400", "NaN", "Infinity", "0.0000000001", "1e11", "1,5", "--1"]
+)
+def test_text_that_is_no_amount_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not an amount|finer|out of range"):
+        parse_usd(text)
