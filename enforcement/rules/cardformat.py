@@ -37,6 +37,7 @@ class SkillIdentity(_Part, frozen=True):
     name: Name
     publisher: Text = ""
     upstream_version: Text = ""
+    manifest_sha256: Digest | None = None  # binds the files' names, which the root digest does not
     source: Source = Source()
 
 

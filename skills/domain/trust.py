@@ -1,0 +1,178 @@
+"""Which publishers an organization trusts, and what it no longer accepts."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+
+from controlplane.audit.domain import Actor, record
+from enforcement.rules.certificates import CertificateError, OmsRoot, fingerprint_of, read_root
+from skills.enums import RevocationKind
+from skills.errors import AlreadyRevokedError, TrustRootError
+from skills.models import Revocation, TrustRoot
+
+_NO_END_YEAR = 9999  # how certificates write "never"
+
+
+def known_roots(*, organization_id: UUID) -> list[TrustRoot]:
+    """The organization's own roots, and the shipped ones that it has not taken up."""
+    own = list(TrustRoot.objects.filter(organization_id=organization_id))
+    taken = {root.fingerprint for root in own}
+    shipped = TrustRoot.objects.filter(organization__isnull=True).exclude(fingerprint__in=taken)
+    return sorted([*own, *shipped], key=lambda root: (root.name, str(root.id)))
+
+
+def enabled_roots(*, organization_id: UUID) -> Sequence[OmsRoot]:
+    """What the verifier may trust now."""
+    rows = TrustRoot.objects.filter(organization_id=organization_id, enabled=True)
+    return [OmsRoot(pem=row.pem, required_subject=row.required_subject) for row in rows]
+
+
+@transaction.atomic
+def add_trust_root(
+    *,
+    organization_id: UUID,
+    name: str,
+    pem: str,
+    required_subject: str,
+    actor: Actor,
+    reason: str = "",
+    now: datetime,
+) -> TrustRoot:
+    """Add a root of the organization's own, switched off."""
+    try:
+        certificate = read_root(pem)
+    except CertificateError as error:
+        raise TrustRootError(str(error)) from None
+    if "=" not in required_subject:
+        raise TrustRootError("a trust root needs a leaf subject such as `CN=…,O=…`")
+    ends = certificate.not_valid_after_utc
+    try:
+        with transaction.atomic():
+            root = TrustRoot.objects.create(
+                organization_id=organization_id,
+                name=name,
+                pem=pem,
+                fingerprint=fingerprint_of(certificate),
+                subject=certificate.subject.rfc4514_string()[:500],
+                required_subject=required_subject,
+                not_after=None if ends.year >= _NO_END_YEAR else ends.replace(tzinfo=UTC),
+                changed_at=now,
+            )
+    except IntegrityError:
+        raise TrustRootError("this certificate is among the trust roots already") from None
+    _record(root, "skills.trust_root.added", actor, reason, before=None, now=now)
+    return root
+
+
+@transaction.atomic
+def switch_trust_root(
+    *,
+    organization_id: UUID,
+    trust_root_id: UUID,
+    enabled: bool,
+    actor: Actor,
+    reason: str = "",
+    now: datetime,
+) -> TrustRoot:
+    """Switch a root on or off and judge every signed skill anew.
+
+    A shipped root is copied into the organization when it is first switched on.
+    """
+    from skills.domain.verification import verify_all  # noqa: PLC0415 -- it asks for our roots
+
+    root = _own_root(organization_id, trust_root_id)
+    if root.enabled != enabled:
+        before = {"enabled": root.enabled}
+        root.enabled = enabled
+        root.changed_at = now
+        root.save(update_fields=["enabled", "changed_at"])
+        action = "skills.trust_root.enabled" if enabled else "skills.trust_root.disabled"
+        _record(root, action, actor, reason, before=before, now=now)
+        verify_all(organization_id=organization_id, actor=actor, now=now)
+    return root
+
+
+@transaction.atomic
+def revoke_artifact(
+    *,
+    organization_id: UUID,
+    kind: RevocationKind,
+    value: str,
+    actor: Actor,
+    reason: str,
+    now: datetime,
+) -> Revocation:
+    """Stop accepting a content (root digest) or a publisher's certificate (serial)."""
+    from skills.domain.verification import verify_all  # noqa: PLC0415 -- it asks for our roots
+
+    try:
+        with transaction.atomic():
+            revocation = Revocation.objects.create(
+                organization_id=organization_id,
+                kind=kind,
+                value=value.lower(),
+                reason=reason,
+                revoked_by=actor.label,
+                created_at=now,
+            )
+    except IntegrityError:
+        raise AlreadyRevokedError("this was revoked before") from None
+    record(
+        organization_id=organization_id,
+        actor=actor,
+        action="skills.artifact.revoked",
+        object_kind="skill_revocation",
+        object_id=str(revocation.id),
+        reason=reason,
+        before=None,
+        after={"kind": str(kind), "value": revocation.value},
+        now=now,
+    )
+    verify_all(organization_id=organization_id, actor=actor, now=now)
+    return revocation
+
+
+def _own_root(organization_id: UUID, trust_root_id: UUID) -> TrustRoot:
+    rows = TrustRoot.objects.select_for_update()
+    own = rows.filter(organization_id=organization_id, id=trust_root_id).first()
+    if own is not None:
+        return own
+    shipped = TrustRoot.objects.get(organization__isnull=True, id=trust_root_id)
+    copy, _ = TrustRoot.objects.get_or_create(
+        organization_id=organization_id,
+        fingerprint=shipped.fingerprint,
+        defaults={
+            field: getattr(shipped, field)
+            for field in ("name", "pem", "subject", "required_subject", "source", "not_after")
+        },
+    )
+    return rows.get(id=copy.id)
+
+
+def _record(
+    root: TrustRoot,
+    action: str,
+    actor: Actor,
+    reason: str,
+    *,
+    before: dict[str, object] | None,
+    now: datetime,
+) -> None:
+    record(
+        organization_id=root.organization_id,
+        actor=actor,
+        action=action,
+        object_kind="trust_root",
+        object_id=str(root.id),
+        reason=reason,
+        before=before,
+        after={
+            "name": root.name,
+            "fingerprint": root.fingerprint,
+            "required_subject": root.required_subject,
+            "enabled": root.enabled,
+        },
+        now=now,
+    )

@@ -1,0 +1,13 @@
+DROP TRIGGER revocation_append_only ON skills_revocation;
+DROP TRIGGER skill_grant_no_delete ON skills_skillgrant;
+DROP TRIGGER skill_grant_guard ON skills_skillgrant;
+DROP TRIGGER skill_card_no_delete ON skills_skillcard;
+DROP TRIGGER skill_card_guard ON skills_skillcard;
+DROP TRIGGER skill_card_revision ON skills_skillcard;
+DROP TRIGGER skill_no_delete ON skills_skill;
+DROP TRIGGER skill_guard ON skills_skill;
+DROP FUNCTION skills_grant_guard();
+DROP FUNCTION skills_card_guard();
+DROP FUNCTION skills_card_revision();
+DROP FUNCTION skills_skill_guard();
+DROP FUNCTION skills_refuse();
