@@ -1,0 +1,143 @@
+"""The command `comptroller`. Every command imports what it needs when it runs.
+
+So `comptroller sidecar --help` never pays for, nor needs, Django and the rest of the control plane.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from controlplane.cli.output import Exit, Format, Output, exit_code
+from controlplane.launcher.errors import LauncherError
+
+# Groups of commands that live elsewhere: name → (module with a Typer named `app`, one line of help)
+LAZY_GROUPS: Mapping[str, tuple[str, str]] = {
+    "sidecar": ("enforcement.sidecar.command", "Run and check the sidecar."),
+}
+
+
+class LazyCommands(TyperGroup):
+    """Imports a group of commands only when it is the one that was called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *LAZY_GROUPS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in LAZY_GROUPS:
+            return super().get_command(ctx, cmd_name)
+        module, help_line = LAZY_GROUPS[cmd_name]
+        if ctx.invoked_subcommand is None and cmd_name not in sys.argv[1:2]:
+            return click.Group(cmd_name, help=help_line)  # only to be listed
+        return typer.main.get_command(import_module(module).app)
+
+
+app = typer.Typer(
+    cls=LazyCommands,
+    help="Budgets for AI agents that are never overspent.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+DataDir = Annotated[
+    Path,
+    typer.Option("--data-dir", envvar="COMPTROLLER_DATA_DIR", help="Where all data is kept."),
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to write the answer.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+PortOption = Annotated[
+    int, typer.Option("--port", min=1, max=65435, help="The web's port; the sidecar's is +100.")
+]
+HostOption = Annotated[str, typer.Option("--host", help="The address to listen at.")]
+UpstreamOption = Annotated[
+    list[str] | None,
+    typer.Option("--upstream", help="[NAME=]URL of an OpenAI-compatible server. Repeatable."),
+]
+DEFAULT_DATA_DIR = Path(".comptroller")
+
+
+def _output(wanted: Format, as_json: bool) -> Output:
+    return Output(Format.JSON if as_json else wanted)
+
+
+@app.command()
+def up(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8300,
+    upstream: UpstreamOption = None,
+    wanted: FormatOption = Format.AUTO,
+    as_json: JsonOption = False,
+) -> None:
+    """Start the control plane and a sidecar; stop them with Ctrl-C or `down`."""
+    from controlplane.cli import up as command
+    from controlplane.launcher.parts import Wishes
+
+    wishes = Wishes(data=data_dir, host=host, port=port, upstreams=tuple(upstream or ()))
+    raise typer.Exit(command.run_in_foreground(wishes, _output(wanted, as_json)))
+
+
+@app.command()
+def down(data_dir: DataDir = DEFAULT_DATA_DIR, wanted: FormatOption = Format.AUTO) -> None:
+    """Stop what `up` started for this data directory."""
+    from controlplane.cli import up as command
+
+    _guarded(lambda output: command.stop(data_dir, output), Output(wanted))
+
+
+@app.command()
+def status(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    wanted: FormatOption = Format.AUTO,
+    as_json: JsonOption = False,
+) -> None:
+    """Show each part: whether it answers now, its process, its restarts."""
+    from controlplane.cli import up as command
+
+    _guarded(lambda output: command.show_status(data_dir, output), _output(wanted, as_json))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def manage(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Run a management command of Django, on the installation of the data directory."""
+    _manage(data_dir, context.args)
+
+
+@app.command()
+def migrate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Bring the database to this version (for installations with a DATABASE_URL)."""
+    _manage(data_dir, ["migrate", "--noinput"])
+
+
+def _manage(data_dir: Path, arguments: list[str]) -> None:
+    from controlplane.cli.up import environment_of
+
+    environment = environment_of(data_dir)
+    os.execve(sys.executable, [sys.executable, "-m", "django", *arguments], environment)  # noqa: S606
+
+
+def _guarded(action: Any, output: Output) -> None:
+    """Run it; what went wrong becomes one sentence and an exit code."""
+    try:
+        code: Exit = action(output)
+    except LauncherError as error:
+        output.error(str(error))
+        code = exit_code(error)
+    raise typer.Exit(code)
+
+
+def run() -> None:
+    """The entry point of the installed command."""
+    app(prog_name="comptroller")
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,206 @@
+"""The parts of one installation, in the order of their start."""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from controlplane.launcher import binaries, postgres, privileges, probes, valkey
+from controlplane.launcher.places import Places
+from controlplane.launcher.supervisor import Part
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SIDECAR_PORT_OFFSET = 100
+DEFAULT_UPSTREAM = "http://127.0.0.1:8000"  # where vLLM listens unless told otherwise
+UPSTREAM_KEY_PREFIX = "COMPTROLLER_UPSTREAM_KEY_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What the person asked for on the command line."""
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 8300
+    upstreams: tuple[str, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+class Installation:
+    """Addresses, environment and parts that follow from the wishes."""
+
+    def __init__(self, wishes: Wishes, places: Places) -> None:
+        self.wishes = wishes
+        self.places = places
+        self.host = wishes.host
+        self.web_port = probes.free_port(wishes.host, wishes.port)
+        self.sidecar_port = probes.free_port(wishes.host, self.web_port + SIDECAR_PORT_OFFSET)
+        self.cluster = None if wishes.environ.get("DATABASE_URL") else self._cluster()
+        self.broker = None if wishes.environ.get("BROKER_URL") else self._broker()
+
+    @property
+    def web_url(self) -> str:
+        return f"http://{self._visible_host}:{self.web_port}"
+
+    @property
+    def sidecar_url(self) -> str:
+        return f"http://{self._visible_host}:{self.sidecar_port}"
+
+    @property
+    def _visible_host(self) -> str:
+        return "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+
+    @property
+    def application_identity(self) -> privileges.Identity | None:
+        """Python parts drop root's powers too, where the other uid can read code and libraries."""
+        identity = self.places.identity
+        needed = (CHECKOUT, Path(sys.prefix), Path(sys.executable).resolve().parent)
+        if all(privileges.can_enter(place, identity) for place in needed):
+            return identity
+        return None
+
+    def environment(self) -> dict[str, str]:
+        """What every Python part is told."""
+        environ = self.wishes.environ
+        return {
+            **environ,
+            "COMPTROLLER_DATA_DIR": str(self.places.data),
+            "COMPTROLLER_PUBLIC_URL": environ.get("COMPTROLLER_PUBLIC_URL", self.web_url),
+            "COMPTROLLER_SECRET_KEY": environ.get("COMPTROLLER_SECRET_KEY")
+            or self.places.secret("secret-key"),
+            "DATABASE_URL": self.cluster.url if self.cluster else environ["DATABASE_URL"],
+            "BROKER_URL": self.broker.url if self.broker else environ["BROKER_URL"],
+            "DJANGO_SETTINGS_MODULE": "controlplane.settings",
+            "HOME": str(self.places.services),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def database(self) -> Part | None:
+        if self.cluster is None:
+            return None
+        cluster = self.cluster
+        return Part(
+            name="database",
+            title="PostgreSQL",
+            command=cluster.command(postgres.EVERYDAY_SETTINGS),
+            environment=self._bare_environment(),
+            log=self.places.log("database"),
+            identity=self.places.identity,
+            ready=lambda _: probes.of(cluster.is_ready),
+            farewell=postgres.STOP,
+            vital=True,
+            address=str(cluster.sockets),
+        )
+
+    def message_broker(self) -> Part | None:
+        if self.broker is None:
+            return None
+        broker = self.broker
+        return Part(
+            name="broker",
+            title="Valkey",
+            command=broker.command(),
+            environment=self._bare_environment(),
+            log=self.places.log("broker"),
+            identity=self.places.identity,
+            ready=lambda _: probes.of(broker.is_ready),
+            farewell=valkey.STOP,
+            address=str(broker.socket),
+        )
+
+    def web(self) -> Part:
+        return self._python_part(
+            "web",
+            "web (dashboard, API)",
+            *("-m", "uvicorn", "controlplane.asgi:application", "--no-access-log"),
+            *("--host", self.host, "--port", str(self.web_port)),
+            *("--timeout-graceful-shutdown", "3"),
+            address=self.web_url,
+            ready=lambda _: probes.http_ok(self._visible_host, self.web_port, "/healthz"),
+        )
+
+    def worker(self) -> Part:
+        schedule = self.places.service("beat") / "schedule"
+        log = self.places.log("worker")
+        return self._python_part(
+            "worker",
+            "worker (Celery with beat)",
+            *("-m", "celery", "-A", "controlplane.celery:app", "worker", "--beat"),
+            *("--schedule", str(schedule), "--concurrency", "1", "--loglevel", "INFO"),
+            *("--without-mingle", "--without-gossip"),
+            ready=lambda offset: probes.log_says(log, b" ready.", after=offset),
+        )
+
+    def sidecar(self, *, token: str) -> Part:
+        urls = self.wishes.upstreams or (DEFAULT_UPSTREAM,)
+        upstreams = [part for url in urls for part in ("--upstream", url)]
+        keys = {
+            name: value
+            for name, value in self.wishes.environ.items()
+            if name.startswith(UPSTREAM_KEY_PREFIX)
+        }
+        part = self._python_part(
+            "sidecar",
+            "sidecar",
+            *("-m", "controlplane.cli.main", "sidecar", "run"),
+            *("--listen", f"{self.host}:{self.sidecar_port}"),
+            *("--spool-dir", str(self.places.service("spool")), *upstreams),
+            address=self.sidecar_url,
+            ready=lambda _: probes.http_ok(self._visible_host, self.sidecar_port, "/healthz"),
+        )
+        # The sidecar is told only what it needs: no key of the control plane, no database.
+        part.environment = {
+            **self._bare_environment(),
+            **keys,
+            "COMPTROLLER_CONTROL_URL": self.web_url,
+            "COMPTROLLER_SIDECAR_TOKEN": token,
+            "PYTHONUNBUFFERED": "1",
+        }
+        return part
+
+    def _python_part(
+        self, name: str, title: str, *arguments: str, ready: object, address: str = ""
+    ) -> Part:
+        return Part(
+            name=name,
+            title=title,
+            command=[sys.executable, *arguments],
+            environment=self.environment(),
+            log=self.places.log(name),
+            identity=self.application_identity,
+            ready=ready,  # type: ignore[arg-type]
+            farewell=signal.SIGTERM,
+            address=address,
+        )
+
+    def _bare_environment(self) -> dict[str, str]:
+        return {
+            **postgres.CLEAN_ENVIRONMENT,
+            "COMPTROLLER_DATA_DIR": str(self.places.data),
+            "HOME": str(self.places.services),
+        }
+
+    def _cluster(self) -> postgres.Cluster:
+        places = self.places
+        return postgres.Cluster(
+            programs=privileges.readable_copy(
+                binaries.postgres_programs(self.wishes.environ),
+                cache=places.services.resolve() / "programs",
+                identity=places.identity,
+            ),
+            data=places.service("postgres") / "cluster",
+            sockets=places.sockets,
+            identity=places.identity,
+        )
+
+    def _broker(self) -> valkey.Broker:
+        places = self.places
+        program = binaries.valkey_program(self.wishes.environ)
+        readable = privileges.readable_copy(
+            program.parent, cache=places.services.resolve() / "programs", identity=places.identity
+        )
+        return valkey.Broker(
+            program=readable / program.name, data=places.service("valkey"), sockets=places.sockets
+        )
