@@ -10,7 +10,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -26,15 +25,15 @@ LAZY_GROUPS: Mapping[str, tuple[str, str]] = {
 class LazyCommands(TyperGroup):
     """Imports a group of commands only when it is the one that was called."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return [*super().list_commands(ctx), *LAZY_GROUPS]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in LAZY_GROUPS:
             return super().get_command(ctx, cmd_name)
         module, help_line = LAZY_GROUPS[cmd_name]
         if ctx.invoked_subcommand is None and cmd_name not in sys.argv[1:2]:
-            return click.Group(cmd_name, help=help_line)  # only to be listed
+            return TyperGroup(name=cmd_name, help=help_line)  # only to be listed
         return typer.main.get_command(import_module(module).app)
 
 

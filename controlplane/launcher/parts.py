@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -161,7 +161,12 @@ class Installation:
         return part
 
     def _python_part(
-        self, name: str, title: str, *arguments: str, ready: object, address: str = ""
+        self,
+        name: str,
+        title: str,
+        *arguments: str,
+        ready: Callable[[int], probes.Probe],
+        address: str = "",
     ) -> Part:
         return Part(
             name=name,
@@ -170,7 +175,7 @@ class Installation:
             environment=self.environment(),
             log=self.places.log(name),
             identity=self.application_identity,
-            ready=ready,  # type: ignore[arg-type]
+            ready=ready,
             farewell=signal.SIGTERM,
             address=address,
         )

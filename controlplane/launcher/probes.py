@@ -2,10 +2,10 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
-Probe = Callable[[], Awaitable[bool]]
+Probe = Callable[[], Coroutine[None, None, bool]]
 PROBE_TIMEOUT_S = 3
 
 

@@ -152,8 +152,7 @@ class Launch:
                 process.kill()
         if process.returncode != 0:
             tail = log_tail(self.places.log("bootstrap"))
-            raise LauncherError(f"the bootstrap failed:
-{tail}")
+            raise LauncherError(f"the bootstrap failed:\n{tail}")
         answer: dict[str, Any] = json.loads(printed)
         return answer
 
