@@ -1,0 +1,201 @@
+"""What a request can cost at most, what it did cost, and what a grant can pay for.
+
+Rules of this file:
+
+1. A bound is never smaller than what the engine can still produce without asking again (L2).
+2. With an exact prompt both counts are known. Without one, prompt and output together fill the
+   context window at most: the dearer end of that trade is held.
+3. Several prompts, and several answers to one prompt, multiply the bound.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Struct
+
+from enforcement.rules.lots import BalanceKey, Need
+from enforcement.rules.matching import Subject, value_of
+from enforcement.rules.money import TokenUsage, ceiling_nanos
+from enforcement.rules.wire import BudgetPolicy, HoldMode, Mode, PricePolicy, Unit
+
+
+class Bound(Struct, frozen=True, gc=False):
+    """The most that a request can make an engine process: totals over all its sequences."""
+
+    input_tokens: int
+    output_tokens: int
+    window_tokens: int | None = None  # prompt unknown: both together are at most this
+
+
+class UnboundedError(Exception):
+    """Neither the prompt nor the engine's context window is known: nothing bounds the request."""
+
+
+def bound_of(
+    *,
+    prompt_tokens: int | None,
+    context_window: int | None,
+    output_limit: int,
+    prompts: int = 1,
+    sequences: int = 1,
+) -> Bound:
+    """The bound of a request whose prompts take `prompt_tokens` in all, if that is known.
+
+    Raises:
+        UnboundedError: it is not known, and the context window is not known either.
+    """
+    output = output_limit * prompts * sequences
+    if prompt_tokens is not None:
+        return Bound(input_tokens=prompt_tokens * sequences, output_tokens=output)
+    if context_window is None:
+        raise UnboundedError
+    window = context_window * prompts * sequences
+    return Bound(input_tokens=max(window - output, 0), output_tokens=output, window_tokens=window)
+
+
+def default_output_limit(
+    *, asked: int | None, default: int, prompt_tokens: int | None, context_window: int | None
+) -> int:
+    """The output limit to write for one sequence: what was asked, within what fits the window."""
+    limit = default if asked is None else asked
+    if context_window is None:
+        return limit
+    room = context_window - (prompt_tokens or 0) if asked is None else context_window
+    return max(min(limit, room), 1)
+
+
+def amount_of(unit: Unit, bound: Bound, *, output_tokens: int, price: PricePolicy | None) -> int:
+    """What a bound needs in a unit when its output is at most `output_tokens`; rises with it.
+
+    Raises:
+        ValueError: dollars without a price.
+    """
+    if unit is Unit.REQUESTS:
+        return 1
+    window = bound.window_tokens
+    if unit is Unit.TOKENS:
+        return bound.input_tokens + output_tokens if window is None else window
+    if price is None:
+        raise ValueError("an unpriced request has no dollar bound")
+    if window is None:
+        return ceiling_nanos(
+            input_tokens=bound.input_tokens, output_tokens=output_tokens, price=price
+        )
+    longest = max(window - output_tokens, 0)
+    most = ceiling_nanos(input_tokens=longest, output_tokens=output_tokens, price=price)
+    return max(most, ceiling_nanos(input_tokens=window, output_tokens=0, price=price))
+
+
+def hard_budgets(plan: Iterable[BudgetPolicy]) -> tuple[BudgetPolicy, ...]:
+    return tuple(budget for budget in plan if budget.mode is Mode.HARD)
+
+
+def balances_of(budgets: Sequence[BudgetPolicy], subject: Subject) -> tuple[BalanceKey, ...]:
+    """The balances of hard budgets for a subject, in the order of the budgets."""
+    return tuple((budget.id, value_of(budget.per, subject)) for budget in budgets)
+
+
+def needs_of(
+    budgets: Sequence[BudgetPolicy],
+    balances: Sequence[BalanceKey],
+    bound: Bound,
+    *,
+    price: PricePolicy | None,
+    metered_output: int | None = None,
+) -> list[Need]:
+    """What a request must hold. `metered_output`: output that metered budgets cover at first."""
+    needs = []
+    for budget, (budget_id, value) in zip(budgets, balances, strict=True):
+        output = bound.output_tokens
+        if metered_output is not None and budget.hold_mode is HoldMode.METERED:
+            output = min(output, metered_output)
+        amount = amount_of(budget.unit, bound, output_tokens=output, price=price)
+        needs.append(Need(budget_id, value, amount))
+    return needs
+
+
+def extension_of(
+    budgets: Sequence[BudgetPolicy],
+    balances: Sequence[BalanceKey],
+    bound: Bound,
+    *,
+    price: PricePolicy | None,
+    covered_output: int,
+    more_output: int,
+) -> list[Need]:
+    """What metered budgets need so that a running request may produce `more_output` tokens."""
+    needs = []
+    for budget, (budget_id, value) in zip(budgets, balances, strict=True):
+        if budget.hold_mode is not HoldMode.METERED or budget.unit is Unit.REQUESTS:
+            continue
+        held = amount_of(budget.unit, bound, output_tokens=covered_output, price=price)
+        wanted = amount_of(
+            budget.unit, bound, output_tokens=covered_output + more_output, price=price
+        )
+        needs.append(Need(budget_id, value, max(wanted - held, 0)))
+    return needs
+
+
+def affordable_output(
+    budgets: Sequence[BudgetPolicy],
+    balances: Sequence[BalanceKey],
+    bound: Bound,
+    *,
+    price: PricePolicy | None,
+    granted: Mapping[BalanceKey, int],
+) -> int:
+    """How much output the granted amounts pay for beside the prompt, over all balances; ≥ 0."""
+    least = bound.output_tokens
+    for budget, key in zip(budgets, balances, strict=True):
+        amount = granted.get(key)
+        if amount is not None:
+            least = _most_output(budget.unit, bound, price=price, amount=amount, most=least)
+    return least
+
+
+def _most_output(
+    unit: Unit, bound: Bound, *, price: PricePolicy | None, amount: int, most: int
+) -> int:
+    """The largest output up to `most` whose amount fits; 0 if not even the prompt does."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if amount_of(unit, bound, output_tokens=middle, price=price) <= amount:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def used_of(
+    budgets: Sequence[BudgetPolicy],
+    balances: Sequence[BalanceKey],
+    usage: TokenUsage,
+    *,
+    charge_nanos: int,
+    requests: int = 1,
+) -> dict[BalanceKey, int]:
+    """What a finished request used of each of its balances."""
+    amounts = {
+        Unit.USD: charge_nanos,
+        Unit.TOKENS: usage.total_tokens,
+        Unit.REQUESTS: requests,
+    }
+    return {key: amounts[budget.unit] for budget, key in zip(budgets, balances, strict=True)}
+
+
+def price_for(
+    prices: Iterable[PricePolicy], *, model: str, provider: str = ""
+) -> PricePolicy | None:
+    """The price of a model: an own rate wins, then an exact name, then the longest prefix."""
+    best: PricePolicy | None = None
+    best_rank = (False, False, False, -1)
+    for price in prices:
+        if price.provider and provider and price.provider != provider:
+            continue
+        exact = price.match == "exact"
+        if not (price.model == model if exact else model.startswith(price.model)):
+            continue
+        rank = (price.own, bool(price.provider and provider), exact, len(price.model))
+        if rank > best_rank:
+            best, best_rank = price, rank
+    return best

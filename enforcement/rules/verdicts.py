@@ -1,0 +1,205 @@
+"""Verdicts on a request as values, and what a caller reads of them.
+
+Rules of this file:
+
+1. 402 only if what is spent for good leaves no room for the least useful answer; if only other
+   requests' holds stand in the way, waiting helps: 429 with `Retry-After` (design §5).
+2. 429 never asks for more than a minute's patience.
+3. 402 and 403 tell clients not to retry.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from msgspec import Struct
+
+from enforcement.rules.money import usd_text
+from enforcement.rules.wire import BudgetPolicy, Denial, DenialCause, Unit
+
+MAX_RETRY_AFTER_S = 60
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+QUOTA = "insufficient_quota"
+RATE = "rate_limit_exceeded"
+PERMISSION = "permission_denied"
+UNAVAILABLE = "service_unavailable"
+INVALID = "invalid_request_error"
+UPSTREAM = "upstream_error"
+
+_TEMPORARY = {
+    DenialCause.ARMING: "the budget is being armed",
+    DenialCause.LEARNING: "the ledger is recovering",
+    DenialCause.STALE_POLICY: "the policy is being refreshed",
+    DenialCause.SUSPENSE: "earlier use of the budget is not accounted for yet",
+    DenialCause.HELD: "other requests hold what is left of the budget",
+}
+
+
+class Refuse(Struct, frozen=True):
+    """The request is not forwarded. `type` and `code` speak OpenAI's dialect, `reason` ours."""
+
+    status: int
+    type: str
+    message: str
+    code: str = ""
+    reason: str = ""
+    param: str = ""
+    retry_after_s: int = 0
+    budget: BudgetPolicy | None = None
+    limit: int = 0
+    spent: int = 0
+    held: int = 0
+    window_ends_at_ms: int | None = None
+
+    @property
+    def key(self) -> str:
+        """A stable name for metrics and counts."""
+        return self.reason or self.code or self.type
+
+
+class Cut(Struct, frozen=True):
+    """A running request ends here. `reason` is a budget's, an order's or our own."""
+
+    reason: str
+    message: str
+    budget: BudgetPolicy | None = None
+    order: str = ""
+
+
+class Clamped(Struct, frozen=True):
+    """The output limit was lowered to what the control plane granted."""
+
+    output_limit: int
+    budget: BudgetPolicy | None
+
+
+def is_spent(denial: Denial, *, floor: int) -> bool:
+    """Whether the balance can never again pay for the least useful answer of this window."""
+    return denial.spent + denial.suspense + denial.overrun + floor > denial.limit
+
+
+def judge_denial(denial: Denial, budget: BudgetPolicy | None, *, floor: int) -> Refuse:
+    """The refusal that a denied group leads to, once its time is up."""
+    name = budget.name if budget else denial.budget
+    if denial.cause is DenialCause.MAX_VALUES:
+        return _refuse(
+            403, PERMISSION, f"Budget {name!r} has no room for another session", denial, budget
+        )
+    if denial.cause is DenialCause.MISMATCH:
+        return _refuse(
+            403, PERMISSION, f"Budget {name!r} does not cover this request", denial, budget
+        )
+    if denial.cause in (DenialCause.LIMIT, DenialCause.HELD, DenialCause.SUSPENSE) and is_spent(
+        denial, floor=floor
+    ):
+        return _refuse(402, QUOTA, f"Budget {name!r} is exhausted", denial, budget)
+    if denial.cause in (DenialCause.LEARNING, DenialCause.STALE_POLICY):
+        why = _TEMPORARY[denial.cause]
+        return _refuse(503, UNAVAILABLE, f"Budget {name!r}: {why}", denial, budget)
+    why = _TEMPORARY.get(denial.cause, _TEMPORARY[DenialCause.HELD])
+    return _refuse(429, RATE, f"Budget {name!r}: {why}", denial, budget)
+
+
+def _refuse(
+    status: int, kind: str, message: str, denial: Denial, budget: BudgetPolicy | None
+) -> Refuse:
+    retry_after_s = 0
+    if status in (429, 503):
+        retry_after_s = min(max(-(-denial.retry_after_ms // 1000), 1), 5)
+    return Refuse(
+        status=status,
+        type=kind,
+        message=message,
+        reason=f"budget_{denial.cause}" if status != 402 else "budget_exhausted",
+        retry_after_s=retry_after_s,
+        budget=budget,
+        limit=denial.limit,
+        spent=denial.spent,
+        held=denial.held,
+        window_ends_at_ms=denial.window_ends_at_ms,
+    )
+
+
+def throttled(*, retry_in_ns: int, what: str) -> Refuse:
+    """A rate limit that waiting within the request's own deadline does not help."""
+    seconds = max(-(-retry_in_ns // 1_000_000_000), 1)
+    return Refuse(
+        status=429,
+        type=RATE,
+        message=f"The agent's limit of {what.replace('_', ' ')} is reached",
+        reason=what,
+        retry_after_s=min(seconds, MAX_RETRY_AFTER_S),
+    )
+
+
+def refusal_body(refusal: Refuse, *, request_id: str) -> dict[str, Any]:
+    """The answer's JSON in OpenAI's dialect, with our own fields beside theirs."""
+    error: dict[str, Any] = {
+        "message": refusal.message,
+        "type": refusal.type,
+        "code": refusal.code or refusal.type,
+        "param": refusal.param or None,
+        "request_id": request_id,
+    }
+    if refusal.reason:
+        error["reason"] = refusal.reason
+    if refusal.budget is not None:
+        error |= budget_fields(refusal.budget)
+        error["limit"] = shown(refusal.budget.unit, refusal.limit)
+        error["spent"] = shown(refusal.budget.unit, refusal.spent)
+        error["held"] = shown(refusal.budget.unit, refusal.held)
+        error["window_ends_at"] = instant_text(refusal.window_ends_at_ms)
+        error["request_increase_url"] = None
+    return {"error": error}
+
+
+def budget_fields(budget: BudgetPolicy) -> dict[str, Any]:
+    """What names a budget in answers."""
+    return {
+        "budget": budget.name,
+        "budget_id": budget.id,
+        "scope": budget.scope_kind.value,
+        "unit": budget.unit.value,
+    }
+
+
+def cut_note(cut: Cut, *, request_id: str, output_tokens: int) -> dict[str, Any]:
+    """The `comptroller` object of the last event of a stream that was cut."""
+    note: dict[str, Any] = {
+        "outcome": "cut",
+        "reason": cut.reason,
+        "message": cut.message,
+        "output_tokens": output_tokens,
+        "request_id": request_id,
+    }
+    if cut.budget is not None:
+        note |= budget_fields(cut.budget)
+    if cut.order:
+        note["order"] = cut.order
+    return note
+
+
+def clamp_note(clamped: Clamped, *, request_id: str) -> dict[str, Any]:
+    """The `comptroller` object of an answer that ended by the limit that we lowered."""
+    note: dict[str, Any] = {
+        "outcome": "clamped",
+        "reason": "budget_exhausted",
+        "message": "The answer was limited to what the budget still pays for",
+        "max_output_tokens": clamped.output_limit,
+        "request_id": request_id,
+    }
+    if clamped.budget is not None:
+        note |= budget_fields(clamped.budget)
+    return note
+
+
+def shown(unit: Unit, amount: int) -> int | str:
+    """An amount as people read it: exact decimal dollars, or a count."""
+    return usd_text(amount) if unit is Unit.USD else amount
+
+
+def instant_text(at_ms: int | None) -> str | None:
+    """An instant of a record, as RFC 3339 text."""
+    if at_ms is None:
+        return None
+    return (_EPOCH + timedelta(milliseconds=at_ms)).isoformat().replace("+00:00", "Z")

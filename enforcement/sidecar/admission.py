@@ -1,0 +1,223 @@
+"""From bytes to a call that may be held for: steps 1 to 4 of a request's way, in one go.
+
+Strict parse, identity, agent state, skill cards, route, match, price. Nothing here waits, and
+nothing is reserved yet. A refusal is raised as a value.
+"""
+
+from enforcement.rules.estimate import balances_of
+from enforcement.rules.lots import BalanceKey
+from enforcement.rules.requests import Endpoint, ParsedRequest, RequestError, parse_request
+from enforcement.rules.verdicts import PERMISSION, UNAVAILABLE, Refuse
+from enforcement.rules.wire import AgentState, Attribution, PricePolicy, Unit
+from enforcement.sidecar.answers import invalid
+from enforcement.sidecar.engines import Upstream
+from enforcement.sidecar.http1 import HttpError
+from enforcement.sidecar.identity import Caller, bearer_of, caller_of
+from enforcement.sidecar.policy import Agent, PolicyView
+
+
+class RefusedError(Exception):
+    """The request goes no further."""
+
+    def __init__(self, refusal: Refuse, *, agent: Agent | None = None, model: str = "") -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+        self.agent = agent
+        self.model = model
+
+
+class Call:
+    """What is known of a call before anything is held for it."""
+
+    __slots__ = ("agent", "balances", "caller", "parsed", "price", "upstream")
+
+    def __init__(
+        self,
+        *,
+        agent: Agent,
+        caller: Caller,
+        parsed: ParsedRequest,
+        upstream: Upstream,
+        price: PricePolicy | None,
+        balances: tuple[BalanceKey, ...],
+    ) -> None:
+        self.agent = agent
+        self.caller = caller
+        self.parsed = parsed
+        self.upstream = upstream
+        self.price = price
+        self.balances = balances
+
+    def attribution(self) -> Attribution:
+        return Attribution(
+            agent=self.agent.policy.id,
+            session=self.caller.session,
+            user=self.parsed.user,
+            model=self.parsed.model,
+            provider=self.upstream.provider,
+            node=self.upstream.name,
+            tags=self.caller.tags,
+        )
+
+
+class Router:
+    """Which serving nodes have which model."""
+
+    def __init__(self, upstreams: tuple[Upstream, ...]) -> None:
+        self.upstreams = upstreams
+        self._by_model: dict[str, list[Upstream]] = {}
+
+    def refresh(self) -> None:
+        """Take up what the last probes found."""
+        self._by_model = {}
+        for upstream in self.upstreams:
+            for model in upstream.models:
+                self._by_model.setdefault(model, []).append(upstream)
+
+    def models(self) -> dict[str, list[Upstream]]:
+        return self._by_model
+
+    def route(self, model: str) -> Upstream | None:
+        """The least busy node that serves a model, healthy ones first."""
+        nodes = self._by_model.get(model)
+        if not nodes:
+            return None
+        if len(nodes) == 1:
+            return nodes[0]
+        return min(nodes, key=lambda node: (not node.healthy, node.running))
+
+    @property
+    def complete(self) -> bool:
+        """Whether every node has told its models."""
+        return all(upstream.models for upstream in self.upstreams)
+
+
+def identify(view: PolicyView, headers: dict[bytes, bytes], *, now_ms: int) -> Agent:
+    """The agent whose key the request brings.
+
+    Raises:
+        RefusedError: 401.
+    """
+    key = bearer_of(headers)
+    agent = view.agent_of(key, now_ms=now_ms) if key else None
+    if agent is None:
+        what = "Unknown, expired or revoked agent key" if key else "An agent key is needed"
+        raise RefusedError(invalid(what, status=401, code="invalid_api_key"))
+    return agent
+
+
+def admit(
+    view: PolicyView,
+    router: Router,
+    *,
+    endpoint: Endpoint,
+    headers: dict[bytes, bytes],
+    body: bytes,
+    now_ms: int,
+) -> Call:
+    """Judge a request as far as that is possible without its size.
+
+    Raises:
+        RefusedError: it is refused.
+    """
+    agent = identify(view, headers, now_ms=now_ms)
+    model = ""
+    try:
+        caller = caller_of(headers)
+        parsed = parse_request(endpoint, body)
+        model = parsed.model
+        _check_state(agent)
+        _check_cards(view, agent, parsed, now_ms=now_ms)
+        upstream = router.route(model)
+        price = view.price(model=model, provider=upstream.provider if upstream else "")
+        _check_price(agent, model, price)
+        if upstream is None:
+            raise RefusedError(_no_route(router, model))
+        if parsed.unseen and agent.sized and upstream.context_window is None:
+            raise RefusedError(_unbounded("brings content of unknown size"))
+    except RequestError as error:
+        refusal = invalid(str(error), code=error.code, param=error.param)
+        raise RefusedError(refusal, agent=agent, model=model) from error
+    except HttpError as error:
+        raise RefusedError(invalid(str(error), status=error.status), agent=agent) from error
+    except RefusedError as error:
+        error.agent, error.model = agent, model
+        raise
+    subject = view.subject(agent, session=caller.session)
+    return Call(
+        agent=agent,
+        caller=caller,
+        parsed=parsed,
+        upstream=upstream,
+        price=price,
+        balances=balances_of(agent.budgets, subject),
+    )
+
+
+def state_refusal(state: AgentState) -> Refuse:
+    """What a paused or killed agent is told."""
+    return Refuse(
+        status=403,
+        type=PERMISSION,
+        code=f"agent_{state.value}",
+        reason=f"agent_{state.value}",
+        message=f"This agent is {state.value}",
+    )
+
+
+def unbounded_refusal() -> Refuse:
+    return _unbounded("has a prompt of unknown size, and the node's context window is not known")
+
+
+def _check_state(agent: Agent) -> None:
+    if agent.state in (AgentState.PAUSED, AgentState.KILLED):
+        raise RefusedError(state_refusal(agent.state))
+
+
+def _check_cards(view: PolicyView, agent: Agent, parsed: ParsedRequest, *, now_ms: int) -> None:
+    if not agent.policy.requires_card:
+        return
+    denial = view.gate.deny(agent.policy, parsed.tools, now_ms=now_ms)
+    if denial is not None:
+        code = f"skill_card_{denial.code}"
+        raise RefusedError(
+            Refuse(status=403, type=PERMISSION, code=code, reason=code, message=denial.message)
+        )
+
+
+def _check_price(agent: Agent, model: str, price: PricePolicy | None) -> None:
+    if price is None and Unit.USD in agent.units:
+        raise RefusedError(
+            Refuse(
+                status=403,
+                type=PERMISSION,
+                code="unpriced_model",
+                reason="unpriced_model",
+                param="model",
+                message=f"Model {model!r} has no price, and a budget in dollars must hold",
+            )
+        )
+
+
+def _no_route(router: Router, model: str) -> Refuse:
+    if not router.complete:
+        return Refuse(
+            status=503,
+            type=UNAVAILABLE,
+            code="no_serving_node",
+            reason="no_serving_node",
+            message="A serving node has not answered yet",
+            retry_after_s=2,
+        )
+    message = f"The model {model!r} does not exist here"
+    return invalid(message, status=404, code="model_not_found", param="model")
+
+
+def _unbounded(what: str) -> Refuse:
+    return Refuse(
+        status=403,
+        type=PERMISSION,
+        code="unbounded_request",
+        reason="unbounded_request",
+        message=f"A budget must hold, and the request {what}; see --context-window",
+    )

@@ -1,0 +1,162 @@
+"""The sidecar's configuration: read once from flags and environment, then never changed."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+TOKEN_ENV = "COMPTROLLER_SIDECAR_TOKEN"  # noqa: S105 -- the name of a variable, not a secret
+CONTROL_ENV = "COMPTROLLER_CONTROL_URL"
+KEY_ENV = "COMPTROLLER_UPSTREAM_KEY_"
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the sentence names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpstreamConfig:
+    """A serving node. `key` is the bearer token that the node wants, if any."""
+
+    name: str
+    base_url: str
+    host: str
+    port: int
+    path: str = ""  # in front of /v1/…
+    tls: bool = False
+    key: str = ""
+    provider: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All that the sidecar can be told. Durations in seconds."""
+
+    upstreams: tuple[UpstreamConfig, ...]
+    control_url: str
+    token: str
+    spool_dir: Path
+    listen_host: str = "127.0.0.1"
+    listen_port: int = 8400
+    book: str = ""
+    context_window: int | None = None
+    default_max_output_tokens: int = 4096
+    floor_output_tokens: int = 16
+    metered_slice_tokens: int = 64
+    metered_margin_tokens: int = 64
+    max_body_bytes: int = 8 * 1024 * 1024
+    max_answer_bytes: int = 64 * 1024 * 1024
+    head_timeout: float = 10.0
+    body_timeout: float = 60.0
+    idle_timeout: float = 75.0
+    request_timeout: float = 600.0
+    upstream_connect_timeout: float = 5.0
+    upstream_head_timeout: float = 300.0
+    upstream_idle_timeout: float = 120.0
+    upstream_keepalive: float = 2.5
+    grant_timeout: float = 2.0
+    drain_timeout: float = 0.5
+    shutdown_timeout: float = 10.0
+    probe_interval: float = 30.0
+    heartbeat: float = 2.0
+    spool_quota_bytes: int = 1024 * 1024 * 1024
+    spool_segment_bytes: int = 32 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense together or alone."""
+        if not self.upstreams:
+            raise ConfigError("--upstream: at least one is needed")
+        names = [upstream.name for upstream in self.upstreams]
+        if len(set(names)) != len(names):
+            raise ConfigError(f"--upstream: names must differ: {', '.join(names)}")
+        if not self.token:
+            raise ConfigError(f"--token: none given, nor {TOKEN_ENV} or {TOKEN_ENV}_FILE")
+        _check_url("--control-url", self.control_url)
+        for flag, value in (
+            ("--context-window", self.context_window),
+            ("--default-max-output-tokens", self.default_max_output_tokens),
+            ("--floor-output-tokens", self.floor_output_tokens),
+            ("--metered-slice", self.metered_slice_tokens),
+            ("--metered-margin", self.metered_margin_tokens),
+            ("--max-body-bytes", self.max_body_bytes),
+        ):
+            if value is not None and value < 1:
+                raise ConfigError(f"{flag}: must be at least 1, not {value}")
+        for flag, seconds in (
+            ("--request-timeout", self.request_timeout),
+            ("--grant-timeout", self.grant_timeout),
+            ("--upstream-head-timeout", self.upstream_head_timeout),
+            ("--upstream-idle-timeout", self.upstream_idle_timeout),
+            ("--shutdown-timeout", self.shutdown_timeout),
+        ):
+            if not 0.1 <= seconds <= 86_400:
+                raise ConfigError(f"{flag}: must be 0.1 to 86400 seconds, not {seconds}")
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """`HOST:PORT`; the host may be an IPv6 address in brackets."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"--listen: HOST:PORT expected, not {text!r}")
+    return host.strip("[]"), int(port)
+
+
+def parse_upstream(text: str, *, index: int, environ: Mapping[str, str]) -> UpstreamConfig:
+    """`URL` or `name=URL`. A trailing `/v1` is understood, since clients write it."""
+    name, equals, url = text.partition("=")
+    if not equals or "://" in name:
+        name, url = f"node-{index}", text
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"--upstream: bad name {name!r}: lower-case letters, digits, . _ -")
+    parts = _check_url("--upstream", url)
+    path = parts.path.rstrip("/").removesuffix("/v1")
+    key_name = KEY_ENV + re.sub(r"[^A-Z0-9]", "_", name.upper())
+    return UpstreamConfig(
+        name=name,
+        base_url=f"{parts.scheme}://{parts.netloc}{path}",
+        host=parts.hostname or "",
+        port=parts.port or (443 if parts.scheme == "https" else 80),
+        path=path,
+        tls=parts.scheme == "https",
+        key=_printable(key_name, environ.get(key_name, "")),
+    )
+
+
+def read_token(token: str | None, token_file: Path | None, environ: Mapping[str, str]) -> str:
+    """The sidecar's own bearer token, from the first place that has one."""
+    if token:
+        return _printable("--token", token)
+    path = token_file or environ.get(f"{TOKEN_ENV}_FILE")
+    if path:
+        try:
+            return _printable("--token-file", Path(path).read_text().strip())
+        except OSError as error:
+            raise ConfigError(f"--token-file: {error.strerror}: {path}") from error
+    return _printable(TOKEN_ENV, environ.get(TOKEN_ENV, ""))
+
+
+def environment() -> Mapping[str, str]:
+    return os.environ
+
+
+def _check_url(flag: str, url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{flag}: not a URL: {url!r}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ConfigError(f"{flag}: an http:// or https:// URL expected, not {url!r}")
+    if parts.username or parts.query or parts.fragment:
+        raise ConfigError(f"{flag}: no credentials, query or fragment allowed: {url!r}")
+    return parts
+
+
+def _printable(name: str, value: str) -> str:
+    if value and not (value.isascii() and value.isprintable()):
+        raise ConfigError(f"{name}: must be printable ASCII")
+    return value

@@ -1,0 +1,135 @@
+"""What all requests of a sidecar share: policy, book, journal, routes, counts.
+
+`commit` is the one way from a changed book to the disk: it is called before anything that the
+change pays for leaves this process.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import Struct
+
+from enforcement.rules import records
+from enforcement.rules.book import Book
+from enforcement.rules.verdicts import UNAVAILABLE, Cut, Refuse
+from enforcement.rules.wire import Denial, RefusalCount, SessionInfo, UsageEvent
+from enforcement.sidecar import clock
+from enforcement.sidecar.admission import Router
+from enforcement.sidecar.config import Config
+from enforcement.sidecar.journal import Journal
+from enforcement.sidecar.metrics import Metrics
+from enforcement.sidecar.policy import PolicyView
+
+MAX_REFUSAL_KEYS = 1_000
+DIRTY_MS = 100
+
+
+class Waiter(Protocol):
+    """Who waits for a group."""
+
+    def on_granted(self) -> None: ...
+    def on_denied(self, denial: Denial) -> None: ...
+
+
+class Live(Protocol):
+    """A request that is running, as orders and live pages see it."""
+
+    @property
+    def agent_id(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def streaming(self) -> bool: ...
+    @property
+    def output_tokens(self) -> int: ...
+
+    def cut(self, cut: Cut) -> None: ...
+    def session_info(self, now_ms: int) -> SessionInfo: ...
+    def presumed_event(self) -> tuple[int, UsageEvent] | None: ...
+
+
+class Unsent(Struct):
+    """A usage event that the control plane has not acknowledged."""
+
+    sequence: int
+    event: UsageEvent
+
+
+class Desk:
+    """Shared state of one worker. Single-threaded: no locks."""
+
+    def __init__(self, config: Config, *, book: Book, journal: Journal, router: Router) -> None:
+        self.config = config
+        self.book = book
+        self.journal = journal
+        self.router = router
+        self.metrics = Metrics()
+        self.view: PolicyView | None = None
+        self.live: set[Live] = set()
+        self.waiting: dict[str, Waiter] = {}
+        self.unsent: deque[Unsent] = deque()
+        self.refusals: dict[tuple[str, str, str, str], RefusalCount] = {}
+        self.closing = False
+        self.wake: Callable[[bool], None] = lambda _: None  # True: at once, False: soon
+
+    def ready(self, *, now_ns: int) -> Refuse | None:
+        """Why nothing at all may be forwarded now; None when all is well (L12, I11)."""
+        if self.view is None or not self.book.policy_is_fresh(now_ns=now_ns):
+            return _closed("policy_stale", "The control plane has not been heard of for too long")
+        if not self.journal.accepts_holds:
+            return _closed("journal_unwritable", "The journal cannot be written")
+        if self.closing:
+            return _closed("shutting_down", "This sidecar is shutting down")
+        return None
+
+    def commit(self) -> bool:
+        """Write what the book has decided. False: it is not on disk, nothing may rely on it."""
+        out = self.book.lots.journal_out
+        if not out:
+            return self.journal.accepts_holds
+        sequence = self.journal.sequence
+        for position, record in enumerate(out, start=1):
+            if isinstance(record, records.Settled) and record.event is not None:
+                self.unsent.append(Unsent(sequence + position, record.event))
+                if record.overrun:
+                    self.metrics.overruns += 1
+        written = self.journal.append_records(out)
+        self.wake(False)  # noqa: FBT003 -- soon, not at once
+        return written
+
+    def ask_now(self) -> None:
+        self.wake(True)  # noqa: FBT003 -- at once
+
+    def count_refusal(self, refusal: Refuse, *, agent: str, model: str) -> None:
+        """Remember a refusal for metrics and for the agent's page."""
+        self.metrics.count_refusal(refusal.key)
+        if not agent:
+            return
+        budget = refusal.budget.id if refusal.budget else ""
+        key = (agent, refusal.key, model, budget)
+        known = self.refusals.get(key)
+        if known is None and len(self.refusals) >= MAX_REFUSAL_KEYS:
+            return
+        self.refusals[key] = RefusalCount(
+            id=known.id if known else clock.new_id(),
+            agent=agent,
+            code=refusal.key,
+            count=(known.count if known else 0) + 1,
+            last_at_ms=clock.now_ms(),
+            model=model,
+            budget=budget,
+            message=refusal.message,
+        )
+        self.wake(False)  # noqa: FBT003 -- soon, not at once
+
+
+def _closed(reason: str, message: str) -> Refuse:
+    return Refuse(
+        status=503,
+        type=UNAVAILABLE,
+        code=UNAVAILABLE,
+        reason=reason,
+        message=message,
+        retry_after_s=2,
+    )

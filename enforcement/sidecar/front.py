@@ -1,0 +1,327 @@
+"""The listener: one protocol object per client connection, no task per request.
+
+1. One request at a time. Pipelined bytes wait; too many of them pause the socket.
+2. Whatever is malformed is answered once and the connection is closed; nothing goes upstream.
+3. Answers are framed here, from our own heads; a stream is a chunk per piece, then the last one.
+"""
+
+import asyncio
+from http import HTTPStatus
+from typing import Protocol
+
+from enforcement.sidecar import clock
+from enforcement.sidecar.config import Config
+from enforcement.sidecar.http1 import (
+    MAX_HEAD_BYTES,
+    ChunkedBody,
+    HttpError,
+    RequestHead,
+    parse_request_head,
+)
+
+MAX_PIPELINED = 256 * 1024
+HIGH_WATER = 256 * 1024
+MAX_CACHED_HEADS = 256
+
+_NS = 1_000_000_000
+_LINGER_NS = 1 * _NS
+_STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\nx-request-id: "
+)
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+_JSON = b"content-type: application/json\r\n"
+
+
+class Handler(Protocol):
+    """Answers requests. It may answer at once or later, through the connection."""
+
+    def check_head(self, connection: "ClientConnection", head: RequestHead) -> bool: ...
+    def handle(self, connection: "ClientConnection", head: RequestHead, body: bytes) -> None: ...
+    def refuse_http(self, connection: "ClientConnection", error: HttpError) -> None: ...
+
+
+class Running(Protocol):
+    """What a connection tells the request that it carries."""
+
+    def client_gone(self) -> None: ...
+    def client_paused(self) -> None: ...
+    def client_resumed(self) -> None: ...
+
+
+class Front:
+    """What all connections share: configuration, the handler, and a cache of parsed heads."""
+
+    def __init__(self, config: Config, handler: Handler) -> None:
+        self.handler = handler
+        self.max_body_bytes = config.max_body_bytes
+        self.head_ns = int(config.head_timeout * _NS)
+        self.body_ns = int(config.body_timeout * _NS)
+        self.idle_ns = int(config.idle_timeout * _NS)
+        self.connections: set[ClientConnection] = set()
+        self.closing = False
+        self._heads: dict[bytes, RequestHead] = {}
+
+    def head_of(self, raw: bytes) -> RequestHead:
+        """Parse a head; clients repeat theirs byte for byte, so the last ones are kept."""
+        head = self._heads.get(raw)
+        if head is None:
+            head = parse_request_head(raw)
+            if len(self._heads) >= MAX_CACHED_HEADS:
+                self._heads.clear()
+            self._heads[raw] = head
+        return head
+
+    def sweep(self, now_ns: int) -> None:
+        """Close connections whose head, body or next request is overdue."""
+        for connection in list(self.connections):
+            connection.check_deadline(now_ns)
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client connection."""
+
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_chunked",
+        "_front",
+        "_have",
+        "_head",
+        "_lingering",
+        "_pipelined",
+        "_refused",
+        "_streaming",
+        "busy",
+        "deadline_ns",
+        "keep_alive",
+        "running",
+        "transport",
+    )
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self.transport: asyncio.Transport | None = None
+        self.running: Running | None = None
+        self.busy = False
+        self.keep_alive = True
+        self.deadline_ns = 0
+        self._buffer = b""
+        self._pipelined = b""
+        self._head: RequestHead | None = None
+        self._body: list[bytes] = []
+        self._have = 0
+        self._chunked: ChunkedBody | None = None
+        self._streaming = False
+        self._refused = False
+        self._lingering = False
+
+    # ------------------------------------------------------------------ asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 -- narrows the type
+        self.transport = transport
+        transport.set_write_buffer_limits(high=HIGH_WATER)
+        self._front.connections.add(self)
+        self.deadline_ns = clock.now_ns() + self._front.head_ns
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
+        self._front.connections.discard(self)
+        self.transport = None
+        running, self.running = self.running, None
+        if running is not None:
+            running.client_gone()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self.deadline_ns = clock.now_ns() + self._front.body_ns
+        if self.running is not None:
+            self.running.client_paused()
+
+    def resume_writing(self) -> None:
+        if self.running is not None:
+            self.running.client_resumed()
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            return
+        if self.busy:
+            self._pipelined += data
+            if len(self._pipelined) > MAX_PIPELINED and self.transport is not None:
+                self.transport.pause_reading()
+            return
+        try:
+            self._take(data)
+        except HttpError as error:
+            self._refuse(error)
+
+    # ------------------------------------------------------------------ reading
+
+    def _take(self, data: bytes) -> None:
+        if self._head is None:
+            if self._buffer:
+                data = self._buffer + data
+            end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES + 4)
+            if end < 0:
+                self._wait_for_head(data)
+                return
+            end += 4
+            if end > MAX_HEAD_BYTES:
+                raise HttpError("the head is too large", status=431)
+            self._buffer = b""
+            head = self._front.head_of(data[:end])
+            data = data[end:]
+            if not self._begin(head, data):
+                return
+        self._take_body(data)
+
+    def _wait_for_head(self, data: bytes) -> None:
+        if len(data) > MAX_HEAD_BYTES:
+            raise HttpError("the head is too large", status=431)
+        if not self._buffer and data:
+            self.deadline_ns = clock.now_ns() + self._front.head_ns
+        self._buffer = data
+
+    def _begin(self, head: RequestHead, data: bytes) -> bool:
+        limit = self._front.max_body_bytes
+        if head.length is not None and head.length > limit:
+            raise HttpError("the body is too large", status=413)
+        self.keep_alive = head.keep_alive
+        if not self._front.handler.check_head(self, head):
+            return False
+        self._head = head
+        if head.length is None:
+            self._chunked = ChunkedBody(limit=limit)
+        if head.length is None or len(data) < head.length:
+            self.deadline_ns = clock.now_ns() + self._front.body_ns
+            if head.expects_continue and not data and self.transport is not None:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return True
+
+    def _take_body(self, data: bytes) -> None:
+        head = self._head
+        if head is None:
+            return
+        if self._chunked is not None:
+            rest = self._chunked.feed(data)
+            if rest is None:
+                return
+            body, self._chunked = self._chunked.body(), None
+        else:
+            length = head.length or 0
+            self._have += len(data)
+            if self._have < length:
+                self._body.append(data)
+                return
+            if self._body:
+                self._body.append(data)
+                data = b"".join(self._body)
+                self._body = []
+            self._have = 0
+            body, rest = (data, b"") if len(data) == length else (data[:length], data[length:])
+        self._head = None
+        self._pipelined = rest
+        self.busy = True
+        self._front.handler.handle(self, head, body)
+
+    def _refuse(self, error: HttpError) -> None:
+        self.keep_alive = False
+        self.busy = self._refused = True  # nothing behind it is read any more
+        self._front.handler.refuse_http(self, error)
+
+    # ------------------------------------------------------------------ answering
+
+    def respond(
+        self, status: int, body: bytes, *, headers: bytes = b"", content_type: bytes = _JSON
+    ) -> None:
+        """Send a whole answer and get ready for the next request. `headers`: lines with CRLF."""
+        closing = b"" if self.keep_alive and not self._front.closing else b"connection: close\r\n"
+        if self.transport is not None:
+            self.transport.writelines(
+                (
+                    b"%b%b%b%bcontent-length: %d\r\n\r\n"
+                    % (_STATUS_LINES[status], content_type, headers, closing, len(body)),
+                    body,
+                )
+            )
+        self._finished(close=bool(closing))
+
+    def start_stream(self, request_id: bytes, *, headers: bytes = b"") -> None:
+        """Send the head of a stream; pieces follow."""
+        self._streaming = True
+        if self.transport is not None:
+            self.transport.write(b"%b%b\r\n%b\r\n" % (_STREAM_HEAD, request_id, headers))
+
+    def write_piece(self, piece: bytes) -> None:
+        """Send a piece of a stream as one chunk."""
+        if self.transport is not None and piece:
+            self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+
+    def end_stream(self, piece: bytes = b"") -> None:
+        """Send the last piece and the end of the stream."""
+        if self.transport is not None:
+            last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(piece), piece) if piece else b"0\r\n\r\n"
+            self.transport.write(last)
+        self._finished(close=not self.keep_alive or self._front.closing)
+
+    def _finished(self, *, close: bool) -> None:
+        self.running = None
+        self._streaming = False
+        transport = self.transport
+        if transport is None:
+            return
+        if close:
+            if self._refused:
+                self._linger(transport)
+            else:
+                transport.close()
+            return
+        self.busy = False
+        self.deadline_ns = clock.now_ns() + self._front.idle_ns
+        if self._pipelined:  # not at once: a client could make the stack as deep as it likes
+            self.busy = True
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        self.busy = False
+        data, self._pipelined = self._pipelined, b""
+        if self.transport is not None:
+            self.transport.resume_reading()
+            self.data_received(data)
+
+    def _linger(self, transport: asyncio.Transport) -> None:
+        """Close so that a client that is still sending can read why: answer, EOF, then wait."""
+        self.busy = self._lingering = True
+        self.deadline_ns = clock.now_ns() + _LINGER_NS
+        if transport.can_write_eof() and not transport.is_closing():
+            transport.write_eof()
+        else:
+            transport.close()
+
+    def abort(self) -> None:
+        """Drop the connection without another word."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the client has left more unread than the socket holds."""
+        return self.transport is not None and self.transport.get_write_buffer_size() > HIGH_WATER
+
+    def check_deadline(self, now_ns: int) -> None:
+        """Give up on a client that is too slow to say, or to read, something."""
+        if now_ns < self.deadline_ns:
+            return
+        if self._lingering:
+            self.abort()
+        elif not self.busy:
+            if self._head is None and not self._buffer:
+                self.abort()  # idle keep-alive: nothing to answer
+            else:
+                self._refuse(HttpError("the request did not arrive in time", status=408))
+        elif self.stalled:
+            self.abort()

@@ -1,0 +1,90 @@
+"""Who calls, in which session, with which tags: read from headers, claims never trusted as keys.
+
+The agent comes from its key alone. A client can name its session, not another agent.
+"""
+
+import re
+from typing import NamedTuple
+
+from enforcement.sidecar.http1 import HttpError
+
+MAX_TAGS = 16
+
+_SESSION = re.compile(rb"[!-~]{1,128}")
+_TAG = re.compile(rb"([A-Za-z0-9_.-]{1,64})=([ -+\--~]{0,128})")
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
+_NO_TRACE = b"0" * 32
+
+# How well-known agents and gateways name their sessions; the first that is present wins. A
+# subagent of Claude Code is a session of its own.
+_SESSION_HEADERS = (
+    b"x-dynamo-session-id",
+    b"x-claude-code-agent-id",
+    b"x-claude-code-session-id",
+    b"x-litellm-session-id",
+    b"session-id",
+    b"x-session-id",
+)
+
+
+class Caller(NamedTuple):
+    session: str
+    tags: dict[str, str]
+
+
+_NOBODY = Caller("", {})
+
+
+def caller_of(headers: dict[bytes, bytes]) -> Caller:
+    """Session and tags of a request.
+
+    Raises:
+        HttpError: one of our own headers is malformed.
+    """
+    tags_text = headers.get(b"x-comptroller-tags")
+    session = _session_of(headers)
+    if tags_text is None:
+        return Caller(session, {}) if session else _NOBODY
+    return Caller(session, _tags_of(tags_text))
+
+
+def bearer_of(headers: dict[bytes, bytes]) -> bytes:
+    """The agent key as sent; empty if there is none."""
+    said = headers.get(b"authorization")
+    if said is not None:
+        scheme, _, token = said.partition(b" ")
+        return token.strip() if scheme.lower() == b"bearer" else b""
+    return headers.get(b"x-api-key", b"")
+
+
+def _session_of(headers: dict[bytes, bytes]) -> str:
+    ours = headers.get(b"x-comptroller-session")
+    if ours is not None:
+        if not _SESSION.fullmatch(ours):
+            raise HttpError("malformed x-comptroller-session")
+        return ours.decode("ascii")
+    for name in _SESSION_HEADERS:
+        value = headers.get(name)
+        if value is not None and _SESSION.fullmatch(value):
+            return value.decode("ascii")
+    trace = headers.get(b"traceparent")
+    if trace is not None:
+        match = _TRACEPARENT.fullmatch(trace)
+        if match is not None and match[1] != _NO_TRACE:
+            return match[1].decode("ascii")
+    return ""
+
+
+def _tags_of(text: bytes) -> dict[str, str]:
+    tags: dict[str, str] = {}
+    for item in text.split(b","):
+        match = _TAG.fullmatch(item.strip(b" "))
+        if match is None:
+            raise HttpError("malformed x-comptroller-tags: k=v, separated by commas")
+        name = match[1].decode("ascii")
+        if name in tags:
+            raise HttpError(f"x-comptroller-tags: {name} is said twice")
+        tags[name] = match[2].decode("ascii")
+    if len(tags) > MAX_TAGS:
+        raise HttpError(f"x-comptroller-tags: more than {MAX_TAGS}")
+    return tags

@@ -1,0 +1,339 @@
+"""The spool: an append-only journal on disk with an identity of its own.
+
+1. A record is `length · crc32 · sequence · kind · payload`; sequences have no gaps.
+2. `append` returns after `write()`: a killed process loses nothing. `sync` makes the tail
+   survive the death of the machine.
+3. A torn tail is cut. Damage before the tail quarantines the whole spool: a new identity starts,
+   for what is lost may not be spent again.
+4. A full disk keeps what it could not write in memory, in order, and refuses new holds; one
+   tenth of the quota is kept for records that end holds.
+5. One process owns a spool: it holds a lock on it for its whole life.
+6. Only ids and numbers are written, readable by the owner alone.
+"""
+
+import fcntl
+import os
+import struct
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+from uuid import UUID
+
+from enforcement.rules import records
+
+HEADER = struct.Struct("<IIQc")
+MAX_RECORD = 16 * 1024 * 1024
+TORN_BYTES = 1024 * 1024  # one write is never longer: what is damaged further back is no torn tail
+MODE = 0o600
+
+RECORD = b"R"  # a record of the book
+ACKED = b"U"  # payload: all events up to this sequence have arrived
+BEGIN = b"B"  # a segment starts: what follows restates the whole book
+END = b"E"  # the restatement is complete, older segments may go
+
+
+class SpoolError(Exception):
+    """The spool cannot be used; the sentence says why."""
+
+
+class Frame(NamedTuple):
+    sequence: int
+    kind: bytes
+    payload: bytes
+
+
+class Found(NamedTuple):
+    """What a spool holds when it is opened."""
+
+    frames: list[Frame]
+    distrust: bool  # a sync failed in its last life: the tail may be missing
+
+
+class Journal:
+    """The open spool of one book."""
+
+    def __init__(self, directory: Path, *, quota_bytes: int, segment_bytes: int) -> None:
+        self.directory = directory
+        self.quota_bytes = quota_bytes
+        self.segment_bytes = segment_bytes
+        self.sequence = 0
+        self.sync_failed = False
+        self.written = 0  # bytes in the current segment
+        self._unwritten: list[bytes] = []
+        self._older_bytes = 0
+        self._descriptor = -1
+        self._number = 0
+        self._lock = self._open_directory()
+        self.spool = self._identity()
+
+    # ------------------------------------------------------------------ opening
+
+    def _open_directory(self) -> int:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+        except OSError as error:
+            raise SpoolError(f"{self.directory}: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise SpoolError(f"{self.directory}: another sidecar uses this spool") from error
+        return lock
+
+    def _identity(self) -> str:
+        path = self.directory / "spool"
+        try:
+            return str(UUID(path.read_text().strip()))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            raise SpoolError(f"{path}: unreadable identity: {error}") from error
+        if self._segments():
+            raise SpoolError(f"{path}: missing beside a journal; move the journal away")
+        return self._new_identity(path)
+
+    def _new_identity(self, path: Path) -> str:
+        spool = str(UUID(bytes=os.urandom(16), version=4))
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+            try:
+                os.write(descriptor, spool.encode() + b"\n")
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            self._sync_directory()
+        except OSError as error:
+            raise SpoolError(f"{path}: {error.strerror}") from error
+        return spool
+
+    def open(self) -> Found:
+        """Read what is there, cut a torn tail, and get ready to append."""
+        distrust = (self.directory / "sync-failed").exists()
+        segments = self._segments()
+        try:
+            frames = self._read(segments)
+        except SpoolError:
+            self._quarantine()
+            frames, segments = [], []
+        self.sequence = frames[-1].sequence if frames else 0
+        self._number = segments[-1][0] if segments else 1
+        self._open_segment(self._number)
+        self._older_bytes = sum(path.stat().st_size for _, path in segments[:-1])
+        return Found(frames, distrust)
+
+    def _segments(self) -> list[tuple[int, Path]]:
+        found = []
+        for path in self.directory.glob("journal-*.log"):
+            number = path.stem.removeprefix("journal-")
+            if number.isdigit():
+                found.append((int(number), path))
+        return sorted(found)
+
+    def _path(self, number: int) -> Path:
+        return self.directory / f"journal-{number:08d}.log"
+
+    def _open_segment(self, number: int) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        try:
+            self._descriptor = os.open(self._path(number), flags, MODE)
+            self.written = os.fstat(self._descriptor).st_size
+            self._sync_directory()
+        except OSError as error:
+            raise SpoolError(f"{self._path(number)}: {error.strerror}") from error
+        self._number = number
+
+    def _read(self, segments: list[tuple[int, Path]]) -> list[Frame]:
+        """The frames since the last complete restatement.
+
+        A restatement that was not finished is dropped: the segment before it goes on.
+        """
+        pieces: list[list[Frame]] = []
+        for position, (_, path) in enumerate(reversed(segments)):
+            frames = _read_segment(path, newest=position == 0)
+            if frames and frames[0].kind == BEGIN:
+                if any(frame.kind == END for frame in frames):
+                    pieces.append(frames)
+                    break
+                if position > 0:
+                    raise SpoolError(f"{path}: incomplete restatement")
+                os.truncate(path, 0)
+                continue
+            pieces.append(frames)
+        found = [frame for frames in reversed(pieces) for frame in frames]
+        for before, after in pairwise(found):
+            if after.sequence != before.sequence + 1:
+                raise SpoolError(f"record {before.sequence} is followed by {after.sequence}")
+        return found
+
+    def _quarantine(self) -> None:
+        """Put a damaged journal aside, whole, and go on under a new identity."""
+        aside = self.directory / f"quarantine-{self.spool}"
+        aside.mkdir(mode=0o700, exist_ok=True)
+        for _, path in self._segments():
+            path.rename(aside / path.name)
+        (self.directory / "spool").rename(aside / "spool")
+        self.spool = self._new_identity(self.directory / "spool")
+
+    # ------------------------------------------------------------------ appending
+
+    @property
+    def accepts_holds(self) -> bool:
+        """Whether new holds may be written: all is on disk, and the reserve is untouched."""
+        return not self._unwritten and self.total_bytes < self.quota_bytes * 9 // 10
+
+    @property
+    def total_bytes(self) -> int:
+        return self._older_bytes + self.written
+
+    @property
+    def full(self) -> bool:
+        """Whether the segment should be restated."""
+        return self.written >= self.segment_bytes
+
+    def append(self, items: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Write records as one piece. False: they wait in memory, and `retry` tries again."""
+        pieces = []
+        for kind, payload in items:
+            self.sequence += 1
+            pieces.append(_framed(self.sequence, kind, payload))
+        if self._unwritten:
+            self._unwritten += pieces
+            return False
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self._write(data):
+            return True
+        self._unwritten.append(data)
+        return False
+
+    def append_records(self, found: list[records.Record]) -> bool:
+        """Write records of the book, and empty the list."""
+        items = [(RECORD, records.encode(record)) for record in found]
+        found.clear()
+        return self.append(items) if items else not self._unwritten
+
+    def retry(self) -> bool:
+        """Write what waits; whether nothing waits any more."""
+        if self._unwritten and self._write(b"".join(self._unwritten)):
+            self._unwritten.clear()
+        return not self._unwritten
+
+    def _write(self, data: bytes) -> bool:
+        if self.total_bytes + len(data) > self.quota_bytes:
+            return False
+        try:
+            done = os.write(self._descriptor, data)
+        except OSError:
+            done = 0
+        if done == len(data):
+            self.written += done
+            return True
+        with suppress(OSError):  # a piece of a record must not stay in the middle
+            os.ftruncate(self._descriptor, self.written)
+        return False
+
+    def sync(self) -> bool:
+        """`fdatasync`, for a thread. After a failure the tail is never trusted again."""
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError:
+            self.sync_failed = True
+            with suppress(OSError):
+                (self.directory / "sync-failed").touch(MODE)
+            return False
+        return not self.sync_failed
+
+    # ------------------------------------------------------------------ restating
+
+    def restate(self, found: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Start a new segment that says all that still matters, then drop the older ones."""
+        if self._unwritten:
+            return False
+        old, old_bytes, sequence = self._descriptor, self.written, self.sequence
+        try:
+            self._open_segment(self._number + 1)
+        except SpoolError:
+            return False
+        self._older_bytes += old_bytes
+        if not self.append([(BEGIN, b""), *found, (END, b"")]) or not self.sync():
+            self._go_back(old, old_bytes)
+            self.sequence = sequence
+            return False
+        os.close(old)
+        for number, path in self._segments():
+            if number < self._number:
+                path.unlink()
+        self._older_bytes = 0
+        return True
+
+    def _go_back(self, old: int, old_bytes: int) -> None:
+        """The new segment could not be written: the old one goes on."""
+        with suppress(OSError):
+            self._path(self._number).unlink()
+        os.close(self._descriptor)
+        self._unwritten.clear()
+        self._number -= 1
+        self._descriptor, self.written = old, old_bytes
+        self._older_bytes -= old_bytes
+
+    def close(self) -> None:
+        """Sync and give the spool up."""
+        self.retry()
+        self.sync()
+        os.close(self._descriptor)
+        os.close(self._lock)
+
+    def _sync_directory(self) -> None:
+        descriptor = os.open(self.directory, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _framed(sequence: int, kind: bytes, payload: bytes) -> bytes:
+    body = sequence.to_bytes(8, "little") + kind + payload
+    return HEADER.pack(len(payload), zlib.crc32(body), sequence, kind) + payload
+
+
+def _frame_at(data: bytes, at: int) -> tuple[Frame, int] | None:
+    """The frame that starts at a position, and where it ends; None if there is no good one."""
+    if at + HEADER.size > len(data):
+        return None
+    length, checksum, sequence, kind = HEADER.unpack_from(data, at)
+    end = at + HEADER.size + length
+    if length > MAX_RECORD or end > len(data) or kind not in (RECORD, ACKED, BEGIN, END):
+        return None
+    body = data[at + 8 : end]
+    if zlib.crc32(body) != checksum:
+        return None
+    return Frame(sequence, kind, data[at + HEADER.size : end]), end
+
+
+def _scan(data: bytes) -> tuple[list[Frame], int]:
+    """All good frames from the start, and where the first bad byte is."""
+    frames: list[Frame] = []
+    at = 0
+    while (found := _frame_at(data, at)) is not None:
+        frame, at = found
+        frames.append(frame)
+    return frames, at
+
+
+def _has_frame_behind(data: bytes, bad: int) -> bool:
+    """Whether a good frame follows the damage: then it is no torn tail."""
+    last = min(len(data) - HEADER.size, bad + TORN_BYTES)
+    return any(_frame_at(data, at) is not None for at in range(bad + 1, last + 1))
+
+
+def _read_segment(path: Path, *, newest: bool) -> list[Frame]:
+    data = path.read_bytes()
+    frames, good = _scan(data)
+    if good < len(data):
+        if not newest or _has_frame_behind(data, good):
+            raise SpoolError(f"{path}: damaged at byte {good}")
+        os.truncate(path, good)
+    return frames

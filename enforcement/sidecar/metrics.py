@@ -1,0 +1,99 @@
+"""Counters as plain integers, collected into Prometheus text only when somebody asks.
+
+Labels come from closed sets (outcomes, reasons, our own upstream names), so that no caller can
+make the number of series grow.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+MAX_LABELS = 64
+PREFIX = "comptroller_sidecar_"
+
+
+class Metrics:
+    """What a sidecar counts about itself."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, str]] = Counter()  # endpoint, outcome
+        self.refusals: Counter[str] = Counter()  # reason
+        self.http_errors: Counter[str] = Counter()  # status
+        self.tokens: Counter[str] = Counter()  # kind
+        self.upstream_failures: Counter[tuple[str, str]] = Counter()  # upstream, kind
+        self.syncs: Counter[str] = Counter()  # result
+        self.charge_nanos = 0
+        self.presumed = 0
+        self.estimated = 0
+        self.disputed = 0
+        self.overruns = 0
+        self.cuts: Counter[str] = Counter()  # reason
+        self.events_sent = 0
+        self.uncaught = 0
+        self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(_Collector(self))
+
+    def count_refusal(self, reason: str) -> None:
+        self.refusals[_bounded(self.refusals, reason)] += 1
+
+    def count_cut(self, reason: str) -> None:
+        self.cuts[_bounded(self.cuts, reason)] += 1
+
+    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Register a value that is read when asked for."""
+        self.gauges[name] = (text, read)
+
+    def exposition(self) -> bytes:
+        return bytes(generate_latest(self.registry))
+
+
+class _Collector(Collector):
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        found = self._metrics
+        yield _pairs("requests", "Finished model calls", ["endpoint", "outcome"], found.requests)
+        yield _pairs(
+            "upstream_failures",
+            "Calls that an upstream failed",
+            ["upstream", "kind"],
+            found.upstream_failures,
+        )
+        for name, text, label, counts in (
+            ("refusals", "Requests that were not forwarded", "reason", found.refusals),
+            ("http_errors", "Malformed or oversized requests", "status", found.http_errors),
+            ("tokens", "Metered tokens", "kind", found.tokens),
+            ("syncs", "Syncs with the control plane", "result", found.syncs),
+            ("cuts", "Streams that were cut", "reason", found.cuts),
+        ):
+            yield _pairs(name, text, [label], Counter({(key,): n for key, n in counts.items()}))
+        for name, text, value in (
+            ("charge_nanos", "Charged nano-dollars", found.charge_nanos),
+            ("presumed", "Calls charged their whole hold", found.presumed),
+            ("estimated", "Calls charged by our own count", found.estimated),
+            ("disputed_usage", "Answers whose usage cannot be true", found.disputed),
+            ("overruns", "Settlements above their hold", found.overruns),
+            ("events_sent", "Usage events acknowledged by the control plane", found.events_sent),
+            ("uncaught_errors", "Requests ended by an error of ours", found.uncaught),
+        ):
+            yield CounterMetricFamily(PREFIX + name, text, value=value)
+        for name, (text, read) in found.gauges.items():
+            yield GaugeMetricFamily(PREFIX + name, text, value=read())
+
+
+def _pairs(
+    name: str, text: str, labels: list[str], counts: Counter[tuple[str, ...]]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(PREFIX + name, text, labels=labels)
+    for key, count in counts.items():
+        family.add_metric(list(key), count)
+    return family
+
+
+def _bounded(counts: Counter[str], reason: str) -> str:
+    return reason if reason in counts or len(counts) < MAX_LABELS else "other"

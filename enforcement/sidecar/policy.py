@@ -1,0 +1,197 @@
+"""The policy snapshot, compiled for decisions: everything a request asks for is one look-up.
+
+A view is built when a snapshot arrives and never changes, except for its caches and the rate
+states, which the next view inherits. Orders that are newer than the snapshot overlay it.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+
+from enforcement.rules.estimate import hard_budgets, price_for
+from enforcement.rules.gcra import Limit
+from enforcement.rules.matching import MatchPlans, Subject, subject_of
+from enforcement.rules.skillgate import CardGate
+from enforcement.rules.wire import (
+    AgentPolicy,
+    AgentState,
+    BudgetPolicy,
+    HoldMode,
+    KeyPolicy,
+    Order,
+    OrderKind,
+    PolicySnapshot,
+    PricePolicy,
+    ScopeKind,
+    Unit,
+)
+
+MAX_CACHED_KEYS = 10_000
+THROTTLED_REQUESTS_PER_MINUTE = 6
+THROTTLED_SHARE = 10  # a throttled agent keeps a tenth of its rates
+
+_ORDERED = {
+    OrderKind.KILL: AgentState.KILLED,
+    OrderKind.PAUSE: AgentState.PAUSED,
+    OrderKind.THROTTLE: AgentState.THROTTLED,
+}
+_SEVERITY = (AgentState.ACTIVE, AgentState.THROTTLED, AgentState.PAUSED, AgentState.KILLED)
+
+
+class RateState:
+    """The GCRA states of one agent; they outlive policy revisions."""
+
+    __slots__ = ("requests_tat_ns", "tokens_tat_ns")
+
+    def __init__(self) -> None:
+        self.requests_tat_ns = 0
+        self.tokens_tat_ns = 0
+
+
+class Agent:
+    """An agent as decisions see it."""
+
+    __slots__ = ("budgets", "metered", "policy", "rates", "requests", "state", "tokens", "units")
+
+    def __init__(
+        self, policy: AgentPolicy, budgets: tuple[BudgetPolicy, ...], rates: RateState
+    ) -> None:
+        self.policy = policy
+        self.budgets = budgets  # hard ones only: those that are leased
+        self.units = frozenset(budget.unit for budget in budgets)
+        self.metered = any(budget.hold_mode is HoldMode.METERED for budget in budgets)
+        self.rates = rates
+        self.state = AgentState.ACTIVE
+        self.requests: Limit | None = None
+        self.tokens: Limit | None = None
+
+    @property
+    def sized(self) -> bool:
+        """Whether a budget depends on how large a request is."""
+        return Unit.USD in self.units or Unit.TOKENS in self.units
+
+    def become(self, state: AgentState) -> None:
+        """Take a state, and the rates that follow from it."""
+        self.state = state
+        requests, tokens = self.policy.requests_per_minute, self.policy.tokens_per_minute
+        if state is AgentState.THROTTLED:
+            requests = max((requests or 0) // THROTTLED_SHARE, 1) if requests else None
+            requests = requests or THROTTLED_REQUESTS_PER_MINUTE
+            tokens = max(tokens // THROTTLED_SHARE, 1) if tokens else None
+        self.requests = Limit(requests) if requests else None
+        self.tokens = Limit(tokens) if tokens else None
+
+
+class PolicyView:
+    """One snapshot, compiled."""
+
+    def __init__(self, snapshot: PolicySnapshot, *, previous: "PolicyView | None" = None) -> None:
+        self.snapshot = snapshot
+        self.gate: CardGate = CardGate(snapshot, previous=previous.gate if previous else None)
+        self.budgets = {budget.id: budget for budget in snapshot.budgets}
+        self._overlay: dict[tuple[ScopeKind, str], AgentState] = {}
+        self._pepper = bytes.fromhex(snapshot.pepper)
+        self._plans = MatchPlans(snapshot)
+        self._keys: dict[str, tuple[str, KeyPolicy]] = {
+            key.hash: (agent.id, key) for agent in snapshot.agents for key in agent.keys
+        }
+        self._known_keys: dict[bytes, tuple[Agent, int | None]] = {}
+        self._prices: dict[tuple[str, str], PricePolicy | None] = {}
+        known = previous.agents if previous else {}
+        self.agents: dict[str, Agent] = {}
+        for policy in snapshot.agents:
+            before = known.get(policy.id)
+            rates = before.rates if before else RateState()
+            agent = Agent(policy, hard_budgets(self._plans.plan(policy.id)), rates)
+            agent.become(policy.state)
+            self.agents[policy.id] = agent
+        if previous is not None:
+            self._inherit(previous)
+
+    def agent_of(self, key: bytes, *, now_ms: int) -> Agent | None:
+        """The agent that owns a key, if the key is known and has not expired."""
+        known = self._known_keys.get(key)
+        if known is None:
+            known = self._look_up(key)
+            if known is None:
+                return None
+        agent, expires_at_ms = known
+        if expires_at_ms is not None and expires_at_ms <= now_ms:
+            return None
+        return agent
+
+    def _look_up(self, key: bytes) -> tuple[Agent, int | None] | None:
+        digest = hmac.new(self._pepper, key, hashlib.sha256).hexdigest()
+        owner = self._keys.get(digest)
+        agent = self.agents.get(owner[0]) if owner else None
+        if owner is None or agent is None:
+            return None
+        if len(self._known_keys) >= MAX_CACHED_KEYS:
+            self._known_keys.clear()
+        known = (agent, owner[1].expires_at_ms)
+        self._known_keys[key] = known
+        return known
+
+    def subject(self, agent: Agent, *, session: str) -> Subject:
+        return subject_of(self.snapshot.organization, agent.policy, session=session)
+
+    def price(self, *, model: str, provider: str) -> PricePolicy | None:
+        """The price version that holds for a model of a provider."""
+        key = (model, provider)
+        if key not in self._prices:
+            if len(self._prices) >= MAX_CACHED_KEYS:
+                self._prices.clear()
+            self._prices[key] = price_for(self.snapshot.prices, model=model, provider=provider)
+        return self._prices[key]
+
+    # ------------------------------------------------------------------ orders
+
+    def apply(self, order: Order) -> frozenset[str]:
+        """Overlay an order; the ids of the agents that it concerns."""
+        concerned = frozenset(
+            agent.policy.id for agent in self.agents.values() if self._covers(order, agent)
+        )
+        state = _ORDERED.get(order.kind)
+        if state is None:
+            self._resume(order, concerned)
+        else:
+            self._overlay[order.scope_kind, order.scope_id] = state
+        for agent_id in concerned:
+            self._refresh(self.agents[agent_id], resumed=state is None)
+        return concerned
+
+    def _resume(self, order: Order, concerned: Iterable[str]) -> None:
+        self._overlay.pop((order.scope_kind, order.scope_id), None)
+        if order.scope_kind is not ScopeKind.AGENT:
+            for agent_id in concerned:
+                self._overlay.pop((ScopeKind.AGENT, agent_id), None)
+
+    def _refresh(self, agent: Agent, *, resumed: bool) -> None:
+        own = AgentState.ACTIVE if resumed else agent.policy.state
+        states = [own, *(self._overlay[key] for key in self._scopes(agent) if key in self._overlay)]
+        agent.become(max(states, key=_SEVERITY.index))
+
+    def _scopes(self, agent: Agent) -> list[tuple[ScopeKind, str]]:
+        policy = agent.policy
+        scopes = [
+            (ScopeKind.ORGANIZATION, self.snapshot.organization),
+            (ScopeKind.AGENT, policy.id),
+        ]
+        if policy.team:
+            scopes.append((ScopeKind.TEAM, policy.team))
+        if policy.project:
+            scopes.append((ScopeKind.PROJECT, policy.project))
+        return scopes
+
+    def _covers(self, order: Order, agent: Agent) -> bool:
+        return (order.scope_kind, order.scope_id) in self._scopes(agent)
+
+    def _inherit(self, previous: "PolicyView") -> None:
+        """Orders on wider scopes outlive a snapshot; an agent's own state is in the snapshot."""
+        self._overlay = {
+            key: state
+            for key, state in previous._overlay.items()  # noqa: SLF001 -- same class
+            if key[0] is not ScopeKind.AGENT
+        }
+        for agent in self.agents.values() if self._overlay else ():
+            self._refresh(agent, resumed=False)

@@ -1,0 +1,92 @@
+"""How a request ends in the books: usage, charge, event.
+
+The engine's own figures win. Without them the charge is counted by us (`estimated`), and where
+nothing can be counted the whole hold is charged (`presumed`); nothing is ever forgotten.
+"""
+
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from enforcement.rules.estimate import Bound, amount_of
+from enforcement.rules.money import TokenUsage, charge_nanos
+from enforcement.rules.stream import StreamMeter
+from enforcement.rules.wire import Outcome, PricePolicy, Unit, UsageEvent
+from enforcement.sidecar.admission import Call
+
+NOTHING = TokenUsage()
+_FRAMES_PER_TOKEN = 2  # tool calls and roles may take a frame beside the token's own
+_EXTRA_FRAMES = 16
+
+
+class Reckoning(NamedTuple):
+    """What a request is charged, and how sure that is."""
+
+    usage: TokenUsage
+    charge_nanos: int
+    presumed: bool = False
+    estimated: bool = False
+
+
+def first_event(
+    call: Call, bound: Bound, *, event_id: str, started_at_ms: int, output_tokens: int
+) -> UsageEvent:
+    """The event that is booked if nothing else is ever heard of the request."""
+    presumed = presume(call, bound, output_tokens=output_tokens)
+    parsed = call.parsed
+    return UsageEvent(
+        id=event_id,
+        agent=call.agent.policy.id,
+        model=parsed.model,
+        started_at_ms=started_at_ms,
+        outcome=Outcome.UPSTREAM_FAILED,
+        session=call.caller.session,
+        user=parsed.user,
+        provider=call.upstream.provider,
+        node=call.upstream.name,
+        endpoint=parsed.endpoint.value,
+        stream=parsed.stream,
+        tags=call.caller.tags,
+        input_tokens=presumed.usage.input_tokens,
+        output_tokens=presumed.usage.output_tokens,
+        charge_nanos=presumed.charge_nanos,
+        price_version=call.price.id if call.price else "",
+        presumed=True,
+    )
+
+
+def presume(call: Call, bound: Bound, *, output_tokens: int) -> Reckoning:
+    """The whole hold: what the engine may have done unheard."""
+    usage = TokenUsage(input_tokens=bound.input_tokens, output_tokens=output_tokens)
+    charge = 0
+    if call.price is not None:
+        charge = amount_of(Unit.USD, bound, output_tokens=output_tokens, price=call.price)
+    return Reckoning(usage, charge, presumed=True)
+
+
+def reckon(call: Call, usage: TokenUsage, *, estimated: bool = False) -> Reckoning:
+    """The charge for known usage."""
+    return Reckoning(usage, _charge(usage, call.price), estimated=estimated)
+
+
+def reckon_stream(call: Call, bound: Bound, meter: StreamMeter, *, complete: bool) -> Reckoning:
+    """The charge for a stream, whole or not."""
+    said = meter.usage
+    if said is None:
+        usage = TokenUsage(input_tokens=estimated_input(call, bound), output_tokens=meter.produced)
+        return reckon(call, usage, estimated=True)
+    counted = meter.events - _EXTRA_FRAMES
+    if counted > said.output_tokens * _FRAMES_PER_TOKEN:  # fewer tokens than were seen
+        return reckon(call, replace(said, output_tokens=counted), estimated=True)
+    return reckon(call, said, estimated=meter.disputed or not complete)
+
+
+def estimated_input(call: Call, bound: Bound) -> int:
+    """Prompt tokens when nobody said: exact if they were counted, else a token for each byte."""
+    if bound.window_tokens is None:
+        return bound.input_tokens
+    return min(bound.window_tokens, len(call.parsed.encoded))
+
+
+def _charge(usage: TokenUsage, price: PricePolicy | None) -> int:
+    return charge_nanos(usage, price) if price is not None else 0

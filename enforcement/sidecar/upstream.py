@@ -1,0 +1,318 @@
+"""Connections to serving nodes: a keep-alive pool, answers parsed strictly, callbacks only.
+
+1. One request at a time per connection. What an upstream says unasked closes the connection.
+2. The head is parsed by our own strict parser; chunk framing is walked by httptools, and only
+   the decoded bytes go on: nothing of an upstream's framing reaches a client.
+3. A request that was written is never repeated here: what the engine did with it is unknown.
+"""
+
+import asyncio
+from collections import deque
+from typing import Any, Protocol
+
+import httptools
+
+from enforcement.sidecar import clock
+from enforcement.sidecar.config import Config, UpstreamConfig
+from enforcement.sidecar.http1 import (
+    MAX_HEAD_BYTES,
+    HttpError,
+    ResponseHead,
+    parse_response_head,
+)
+
+MAX_INTERIM = 4
+_CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+_NS = 1_000_000_000
+_NEVER_NS = 1 << 62
+
+
+class Sink(Protocol):
+    """Who hears of an answer. Exactly one of `on_end` and `on_failure` comes last."""
+
+    def on_head(self, head: ResponseHead) -> None: ...
+    def on_body(self, data: bytes) -> None: ...
+    def on_end(self) -> None: ...
+    def on_failure(self, reason: str, *, sent: bool) -> None: ...
+    def on_connected(self, connection: "UpstreamConnection") -> bool: ...
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection. `sink` is set while a request is on it."""
+
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_complete",
+        "_interim",
+        "_left",
+        "_parser",
+        "_pool",
+        "deadline_ns",
+        "head",
+        "idle_since_ns",
+        "sink",
+        "transport",
+    )
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        self.transport: asyncio.Transport | None = None
+        self.sink: Sink | None = None
+        self.head: ResponseHead | None = None
+        self.idle_since_ns = 0
+        self.deadline_ns = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self.head = None
+        self._buffer = b""
+        self._left = 0
+        self._parser: Any = None
+        self._body: list[bytes] = []
+        self._complete = False
+        self._interim = 0
+
+    # ------------------------------------------------------------------ asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 -- narrows the type
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        sink = self.sink
+        if sink is None:
+            self.abort()
+            return
+        try:
+            if self.head is None:
+                rest = self._read_head(data, sink)
+                if rest is None:
+                    return
+                data = rest
+            if self.sink is sink:
+                self._read_body(data, sink)
+        except HttpError as error:
+            self._fail(str(error))
+        except httptools.HttpParserError:
+            self._fail("malformed chunk from upstream")
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pool.forget(self)
+        sink, self.sink = self.sink, None
+        if sink is None:
+            return
+        head = self.head
+        if head is not None and head.length is None and not head.chunked and exc is None:
+            sink.on_end()
+        else:
+            sink.on_failure("upstream closed the connection", sent=True)
+
+    def pause_writing(self) -> None:
+        """Request bodies are small beside the socket's buffer: nothing to hold back."""
+
+    def resume_writing(self) -> None:
+        """See `pause_writing`."""
+
+    # ------------------------------------------------------------------ reading
+
+    def _read_head(self, data: bytes, sink: Sink) -> bytes | None:
+        data = self._buffer + data if self._buffer else data
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            if len(data) > MAX_HEAD_BYTES:
+                raise HttpError("the upstream's head is too large", status=502)
+            self._buffer = data
+            return None
+        self._buffer = b""
+        end += 4
+        if end > MAX_HEAD_BYTES:
+            raise HttpError("the upstream's head is too large", status=502)
+        head = parse_response_head(data[:end])
+        if head.status < 200:
+            self._interim += 1
+            if head.status == 101 or self._interim > MAX_INTERIM:
+                raise HttpError("unexpected interim answer", status=502)
+            return self._read_head(data[end:], sink)
+        self.head = head
+        self.deadline_ns = clock.now_ns() + self._pool.idle_ns
+        if head.chunked:
+            self._parser = httptools.HttpResponseParser(self)
+            self._parser.feed_data(_CHUNKED_HEAD)
+        else:
+            self._left = -1 if head.length is None else head.length
+        sink.on_head(head)
+        return data[end:]
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a chunk, from httptools."""
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        """The last chunk has been read, from httptools."""
+        self._complete = True
+
+    def _read_body(self, data: bytes, sink: Sink) -> None:
+        self.deadline_ns = clock.now_ns() + self._pool.idle_ns
+        if self._parser is not None:
+            if data:
+                self._read_chunks(data, sink)
+        elif self._left < 0:
+            if data:
+                sink.on_body(data)
+        else:
+            if len(data) > self._left:
+                raise HttpError("more body than was announced", status=502)
+            self._left -= len(data)
+            if data:
+                sink.on_body(data)
+            if not self._left and self.sink is sink:
+                self._finish(sink)
+
+    def _read_chunks(self, data: bytes, sink: Sink) -> None:
+        self._parser.feed_data(data)
+        body = self._body
+        if body:
+            piece = body[0] if len(body) == 1 else b"".join(body)
+            body.clear()
+            sink.on_body(piece)
+        if self._complete and self.sink is sink:
+            self._finish(sink)
+
+    def _finish(self, sink: Sink) -> None:
+        head = self.head
+        self.sink = None
+        self._reset()
+        if head is not None and head.keep_alive and self.transport is not None:
+            self._pool.release(self)
+        else:
+            self.abort()
+        sink.on_end()
+
+    def _fail(self, reason: str) -> None:
+        sink, self.sink = self.sink, None
+        self.abort()
+        if sink is not None:
+            sink.on_failure(reason, sent=True)
+
+    # ------------------------------------------------------------------ what the owner does
+
+    def begin(self, sink: Sink, pieces: list[bytes], *, deadline_ns: int) -> None:
+        """Send a request; its answer goes to `sink`."""
+        self.sink = sink
+        self.deadline_ns = deadline_ns
+        if self.transport is not None:
+            self.transport.writelines(pieces)
+
+    def half_close(self) -> bool:
+        """Tell the engine that nobody waits any more, and go on reading what it still sends."""
+        transport = self.transport
+        if transport is None or transport.is_closing() or not transport.can_write_eof():
+            return False
+        transport.resume_reading()
+        transport.write_eof()
+        return True
+
+    def drop(self) -> None:
+        """Forget the request and close."""
+        self.sink = None
+        self.abort()
+
+    def abort(self) -> None:
+        self._pool.forget(self)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def pause_reading(self) -> None:
+        """The client reads slowly: let the engine wait, however long that takes."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+            self.deadline_ns = _NEVER_NS
+
+    def resume_reading(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+            self.deadline_ns = clock.now_ns() + self._pool.idle_ns
+
+    def check_deadline(self, now_ns: int) -> None:
+        """Fail a request whose head or next byte is overdue."""
+        if self.sink is not None and now_ns >= self.deadline_ns:
+            what = "did not answer in time" if self.head is None else "stopped sending"
+            self._fail(f"upstream {what}")
+
+
+class Pool:
+    """The connections to one serving node."""
+
+    def __init__(self, target: UpstreamConfig, config: Config) -> None:
+        self.target = target
+        self.idle_ns = int(config.upstream_idle_timeout * _NS)
+        self._head_ns = int(config.upstream_head_timeout * _NS)
+        self._keepalive_ns = int(config.upstream_keepalive * _NS)
+        self._connect_timeout = config.upstream_connect_timeout
+        self._idle: deque[UpstreamConnection] = deque()
+        self._all: set[UpstreamConnection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+
+    def send(self, sink: Sink, pieces: list[bytes]) -> UpstreamConnection | None:
+        """Send on an idle connection, or open one and send if `sink.on_connected` says so."""
+        now_ns = clock.now_ns()
+        while self._idle:
+            connection = self._idle.pop()
+            transport = connection.transport
+            fresh = now_ns - connection.idle_since_ns < self._keepalive_ns
+            if fresh and transport is not None and not transport.is_closing():
+                connection.begin(sink, pieces, deadline_ns=now_ns + self._head_ns)
+                return connection
+            connection.abort()
+        task = asyncio.get_running_loop().create_task(self._open(sink, pieces))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+        return None
+
+    async def _open(self, sink: Sink, pieces: list[bytes]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self),
+                    self.target.host,
+                    self.target.port,
+                    ssl=True if self.target.tls else None,
+                )
+        except (OSError, TimeoutError) as error:
+            sink.on_failure(f"upstream cannot be reached: {error or 'timeout'}", sent=False)
+            return
+        self._all.add(connection)
+        if not sink.on_connected(connection):  # nobody waits for it any more
+            connection.idle_since_ns = clock.now_ns()
+            self._idle.append(connection)
+            return
+        connection.begin(sink, pieces, deadline_ns=clock.now_ns() + self._head_ns)
+
+    def release(self, connection: UpstreamConnection) -> None:
+        """Take a connection back after a complete answer."""
+        connection.idle_since_ns = clock.now_ns()
+        self._idle.append(connection)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        self._all.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def sweep(self, now_ns: int) -> None:
+        """Fail what is overdue, close what idled too long."""
+        for connection in list(self._all):
+            connection.check_deadline(now_ns)
+        for connection in list(self._idle):
+            if now_ns - connection.idle_since_ns >= self._keepalive_ns:
+                connection.abort()
+
+    def close(self) -> None:
+        for task in self._opening:
+            task.cancel()
+        for connection in list(self._all):
+            connection.drop()
