@@ -169,7 +169,10 @@ def statement_bytes(*, root_digest: str, body: CardBody) -> bytes:
         predicate_type=PREDICATE_TYPE,
         predicate=body,
     )
-    payload = rfc8785.dumps(msgspec.to_builtins(statement))
+    try:
+        payload = rfc8785.dumps(msgspec.to_builtins(statement))
+    except rfc8785.CanonicalizationError as error:
+        raise MalformedCardError(f"the card cannot be written: {error}") from None
     _read_statement(payload)  # what we would not accept we do not sign
     return payload
 

@@ -111,7 +111,7 @@ def sign_card(
     )
     envelope = _sign(key, skill.root_digest, body)
     card = _keep(skill, key, body, envelope, latest, actor=actor, now=now)
-    _record(card, "skills.card.signed", actor, reason, before=None, now=now)
+    _record(card, "skill_card.sign", actor, reason, before=None, now=now)
     if latest is not None and carry_grants:
         move_grants(old=latest, new=card, actor=actor, now=now)
     bump_policy(card.organization_id)
@@ -126,7 +126,7 @@ def revoke_card(*, card: SkillCard, actor: Actor, reason: str, now: datetime) ->
         raise AlreadyRevokedError(f"card {row} was revoked before")
     before = {"state": row.state}
     _move(row, CardState.REVOKED, reason=reason, now=now)
-    _record(row, "skills.card.revoked", actor, reason, before=before, now=now)
+    _record(row, "skill_card.revoke", actor, reason, before=before, now=now)
     bump_policy(row.organization_id)
     return row
 

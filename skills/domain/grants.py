@@ -122,7 +122,7 @@ def _create(
             )
     except IntegrityError:
         raise AlreadyGrantedError(f"{agent} may use card {card} already") from None
-    _record(grant, "skills.grant.created", actor, reason, now)
+    _record(grant, "skill_grant.create", actor, reason, now)
     return grant
 
 
@@ -131,7 +131,7 @@ def _revoke(grant: SkillGrant, *, actor: Actor, reason: str, now: datetime) -> N
     grant.revoked_by = actor.label[:200]
     grant.revoke_reason = reason
     grant.save(update_fields=["revoked_at", "revoked_by", "revoke_reason"])
-    _record(grant, "skills.grant.revoked", actor, reason, now)
+    _record(grant, "skill_grant.revoke", actor, reason, now)
 
 
 def _record(grant: SkillGrant, action: str, actor: Actor, reason: str, now: datetime) -> None:

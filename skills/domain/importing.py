@@ -73,7 +73,7 @@ def keep_folder(*, organization_id: UUID, read: Folder, actor: Actor, now: datet
     record(
         organization_id=organization_id,
         actor=actor,
-        action="skills.skill.imported",
+        action="skill.import",
         object_kind="skill",
         object_id=str(skill.id),
         reason="",

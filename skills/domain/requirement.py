@@ -22,7 +22,7 @@ def require_cards(
         record(
             organization_id=row.pk,
             actor=actor,
-            action="skills.requirement.changed",
+            action="organization.require_skill_cards",
             object_kind="organization",
             object_id=str(row.pk),
             reason=reason,

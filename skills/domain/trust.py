@@ -62,7 +62,7 @@ def add_trust_root(
             )
     except IntegrityError:
         raise TrustRootError("this certificate is among the trust roots already") from None
-    _record(root, "skills.trust_root.added", actor, reason, before=None, now=now)
+    _record(root, "trust_root.add", actor, reason, before=None, now=now)
     return root
 
 
@@ -88,7 +88,7 @@ def switch_trust_root(
         root.enabled = enabled
         root.changed_at = now
         root.save(update_fields=["enabled", "changed_at"])
-        action = "skills.trust_root.enabled" if enabled else "skills.trust_root.disabled"
+        action = "trust_root.enable" if enabled else "trust_root.disable"
         _record(root, action, actor, reason, before=before, now=now)
         verify_all(organization_id=organization_id, actor=actor, now=now)
     return root
@@ -122,7 +122,7 @@ def revoke_artifact(
     record(
         organization_id=organization_id,
         actor=actor,
-        action="skills.artifact.revoked",
+        action="skill_revocation.create",
         object_kind="skill_revocation",
         object_id=str(revocation.id),
         reason=reason,

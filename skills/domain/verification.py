@@ -62,7 +62,7 @@ def verify_skill(*, skill: Skill, actor: Actor, now: datetime) -> Skill:
         record(
             organization_id=row.organization_id,
             actor=actor,
-            action="skills.skill.verified",
+            action="skill.verify",
             object_kind="skill",
             object_id=str(row.id),
             reason="; ".join(reason["message"] for reason in row.reasons),
