@@ -127,5 +127,7 @@ BEGIN
 END $$;
 CREATE TRIGGER price_rates_fixed BEFORE UPDATE ON budgets_priceversion
     FOR EACH ROW EXECUTE FUNCTION budgets_guard_price();
+
+-- One that has begun is kept for ever; one that is only announced may be withdrawn.
 CREATE TRIGGER price_never_deleted BEFORE DELETE ON budgets_priceversion
-    FOR EACH ROW EXECUTE FUNCTION budgets_refuse_change();
+    FOR EACH ROW WHEN (OLD.valid_from <= now()) EXECUTE FUNCTION budgets_refuse_change();

@@ -1,8 +1,8 @@
-from controlplane.identity.ids import new_id
 from django.db import models
 from django.db.models import F, Q
 
 from budgets.models.budget import Budget
+from controlplane.identity.ids import new_id
 
 
 class Balance(models.Model):

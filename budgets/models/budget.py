@@ -1,9 +1,9 @@
-from controlplane.identity.ids import new_id
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 
 from budgets.enums import BudgetState, Period, WindowKind, choices_of
+from controlplane.identity.ids import new_id
 from enforcement.rules.windows import MAX_ANCHOR_DAY
 from enforcement.rules.wire import (
     BudgetPolicy,

@@ -1,9 +1,9 @@
-from controlplane.identity.ids import new_id
 from django.db import models
 from django.db.models import F, Q
 
 from budgets.enums import LEASE_STATES, LIVE_LEASE_STATES, TERMINAL_LEASE_STATES
 from budgets.models.balance import Balance
+from controlplane.identity.ids import new_id
 
 
 class Lease(models.Model):

@@ -1,8 +1,8 @@
-from controlplane.identity.ids import new_id
 from django.db import models
 from django.db.models import F, Q
 
 from budgets.enums import PriceMatch
+from controlplane.identity.ids import new_id
 from enforcement.rules.wire import PricePolicy, PriceTier, Rates
 
 

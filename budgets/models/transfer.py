@@ -1,10 +1,10 @@
-from controlplane.identity.ids import new_id
 from django.db import models
 from django.db.models import Q
 
 from budgets.enums import LIMIT_TRANSFER, TRANSFER_KINDS
 from budgets.models.balance import Balance
 from budgets.models.lease import Lease
+from controlplane.identity.ids import new_id
 
 
 class Transfer(models.Model):

@@ -1,8 +1,8 @@
-from controlplane.identity.ids import new_id
 from django.db import models
 from django.db.models import Q
 
 from budgets.enums import choices_of
+from controlplane.identity.ids import new_id
 from enforcement.rules.wire import Outcome
 
 

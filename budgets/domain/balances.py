@@ -1,0 +1,154 @@
+"""Open and lock balances, and bring a changed limit to them."""
+
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from django.db import connection
+from django.db.models import F, Q
+from django.db.models.functions import Greatest
+
+from budgets.enums import LIMIT_TRANSFER
+from budgets.models import Balance, Budget, Transfer
+from controlplane.audit.domain import Actor
+from enforcement.rules.wire import Mode
+
+OTHER_VALUE = "*"  # shared by all split values beyond a budget's `max_values` (L15)
+
+
+_FIND = """
+SELECT b.* FROM budgets_balance b
+JOIN unnest(%s::uuid[], %s::text[], %s::timestamptz[]) AS k(budget, value, start)
+    ON (b.budget_id, b.value, b.window_start) = (k.budget, k.value, k.start)
+"""
+_FIND_AND_LOCK = _FIND + "ORDER BY b.id FOR NO KEY UPDATE OF b"
+
+
+class BalanceKey(NamedTuple):
+    """Which balance: a budget, a split value, the start of a window."""
+
+    budget_id: UUID
+    value: str
+    window_start: datetime
+
+
+Windows = Mapping[BalanceKey, datetime | None]  # the end of each window
+
+
+def new_balance(budget: Budget, key: BalanceKey, *, end: datetime | None, now: datetime) -> Balance:
+    """An empty balance, not saved."""
+    return Balance(
+        organization_id=budget.organization_id,
+        budget_id=budget.id,
+        value=key.value,
+        window_start=key.window_start,
+        window_end=end,
+        hard=budget.mode == Mode.HARD,
+        limit_amount=budget.limit_amount,
+        cap_amount=budget.limit_amount,
+        updated_at=now,
+    )
+
+
+def open_balances(
+    *, budgets: Mapping[UUID, Budget], windows: Windows, now: datetime
+) -> dict[BalanceKey, Balance]:
+    """Make the balances that are missing, lock all by id, and return them by what was asked.
+
+    A split value beyond its budget's `max_values` gets the shared balance of the others.
+    """
+    known = {_key(balance) for balance in _find(windows)}
+    missing = sorted(key for key in windows if key not in known)
+    standins = _standins(budgets, missing)
+    fresh = sorted({standins.get(key, key) for key in missing} - known)
+    ends = {standins.get(key, key): end for key, end in windows.items()}
+    Balance.objects.bulk_create(
+        [new_balance(budgets[key.budget_id], key, end=ends[key], now=now) for key in fresh],
+        ignore_conflicts=True,
+    )
+    locked = {_key(balance): balance for balance in _find(ends, lock=True)}
+    return {key: locked[standins.get(key, key)] for key in windows}
+
+
+def _find(keys: Collection[BalanceKey], *, lock: bool = False) -> Iterable[Balance]:
+    if not keys:
+        return []
+    budgets, values, starts = zip(*keys, strict=True)
+    return Balance.objects.raw(
+        _FIND_AND_LOCK if lock else _FIND, [list(budgets), list(values), list(starts)]
+    )
+
+
+def _standins(
+    budgets: Mapping[UUID, Budget], missing: Iterable[BalanceKey]
+) -> dict[BalanceKey, BalanceKey]:
+    """For new split values of budgets that are full: the key of the shared balance."""
+    split = [key for key in missing if key.value and key.value != OTHER_VALUE]
+    counts: dict[tuple[UUID, datetime], int] = {}
+    standins = {}
+    for key in split:
+        place = (key.budget_id, key.window_start)
+        if place not in counts:
+            counts[place] = Balance.objects.filter(
+                ~Q(value=OTHER_VALUE), budget_id=key.budget_id, window_start=key.window_start
+            ).count()
+        counts[place] += 1
+        if counts[place] > budgets[key.budget_id].max_values:
+            standins[key] = BalanceKey(key.budget_id, OTHER_VALUE, key.window_start)
+    return standins
+
+
+def _key(balance: Balance) -> BalanceKey:
+    return BalanceKey(balance.budget_id, balance.value, balance.window_start)
+
+
+def add_amounts(changes: Mapping[UUID, tuple[int, int]], *, now: datetime) -> None:
+    """Add (spent, overrun) to locked balances, in one statement."""
+    if not changes:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE budgets_balance b SET spent_amount = b.spent_amount + c.spent,"
+            " overrun_amount = b.overrun_amount + c.overrun, updated_at = %s"
+            " FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[]) AS c(id, spent, overrun)"
+            " WHERE b.id = c.id",
+            [
+                now,
+                list(changes),
+                [spent for spent, _ in changes.values()],
+                [overrun for _, overrun in changes.values()],
+            ],
+        )
+
+
+def apply_limit(budget: Budget, *, actor: Actor, now: datetime, reason: str) -> None:
+    """Bring a budget's limit and mode to its balances whose window has not ended.
+
+    The cap becomes the greater of the limit and what is committed, and falls from there (L9).
+    """
+    current = Balance.objects.filter(budget=budget).filter(
+        Q(window_end__isnull=True) | Q(window_end__gt=now)
+    )
+    locked = list(current.select_for_update(no_key=True).order_by("id"))
+    Balance.objects.filter(id__in=[balance.id for balance in locked]).update(
+        limit_amount=budget.limit_amount,
+        hard=budget.mode == Mode.HARD,
+        cap_amount=Greatest(
+            budget.limit_amount, F("spent_amount") + F("held_amount") + F("suspense_amount")
+        ),
+        updated_at=now,
+    )
+    Transfer.objects.bulk_create(
+        Transfer(
+            organization_id=budget.organization_id,
+            balance=balance,
+            kind=LIMIT_TRANSFER,
+            amount=budget.limit_amount,
+            at=now,
+            actor=actor.label,
+            reason=reason,
+        )
+        for balance in locked
+        if balance.limit_amount != budget.limit_amount
+    )

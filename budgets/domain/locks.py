@@ -1,0 +1,28 @@
+"""Advisory locks of the ledger, for one transaction. Row locks come after them, by id.
+
+Bookings of usage share an organization's lock; making or changing a budget takes it alone. So a
+new budget sees every event that was booked without it, and every later booking sees the budget.
+"""
+
+from uuid import UUID
+
+from django.db import connection
+
+_BUDGETS = 0x6275  # the first key of the pair: which lock
+
+
+def share_budgets(organization_id: UUID) -> None:
+    """Keep the organization's budgets as they are until the transaction ends."""
+    _take("pg_advisory_xact_lock_shared", organization_id)
+
+
+def lock_budgets(organization_id: UUID) -> None:
+    """Wait for running bookings of usage, then keep others out until the transaction ends."""
+    _take("pg_advisory_xact_lock", organization_id)
+
+
+def _take(function: str, organization_id: UUID) -> None:
+    folded = organization_id.int >> 96 ^ organization_id.int & 0xFFFFFFFF
+    key = int.from_bytes((folded & 0xFFFFFFFF).to_bytes(4, "big"), "big", signed=True)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {function}(%s, %s)", [_BUDGETS, key])

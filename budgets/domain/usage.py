@@ -1,0 +1,322 @@
+"""Book usage events and refusals, each exactly once by its id.
+
+1. An event is stored once; a second report of the same id changes nothing.
+2. What it paid from leases (`parts`) is settled by the reports of those leases, never here.
+3. Every other budget that it matches is charged here, by a `usage` transfer: soft and observing
+   ones always, a hard one when the call ran without a hold on it, because the budget was younger
+   than the call (L12). What a hard limit has no room for is `overrun`: never refused, never hidden.
+4. A charge belongs to the window in which the call started.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+from django.db import connection, transaction
+from django.db.models import Q
+
+from budgets.domain import locks
+from budgets.domain.balances import BalanceKey, add_amounts, open_balances
+from budgets.errors import UsageEventError
+from budgets.models import Balance, Budget, Refusal, Transfer, UsageEvent
+from controlplane.identity.models import Agent
+from enforcement.rules import wire
+from enforcement.rules.ledger import TransferKind
+from enforcement.rules.matching import Subject, matches, value_of
+from enforcement.rules.windows import window_at
+from enforcement.rules.wire import BudgetPolicy, Outcome, RefusalCount, Unit
+
+MAX_COUNT = 2**62
+OLDEST = timedelta(days=366)  # an event that claims to be older has a broken clock behind it
+IDLE_FAILURE = Q(
+    outcome=Outcome.UPSTREAM_FAILED.value, input_tokens=0, output_tokens=0, presumed=False
+)
+
+
+class Booked(NamedTuple):
+    """How many events were new, and how many were known already."""
+
+    accepted: int
+    duplicates: int
+
+
+class Charge(NamedTuple):
+    """What an event adds to a balance that it holds no lease of."""
+
+    event_id: UUID
+    amount: int
+    unheld: bool  # the call held on this balance, and used more than any lease could pay
+
+
+@transaction.atomic
+def book_usage(
+    *,
+    organization_id: UUID,
+    sidecar_id: UUID | None,
+    events: Sequence[wire.UsageEvent],
+    now: datetime,
+) -> Booked:
+    """Store events that are new, and charge them to the balances that no lease pays.
+
+    Raises:
+        UsageEventError: an event cannot be true. Nothing of the batch is booked.
+    """
+    if not events:
+        return Booked(0, 0)
+    for event in events:
+        _check(event)
+    locks.share_budgets(organization_id)
+    agents = {
+        str(agent.id): agent
+        for agent in Agent.objects.select_related("project").filter(
+            organization_id=organization_id, id__in={UUID(event.agent) for event in events}
+        )
+    }
+    rows = {
+        UUID(event.id): _row(event, agents.get(event.agent), sidecar_id=sidecar_id, now=now)
+        for event in events
+    }
+    for row in rows.values():
+        row.organization_id = organization_id
+    fresh = _insert(rows)
+    by_id = {UUID(event.id): event for event in events}
+    _charge(
+        organization_id,
+        [(rows[event_id], by_id[event_id]) for event_id in fresh],
+        now=now,
+    )
+    return Booked(accepted=len(fresh), duplicates=len(events) - len(fresh))
+
+
+def use_of(unit: Unit, event: UsageEvent) -> int:
+    """What a call used in the unit of a budget. One that never reached a model is no request."""
+    if unit is Unit.USD:
+        return event.charge_nanos
+    if unit is Unit.TOKENS:
+        return event.total_tokens
+    failed = event.outcome == Outcome.UPSTREAM_FAILED and not event.presumed
+    return 0 if failed and not event.total_tokens else 1
+
+
+def book_refusals(
+    *, organization_id: UUID, refusals: Iterable[RefusalCount], now: datetime
+) -> None:
+    """Store counts of refused calls, each once by its id."""
+    Refusal.objects.bulk_create(
+        [
+            Refusal(
+                id=UUID(refusal.id),
+                organization_id=organization_id,
+                agent_id=_uuid_or_none(refusal.agent),
+                model=_text(refusal.model, 200),
+                budget_id=_uuid_or_none(refusal.budget),
+                code=_text(refusal.code, 64),
+                count=refusal.count,
+                message=_text(refusal.message, 500),
+                at=_instant(refusal.last_at_ms, now=now),
+            )
+            for refusal in refusals
+            if refusal.count > 0
+        ],
+        ignore_conflicts=True,
+    )
+
+
+# ------------------------------------------------------------------------------ storing
+
+
+def _check(event: wire.UsageEvent) -> None:
+    """Refuse what no sidecar of ours says, before the database must."""
+    if _uuid_or_none(event.id) is None or _uuid_or_none(event.agent) is None:
+        raise UsageEventError(event.id, "ids must be UUIDs")
+    counts = (
+        event.input_tokens,
+        event.cached_input_tokens,
+        event.cache_write_tokens,
+        event.output_tokens,
+        event.reasoning_tokens,
+        event.charge_nanos,
+        event.duration_ms,
+        *(part.amount for part in event.parts),
+    )
+    if not all(0 <= count <= MAX_COUNT for count in counts):
+        raise UsageEventError(event.id, "a count is negative or beyond 62 bits")
+
+
+def _text(value: str, length: int) -> str:
+    """Text as a column can keep it: PostgreSQL has no NUL."""
+    return value.replace("\x00", "\ufffd")[:length]
+
+
+def _row(
+    event: wire.UsageEvent, agent: Agent | None, *, sidecar_id: UUID | None, now: datetime
+) -> UsageEvent:
+    return UsageEvent(
+        id=UUID(event.id),
+        team_id=_team_of(agent),
+        project_id=agent.project_id if agent else None,
+        agent_id=UUID(event.agent),
+        session=_text(event.session, 200),
+        user=_text(event.user, 200),
+        model=_text(event.model, 200),
+        provider=_text(event.provider, 64),
+        node=_text(event.node, 200),
+        endpoint=_text(event.endpoint, 64),
+        sidecar=sidecar_id,
+        started_at=_instant(event.started_at_ms, now=now),
+        input_tokens=event.input_tokens,
+        cached_input_tokens=event.cached_input_tokens,
+        cache_write_tokens=event.cache_write_tokens,
+        output_tokens=event.output_tokens,
+        reasoning_tokens=event.reasoning_tokens,
+        charge_nanos=event.charge_nanos,
+        price_version_id=_uuid_or_none(event.price_version),
+        outcome=event.outcome.value,
+        stream=event.stream,
+        tags={_text(k, 200): _text(v, 1000) for k, v in event.tags.items()},
+        parts=msgspec.to_builtins(event.parts),
+        attempt=event.attempt,
+        duration_ms=event.duration_ms,
+        ttft_ms=event.ttft_ms,
+        finish_reason=_text(event.finish_reason, 64),
+        stopped_by=_text(event.stopped_by, 64),
+        upstream_id=_text(event.upstream_id, 200),
+        presumed=event.presumed,
+        estimated=event.estimated,
+        received_at=now,
+    )
+
+
+def _insert(rows: Mapping[UUID, UsageEvent]) -> list[UUID]:
+    """Insert in the order of ids, and tell which were new: a twin in flight is waited for."""
+    fields = UsageEvent._meta.concrete_fields  # noqa: SLF001 -- Django's documented API
+    columns = ", ".join(connection.ops.quote_name(field.column) for field in fields)
+    marks = ", ".join(["%s"] * len(fields))
+    values = [
+        field.get_db_prep_save(getattr(rows[key], field.attname), connection)
+        for key in sorted(rows)
+        for field in fields
+    ]
+    statement = (
+        f"INSERT INTO budgets_usageevent ({columns}) VALUES "  # noqa: S608 -- our own column names
+        + ", ".join([f"({marks})"] * len(rows))
+        + " ON CONFLICT (id) DO NOTHING RETURNING id"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return [key for (key,) in cursor.fetchall()]
+
+
+def _team_of(agent: Agent | None) -> UUID | None:
+    if agent is None:
+        return None
+    if agent.team_id is None and agent.project is not None:
+        return agent.project.team_id
+    return agent.team_id
+
+
+def _instant(at_ms: int, *, now: datetime) -> datetime:
+    """A sidecar's wall clock, kept within reason: not after its receipt, not from another age."""
+    if not 0 <= now.timestamp() * 1000 - at_ms <= OLDEST / timedelta(milliseconds=1):
+        return now
+    return datetime.fromtimestamp(at_ms // 1000, tz=UTC) + timedelta(milliseconds=at_ms % 1000)
+
+
+def _uuid_or_none(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+# ------------------------------------------------------------------------------ charging
+
+
+def _charge(
+    organization_id: UUID, events: list[tuple[UsageEvent, wire.UsageEvent]], *, now: datetime
+) -> None:
+    budgets = {
+        budget.id: budget
+        for budget in Budget.objects.filter(
+            organization_id=organization_id, archived_at__isnull=True
+        )
+    }
+    policies = [budget.to_policy() for budget in budgets.values()]
+    charges: dict[BalanceKey, list[Charge]] = defaultdict(list)
+    windows: dict[BalanceKey, datetime | None] = {}
+    for row, event in events:
+        subject = _subject(organization_id, row)
+        for policy in policies:
+            charge = _charge_of(row, event, policy) if matches(policy, subject) else None
+            if charge is not None:
+                start, end = window_at(policy.window, row.started_at)
+                key = BalanceKey(UUID(policy.id), value_of(policy.per, subject), start)
+                charges[key].append(charge)
+                windows[key] = end
+    balances = open_balances(budgets=budgets, windows=windows, now=now)
+    _post(organization_id, charges, balances, now=now)
+
+
+def _subject(organization_id: UUID, row: UsageEvent) -> Subject:
+    return Subject(
+        organization=str(organization_id),
+        agent=str(row.agent_id),
+        team=str(row.team_id) if row.team_id else None,
+        project=str(row.project_id) if row.project_id else None,
+        session=row.session,
+    )
+
+
+def _charge_of(row: UsageEvent, event: wire.UsageEvent, policy: BudgetPolicy) -> Charge | None:
+    """What an event adds to a budget beside its leases; None when nothing."""
+    parts = [part for part in event.parts if part.budget == policy.id]
+    if parts:
+        loose = sum(part.amount for part in parts if not part.lease and part.amount > 0)
+        return Charge(row.id, loose, unheld=True) if loose else None
+    used = use_of(policy.unit, row)
+    return Charge(row.id, used, unheld=False) if used else None
+
+
+def _post(
+    organization_id: UUID,
+    charges: Mapping[BalanceKey, list[Charge]],
+    balances: Mapping[BalanceKey, Balance],
+    *,
+    now: datetime,
+) -> None:
+    """Split every charge into what the limit has room for and overrun, and write both down."""
+    changes: dict[UUID, tuple[int, int]] = defaultdict(lambda: (0, 0))
+    transfers = []
+    for key, items in charges.items():
+        balance = balances[key]
+        for charge in items:
+            spent, overrun = changes[balance.id]
+            fits = _room(balance, charge, spent=spent)
+            over = charge.amount - fits
+            changes[balance.id] = (spent + fits, overrun + over)
+            transfers += [
+                Transfer(
+                    organization_id=organization_id,
+                    balance=balance,
+                    usage_event_id=charge.event_id,
+                    kind=kind.value,
+                    amount=amount,
+                    at=now,
+                )
+                for kind, amount in ((TransferKind.USAGE, fits), (TransferKind.OVERRUN, over))
+                if amount
+            ]
+    add_amounts(changes, now=now)
+    Transfer.objects.bulk_create(transfers)
+
+
+def _room(balance: Balance, charge: Charge, *, spent: int) -> int:
+    """How much of a charge becomes spent. Soft balances take all."""
+    if charge.unheld:
+        return 0
+    if not balance.hard:
+        return charge.amount
+    return max(0, min(charge.amount, balance.limit_amount - balance.committed_amount - spent))

@@ -1,0 +1,37 @@
+"""Thin: each loads what it needs, calls one domain function, and may run twice."""
+
+from celery import shared_task
+
+
+@shared_task(name="budgets.fold_usage", ignore_result=True, soft_time_limit=50, time_limit=60)
+def fold_usage() -> None:
+    """Hourly rollups from the watermark. Beat: every 10 s."""
+    from django.utils import timezone
+
+    from budgets.domain.rollups import fold_usage as fold
+
+    fold(now=timezone.now())
+
+
+@shared_task(name="budgets.announce_prices", ignore_result=True, soft_time_limit=20, time_limit=30)
+def announce_prices() -> None:
+    """Tell the sidecars of rates that have begun or ended. Beat: every 30 s."""
+    from django.utils import timezone
+
+    from budgets.domain.prices import announce_turned
+
+    announce_turned(now=timezone.now())
+
+
+@shared_task(name="budgets.verify_ledger", ignore_result=True, soft_time_limit=280, time_limit=300)
+def verify_ledger() -> None:
+    """Compare balances with their journal; a difference is logged as an error. Beat: hourly."""
+    import structlog
+
+    from budgets.domain.verify import verify
+
+    report = verify()
+    log = structlog.get_logger("budgets")
+    for difference in report.differences:
+        log.error("balance differs from its journal", **difference._asdict())
+    log.info("ledger verified", balances=report.balances, differences=len(report.differences))
