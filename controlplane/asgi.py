@@ -1,0 +1,23 @@
+"""The web process: the lease protocol on its own path, everything else to Django."""
+
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+
+from django.core.asgi import get_asgi_application  # noqa: E402 -- settings come first
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_django = get_asgi_application()
+
+from enforcement.leasing.asgi import application as _leasing  # noqa: E402 -- needs Django's apps
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    """Lifespan events go to the lease protocol: it alone has a pool to open and to close."""
+    leasing = scope["type"] == "lifespan" or scope.get("path", "").startswith("/sidecar/v1/")
+    await (_leasing if leasing else _django)(scope, receive, send)  # type: ignore[arg-type]

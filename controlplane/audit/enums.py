@@ -1,0 +1,10 @@
+from enum import StrEnum
+
+
+class ActorKind(StrEnum):
+    """Who can have done something."""
+
+    PERSON = "person"
+    TOKEN = "token"
+    SIDECAR = "sidecar"
+    SYSTEM = "system"

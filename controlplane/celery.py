@@ -1,0 +1,36 @@
+"""The Celery app and its schedule. Tasks are thin, idempotent, and leave no results."""
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+
+from django.conf import settings  # noqa: E402 -- the variable above comes first
+
+BEAT_SCHEDULE = {
+    "scan-nodes": {"task": "enforcement.scan_nodes", "schedule": 5.0},
+    "fold-usage": {"task": "budgets.fold_usage", "schedule": 15.0},
+}
+
+app = Celery("comptroller")
+app.conf.update(
+    broker_url=settings.BROKER_URL,
+    broker_connection_retry_on_startup=True,
+    task_ignore_result=True,
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    task_serializer="json",
+    accept_content=["json"],
+    task_time_limit=60,
+    task_soft_time_limit=45,
+    task_default_queue="comptroller",
+    worker_prefetch_multiplier=1,
+    worker_hijack_root_logger=False,
+    beat_schedule={
+        name: entry | {"options": {"expires": entry["schedule"]}}
+        for name, entry in BEAT_SCHEDULE.items()
+    },
+    timezone="UTC",
+)
+app.autodiscover_tasks(["budgets", "enforcement", "skills"])

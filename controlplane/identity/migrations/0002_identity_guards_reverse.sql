@@ -1,0 +1,16 @@
+DROP TRIGGER membership_keeps_an_owner ON identity_membership;
+DROP FUNCTION identity_keep_an_owner();
+DROP TRIGGER sign_in_link_once ON identity_signinlink;
+DROP FUNCTION identity_guard_sign_in_link();
+DROP TRIGGER api_token_fixed ON identity_apitoken;
+DROP FUNCTION identity_guard_api_token();
+DROP TRIGGER agent_key_fixed ON identity_agentkey;
+DROP FUNCTION identity_guard_agent_key();
+DROP TRIGGER agent_identity_fixed ON identity_agent;
+DROP FUNCTION identity_guard_agent();
+DROP TRIGGER organization_policy_revision_rises ON identity_organization;
+DROP FUNCTION identity_guard_organization();
+ALTER TABLE identity_agentkey DROP CONSTRAINT agent_key_agent_of_same_organization;
+ALTER TABLE identity_agent DROP CONSTRAINT agent_project_of_same_organization;
+ALTER TABLE identity_agent DROP CONSTRAINT agent_team_of_same_organization;
+ALTER TABLE identity_project DROP CONSTRAINT project_team_of_same_organization;

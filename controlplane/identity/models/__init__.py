@@ -1,0 +1,17 @@
+from controlplane.identity.models.agent import Agent, AgentKey
+from controlplane.identity.models.organization import Organization, Project, Team
+from controlplane.identity.models.person import Membership, Person, SignInAttempt, SignInLink
+from controlplane.identity.models.token import ApiToken
+
+__all__ = [
+    "Agent",
+    "AgentKey",
+    "ApiToken",
+    "Membership",
+    "Organization",
+    "Person",
+    "Project",
+    "SignInAttempt",
+    "SignInLink",
+    "Team",
+]
