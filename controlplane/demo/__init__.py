@@ -1,0 +1,1 @@
+"""`comptroller demo`: real agents, a real model, and figures that must agree."""
