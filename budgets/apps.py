@@ -6,3 +6,11 @@ class BudgetsConfig(AppConfig):
     label = "budgets"
     default_auto_field = "django.db.models.BigAutoField"
     verbose_name = "Budgets and ledger"
+
+    def ready(self) -> None:
+        from budgets import errors  # noqa: PLC0415 -- the registry is Django's to call
+        from controlplane.problems import register  # noqa: PLC0415 -- needs loaded apps
+
+        register(errors.BudgetError, 400)
+        register(errors.BudgetNotFoundError, 404)
+        register(errors.BudgetArchivedError, 409)

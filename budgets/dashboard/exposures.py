@@ -1,0 +1,178 @@
+"""How far a budget is used: what its current balances say, as the pages show it."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import BigIntegerField, DecimalField, F, Q, QuerySet
+from django.db.models.functions import Cast
+from django.urls import reverse
+
+from budgets.enums import WindowKind
+from budgets.models import Balance, Budget
+from controlplane.dashboard.formats import permille
+from enforcement.rules.windows import window_at
+from enforcement.rules.wire import Mode, Per
+
+NEAR_PERMILLE = 800
+FULL_PERMILLE = 990  # what is left is less than a call needs
+LIFETIME_LABEL = "lifetime"
+_FRACTION = DecimalField(max_digits=40, decimal_places=6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exposure:
+    """One balance of a budget, or a budget's empty window."""
+
+    budget: Budget
+    window_start: datetime
+    window_end: datetime | None
+    limit: int
+    spent: int = 0
+    held: int = 0
+    suspense: int = 0
+    overrun: int = 0
+    value: str = ""
+    value_label: str = ""
+    note: str = ""
+
+    @property
+    def key(self) -> str:
+        """An id for the page: the same row keeps it when it is fetched again."""
+        return f"{self.budget.id}-{self.value}" if self.value else str(self.budget.id)
+
+    @property
+    def budget_id(self) -> UUID:
+        return self.budget.id
+
+    @property
+    def name(self) -> str:
+        return self.budget.name
+
+    @property
+    def unit(self) -> str:
+        return self.budget.unit
+
+    @property
+    def mode(self) -> str:
+        return self.budget.mode
+
+    @property
+    def state(self) -> str:
+        return "archived" if self.budget.archived_at else self.budget.state
+
+    @property
+    def url(self) -> str:
+        return reverse("enforcement:budget", args=[self.budget.id])
+
+    @property
+    def window_label(self) -> str:
+        return window_label(self.budget)
+
+    @property
+    def used(self) -> int:
+        """What is gone for good: overrun was spent too, and suspense may have been."""
+        return self.spent + self.overrun
+
+    @property
+    def committed(self) -> int:
+        return self.spent + self.held + self.suspense + self.overrun
+
+    @property
+    def free(self) -> int:
+        return max(0, self.limit - self.committed)
+
+    @property
+    def level(self) -> str:
+        share = permille(self.committed, self.limit)
+        if share >= FULL_PERMILLE:
+            return "full"
+        return "near" if share >= NEAR_PERMILLE else "calm"
+
+    @property
+    def share(self) -> int:
+        """Thousandths of the limit, not cut at the limit: overspent budgets come first."""
+        return self.committed * 1000 // self.limit
+
+
+def window_label(budget: Budget) -> str:
+    """`each month`, `each month from the 15th`, `lifetime`."""
+    if budget.window_kind == WindowKind.LIFETIME:
+        return LIFETIME_LABEL
+    label = f"each {budget.period}"
+    return label if budget.anchor_day == 1 else f"{label} from day {budget.anchor_day}"
+
+
+def exposure_of(budget: Budget, balance: Balance | None, *, now: datetime) -> Exposure:
+    """The exposure of a balance; without one, of the untouched current window."""
+    if balance is None:
+        start, end = window_at(budget.window, now)
+        return Exposure(
+            budget=budget, window_start=start, window_end=end, limit=budget.limit_amount
+        )
+    return Exposure(
+        budget=budget,
+        window_start=balance.window_start,
+        window_end=balance.window_end,
+        limit=balance.limit_amount,
+        spent=balance.spent_amount,
+        held=balance.held_amount,
+        suspense=balance.suspense_amount,
+        overrun=balance.overrun_amount,
+        value=balance.value,
+    )
+
+
+def exposure_of_row(row: BudgetRow, *, now: datetime) -> Exposure:
+    """The exposure of what `budgets.queries` found."""
+    return exposure_of(row.budget, row.balance, now=now)
+
+
+def balances_of(budget: Budget, *, now: datetime, most: int) -> tuple[list[Exposure], int]:
+    """The fullest balances of a split budget in the current window, and how many there are."""
+    rows = current_balances(budget.organization, now=now).filter(budget=budget)
+    shown = rows.annotate(committed=_COMMITTED * 1.0 / F("limit_amount"))
+    fullest = shown.order_by("-committed", "id")[:most]
+    return [exposure_of(budget, row, now=now) for row in fullest], rows.count()
+
+
+def exposures_for_agent(
+    budgets: Sequence[Budget], *, agent_id: UUID, now: datetime
+) -> list[Exposure]:
+    """For each budget the balance that this agent pays from. Sessions: the fullest one."""
+    if not budgets:
+        return []
+    own = {"": "", Per.AGENT.value: str(agent_id)}
+    rows = _by_fullness(
+        current_balances(budgets[0].organization_id, now=now).filter(
+            Q(budget__per=Per.SESSION.value) | Q(value__in=list(own.values())),
+            budget__in=[budget.id for budget in budgets],
+        )
+    )
+    grouped: dict[UUID, list[Balance]] = defaultdict(list)
+    for row in rows.order_by("budget_id", "-fullness", "id"):
+        grouped[row.budget_id].append(row)
+    return [
+        exposure_of(budget, _of_value(grouped[budget.id], own.get(budget.per)), now=now)
+        for budget in budgets
+    ]
+
+
+def _of_value(balances: Iterable[Balance], value: str | None) -> Balance | None:
+    return next((row for row in balances if value is None or row.value == value), None)
+
+
+def nearest_cap(exposures: Iterable[Exposure]) -> Exposure | None:
+    """The hard budget that will stop the agent first, as far as shares can tell."""
+    hard = [row for row in exposures if row.mode == Mode.HARD]
+    return max(hard, key=lambda row: row.share, default=None)
+
+
+def at_risk(exposures: Collection[Exposure]) -> dict[str, int]:
+    """How many hard caps are reached or near, of how many."""
+    hard = [row for row in exposures if row.mode == Mode.HARD]
+    full = sum(row.level == "full" for row in hard)
+    near = sum(row.level == "near" for row in hard)
+    return {"hard": len(hard), "full": full, "near": near, "total": full + near}

@@ -1,0 +1,299 @@
+"""Forms of budgets and rates. They parse; what a budget may be is decided in `domain`."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+from uuid import UUID
+from zoneinfo import available_timezones
+
+from django import forms
+from django.forms import BoundField
+
+from budgets.dashboard.places import Places
+from budgets.domain.budgets import BudgetSpec
+from budgets.enums import Period, PriceMatch, WindowKind
+from budgets.errors import BudgetValidationError
+from budgets.models import Budget
+from enforcement.rules.money import parse_usd, usd_text
+from enforcement.rules.wire import HoldMode, Mode, Per, Rates, ScopeKind, Unit
+
+UNITS = [
+    (Unit.USD.value, "US dollars"),
+    (Unit.TOKENS.value, "Tokens, input and output"),
+    (Unit.REQUESTS.value, "Requests"),
+]
+WINDOWS = [
+    ("lifetime", "Lifetime: never starts again"),
+    *((period.value, f"Each {period.label.lower()}") for period in Period),
+]
+MODES = [
+    (Mode.HARD.value, "Hard: hold before each call, refuse or cut at the limit"),
+    (Mode.SOFT.value, "Soft: let calls pass, tell that the limit is crossed"),
+    (Mode.OBSERVE.value, "Observe: only count"),
+]
+HOLD_MODES = [
+    (HoldMode.STRICT.value, "Strict: hold the whole worst case. Overspend is zero"),
+    (HoldMode.METERED.value, "Metered: hold slice by slice while it flows, cut mid-stream"),
+]
+SPLITS = [
+    (Per.NONE.value, "One balance for all"),
+    (Per.AGENT.value, "A balance for each agent"),
+    (Per.SESSION.value, "A balance for each session"),
+]
+FORM_FIELDS = {
+    "limit_amount": "limit",
+    "scope_id": "scope",
+    "window_kind": "window",
+    "period": "window",
+}
+
+
+class FieldGroup(NamedTuple):
+    title: str
+    note: str
+    fields: list[tuple[BoundField, str]]
+
+
+class LimitForm(forms.Form):
+    """What can change in a budget's life."""
+
+    name = forms.CharField(max_length=200, help_text="As people will read it in refusals.")
+    limit = forms.CharField(
+        label="Limit", help_text="Dollars like 25 or 0.01; else a whole number."
+    )
+    mode = forms.ChoiceField(label="At the limit", choices=MODES, widget=forms.RadioSelect)
+    hold_mode = forms.ChoiceField(
+        label="How it holds", choices=HOLD_MODES, widget=forms.RadioSelect, required=False
+    )
+    max_values = forms.IntegerField(
+        label="Most balances",
+        min_value=1,
+        required=False,
+        initial=10_000,
+        help_text="Calls of further agents or sessions are refused.",
+    )
+    reason = forms.CharField(
+        max_length=500, required=False, help_text="Kept in the audit trail with your name."
+    )
+    limit_fields = (("name", "field-half"), ("limit", "field-half"))
+
+    def __init__(self, *args: Any, unit: str = Unit.USD.value, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._unit = unit
+
+    @property
+    def groups(self) -> list[FieldGroup]:
+        return [
+            self._group("Limit", "what may be used", self.limit_fields),
+            self._group(
+                "Enforcement", "what happens at the limit", (("mode", ""), ("hold_mode", ""))
+            ),
+            self._group("Record", "", (("max_values", "field-third"), ("reason", ""))),
+        ]
+
+    def _group(self, title: str, note: str, names: Iterable[tuple[str, str]]) -> FieldGroup:
+        return FieldGroup(title, note, [(self[name], css) for name, css in names])
+
+    def unit(self) -> str:
+        return self._unit
+
+    def clean_hold_mode(self) -> str:
+        return str(self.cleaned_data["hold_mode"] or HoldMode.STRICT.value)
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        if "limit" in cleaned:
+            try:
+                cleaned["limit"] = parse_amount(cleaned["limit"], self.unit())
+            except ValueError as error:
+                self.add_error("limit", str(error))
+        if cleaned.get("mode") != Mode.HARD.value:
+            cleaned["hold_mode"] = HoldMode.STRICT.value
+        return cleaned
+
+    def refuse(self, error: BudgetValidationError) -> None:
+        """Show a refusal of the domain at its field."""
+        name = FORM_FIELDS.get(error.field, error.field)
+        message = error.message[:1].upper() + error.message[1:] + "."
+        self.add_error(name if name in self.fields else None, message)
+
+    def changes(self) -> dict[str, Any]:
+        cleaned = self.cleaned_data
+        return {
+            "name": cleaned["name"],
+            "limit_amount": cleaned["limit"],
+            "mode": Mode(cleaned["mode"]),
+            "hold_mode": HoldMode(cleaned["hold_mode"]),
+            **({"max_values": cleaned["max_values"]} if cleaned["max_values"] else {}),
+        }
+
+
+class BudgetForm(LimitForm):
+    """A new budget."""
+
+    scope = forms.ChoiceField(label="Whose use", help_text="Everything below it counts too.")
+    per = forms.ChoiceField(label="Split", choices=SPLITS, required=False)
+    unit_of_limit = forms.ChoiceField(label="Unit", choices=UNITS)
+    window = forms.ChoiceField(choices=WINDOWS, initial="month")
+    time_zone = forms.CharField(
+        required=False, help_text="Where its days and months begin, like Europe/Berlin."
+    )
+    anchor_day = forms.IntegerField(
+        label="Begins on day",
+        min_value=1,
+        max_value=28,
+        required=False,
+        initial=1,
+        help_text="Of the month; for months, quarters and years.",
+    )
+    field_order = ["name", "scope", "per", "unit_of_limit", "limit", "window"]
+    limit_fields = (
+        ("limit", "field-third"),
+        ("unit_of_limit", "field-third"),
+        ("window", "field-third"),
+        ("time_zone", "field-half"),
+        ("anchor_day", "field-half"),
+    )
+
+    def __init__(self, *args: Any, places: Places, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["scope"].choices = scope_choices(places)  # type: ignore[attr-defined]
+
+    @property
+    def groups(self) -> list[FieldGroup]:
+        scope = (("name", ""), ("scope", "field-half"), ("per", "field-half"))
+        return [self._group("Whose use it counts", "fixed once it exists", scope), *super().groups]
+
+    def unit(self) -> str:
+        return str(self.cleaned_data.get("unit_of_limit", Unit.USD.value))
+
+    def clean_time_zone(self) -> str:
+        zone = str(self.cleaned_data["time_zone"] or "UTC")
+        if zone not in available_timezones():
+            raise forms.ValidationError(f"{zone} is no time zone; write one like Europe/Berlin.")
+        return zone
+
+    def spec(self) -> BudgetSpec:
+        cleaned = self.cleaned_data
+        kind, _, scope_id = cleaned["scope"].partition(":")
+        lifetime = cleaned["window"] == WindowKind.LIFETIME.value
+        anchored = cleaned["window"] in (Period.MONTH, Period.QUARTER, Period.YEAR)
+        return BudgetSpec(
+            name=cleaned["name"],
+            scope_kind=ScopeKind(kind),
+            scope_id=UUID(scope_id),
+            per=Per(cleaned["per"]),
+            unit=Unit(cleaned["unit_of_limit"]),
+            limit_amount=cleaned["limit"],
+            mode=Mode(cleaned["mode"]),
+            hold_mode=HoldMode(cleaned["hold_mode"]),
+            window_kind=WindowKind.LIFETIME if lifetime else WindowKind.CALENDAR,
+            period="" if lifetime else cleaned["window"],
+            time_zone="UTC" if lifetime else cleaned["time_zone"],
+            anchor_day=(cleaned["anchor_day"] or 1) if anchored else 1,
+            max_values=cleaned["max_values"] or 10_000,
+        )
+
+
+class ArchiveForm(forms.Form):
+    reason = forms.CharField(max_length=500, help_text="Kept in the audit trail with your name.")
+
+
+class RateForm(forms.Form):
+    """An own rate, in dollars per million tokens."""
+
+    model = forms.CharField(max_length=200, help_text="As calls name it.")
+    match = forms.ChoiceField(
+        choices=[
+            (PriceMatch.EXACT.value, "Exactly this name"),
+            (PriceMatch.PREFIX.value, "Every name that begins so"),
+        ],
+    )
+    provider = forms.CharField(max_length=64, required=False, help_text="Empty: any provider.")
+    input = forms.CharField(label="Input", initial="0")
+    cached_input = forms.CharField(
+        label="Cached input", required=False, help_text="Empty: as input."
+    )
+    cache_write = forms.CharField(label="Cache write", required=False, help_text="Empty: as input.")
+    output = forms.CharField(label="Output", initial="0")
+    request = forms.CharField(label="Each request", required=False, initial="0")
+    reason = forms.CharField(max_length=500, required=False)
+    layout = (
+        ("model", "field-half"),
+        ("match", "field-half"),
+        ("provider", "field-half"),
+        ("request", "field-half"),
+        ("input", "field-half"),
+        ("output", "field-half"),
+        ("cached_input", "field-half"),
+        ("cache_write", "field-half"),
+        ("reason", ""),
+    )
+
+    @property
+    def rows(self) -> list[tuple[BoundField, str]]:
+        return [(self[name], css) for name, css in self.layout]
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        for name in ("input", "output", "cached_input", "cache_write", "request"):
+            if not cleaned.get(name):
+                continue
+            try:
+                cleaned[name] = parse_amount(cleaned[name], Unit.USD.value, least=0)
+            except ValueError as error:
+                self.add_error(name, str(error))
+        return cleaned
+
+    def rates(self) -> Rates:
+        cleaned = self.cleaned_data
+        plain = cleaned["input"] or 0
+        return Rates(
+            input=plain,
+            cached_input=plain if cleaned["cached_input"] == "" else cleaned["cached_input"],
+            cache_write=plain if cleaned["cache_write"] == "" else cleaned["cache_write"],
+            output=cleaned["output"] or 0,
+            request=cleaned["request"] or 0,
+        )
+
+
+def scope_choices(places: Places) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Every scope, grouped by level, agents with where they belong."""
+    groups = []
+    for kind in ScopeKind:
+        found = places.of_kind(kind)
+        if found:
+            options = [(f"{kind.value}:{place.id}", places.path_label(place.id)) for place in found]
+            groups.append((kind.value.capitalize(), options))
+    return groups
+
+
+def parse_amount(text: str, unit: str, *, least: int = 1) -> int:
+    """An amount as people write it: `$1,250.50`, `2 000 000`.
+
+    Raises:
+        ValueError: a sentence for the person who wrote it.
+    """
+    plain = str(text).strip().replace(",", "").replace(" ", "").removeprefix("$")
+    try:
+        amount = parse_usd(plain) if unit == Unit.USD else int(plain)
+    except ValueError as error:
+        wanted = "dollars, like 25 or 0.01" if unit == Unit.USD else "a whole number"
+        raise ValueError(f"Write {wanted}.") from error
+    if amount < least:
+        raise ValueError("The limit must be above zero." if least else "Not below zero.")
+    return amount
+
+
+def amount_text(amount: int, unit: str) -> str:
+    return usd_text(amount) if unit == Unit.USD else str(amount)
+
+
+def limit_initial(budget: Budget) -> dict[str, Any]:
+    """The form of an existing budget, filled in."""
+    return {
+        "name": budget.name,
+        "limit": amount_text(budget.limit_amount, budget.unit),
+        "mode": budget.mode,
+        "hold_mode": budget.hold_mode,
+        "max_values": budget.max_values,
+    }

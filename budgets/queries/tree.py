@@ -1,0 +1,146 @@
+"""The tree of ownership with its budgets, and the cap that holds for each level."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from budgets.models import Balance
+from budgets.queries.rows import BudgetRow, budget_rows, current_balances
+from controlplane.identity.models import Agent, Organization, Project, Team
+from enforcement.rules.wire import Per, ScopeKind
+
+SESSIONS_SHOWN = 5
+
+
+class Place(NamedTuple):
+    kind: str
+    id: UUID
+
+
+@dataclass
+class ScopeNode:
+    """A level of ownership: organization, team, project, agent or (below its budget) a session.
+
+    `effective` holds for each unit the hard budget with the least left, of its own and all above.
+    """
+
+    kind: str
+    id: str
+    name: str
+    depth: int
+    slug: str = ""
+    budgets: list[BudgetRow] = field(default_factory=list)
+    effective: dict[str, BudgetRow] = field(default_factory=dict)
+
+
+class _Level(NamedTuple):
+    """A level before it is placed in the tree."""
+
+    place: Place
+    name: str
+    slug: str
+    parent: Place | None
+
+
+def tree(organization: Organization, *, now: datetime, archived: bool = False) -> list[ScopeNode]:
+    """Depth first. An agent stands below its project, else its team, else the organization.
+
+    Levels without budgets are there too, with the cap that holds for them. Each budget that is
+    split by session brings its fullest sessions as nodes.
+    """
+    rows: dict[Place, list[BudgetRow]] = defaultdict(list)
+    for row in budget_rows(organization, now=now, archived=archived):
+        rows[Place(row.budget.scope_kind, row.budget.scope_id)].append(row)
+    sessions = {} if archived else _fullest_sessions(organization, now=now)
+    children: dict[Place | None, list[_Level]] = defaultdict(list)
+    for level in _levels(organization):
+        children[level.parent].append(level)
+    nodes: list[ScopeNode] = []
+
+    def walk(parent: Place | None, depth: int, above: dict[str, BudgetRow]) -> None:
+        for level in children[parent]:
+            own = rows[level.place]
+            effective = effective_caps(own, above=above)
+            nodes.append(
+                ScopeNode(
+                    kind=level.place.kind,
+                    id=str(level.place.id),
+                    name=level.name,
+                    depth=depth,
+                    slug=level.slug,
+                    budgets=own,
+                    effective=effective,
+                )
+            )
+            for row in own:
+                nodes.extend(
+                    _session_node(row, balance, depth + 1, effective)
+                    for balance in sessions.get(row.budget.id, [])
+                )
+            walk(level.place, depth + 1, effective)
+
+    walk(None, 0, {})
+    return nodes
+
+
+def effective_caps(rows: list[BudgetRow], *, above: dict[str, BudgetRow]) -> dict[str, BudgetRow]:
+    """For each unit the hard budget with the least left. Split budgets bind only their values."""
+    caps = dict(above)
+    for row in rows:
+        if not row.is_hard or row.budget.per != Per.NONE:
+            continue
+        nearest = caps.get(row.unit)
+        if nearest is None or row.free < nearest.free:
+            caps[row.unit] = row
+    return caps
+
+
+def _levels(organization: Organization) -> list[_Level]:
+    top = Place(ScopeKind.ORGANIZATION, organization.id)
+    levels = [_Level(top, organization.name, organization.slug, None)]
+    teams = Team.objects.filter(organization=organization).order_by("name")
+    levels += [_Level(Place(ScopeKind.TEAM, team.id), team.name, team.slug, top) for team in teams]
+    for project in Project.objects.filter(organization=organization).order_by("name"):
+        parent = Place(ScopeKind.TEAM, project.team_id) if project.team_id else top
+        place = Place(ScopeKind.PROJECT, project.id)
+        levels.append(_Level(place, project.name, project.slug, parent))
+    agents = Agent.objects.filter(organization=organization, retired_at__isnull=True)
+    for agent in agents.order_by("name"):
+        parent = top
+        if agent.project_id:
+            parent = Place(ScopeKind.PROJECT, agent.project_id)
+        elif agent.team_id:
+            parent = Place(ScopeKind.TEAM, agent.team_id)
+        levels.append(_Level(Place(ScopeKind.AGENT, agent.id), agent.name, agent.slug, parent))
+    return levels
+
+
+def _fullest_sessions(organization: Organization, *, now: datetime) -> dict[UUID, list[Balance]]:
+    """The last used balances of budgets that are split by session: a few for each budget."""
+    found: dict[UUID, list[Balance]] = defaultdict(list)
+    balances = current_balances(organization, now=now).filter(
+        budget__per=Per.SESSION, budget__archived_at__isnull=True
+    )
+    for balance in balances.order_by("-updated_at")[:500]:
+        if len(found[balance.budget_id]) < SESSIONS_SHOWN:
+            found[balance.budget_id].append(balance)
+    return found
+
+
+def _session_node(
+    row: BudgetRow, balance: Balance, depth: int, above: dict[str, BudgetRow]
+) -> ScopeNode:
+    own = BudgetRow(row.budget, balance, balance.window_start, balance.window_end, 1)
+    effective = dict(above)
+    if own.is_hard and (own.unit not in above or own.free < above[own.unit].free):
+        effective[own.unit] = own
+    return ScopeNode(
+        kind="session",
+        id=str(balance.id),
+        name=balance.value,
+        depth=depth,
+        budgets=[own],
+        effective=effective,
+    )

@@ -1,0 +1,121 @@
+"""What no balance may become, whoever writes it (I1, L9, I10)."""
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from budgets.models import Balance
+from enforcement.rules.windows import EPOCH
+from tests.budgets.constraints.attack import refused_by, sql
+from tests.budgets.world import NOW, World, make_balance, make_budget, make_world
+
+LIMIT = 1_000_000_000
+
+
+@pytest.fixture
+def balance(world: World) -> Balance:
+    return make_balance(make_budget(world), spent_amount=400_000_000, held_amount=500_000_000)
+
+
+@pytest.mark.parametrize("column", ["spent", "held", "suspense"])
+def test_committed_never_passes_the_cap(balance: Balance, column: str) -> None:
+    fits = f"UPDATE budgets_balance SET {column}_amount = {column}_amount + %s WHERE id = %s"
+    with refused_by("balance_committed_within_cap"):
+        sql(fits, 100_000_001, balance.id)
+    assert sql(fits, 100_000_000, balance.id) == 1
+
+
+def test_overrun_stands_outside_the_cap(balance: Balance) -> None:
+    sql("UPDATE budgets_balance SET overrun_amount = %s WHERE id = %s", 9 * LIMIT, balance.id)
+    balance.refresh_from_db()
+    assert balance.free_amount == LIMIT - 900_000_000 - 9 * LIMIT
+
+
+@pytest.mark.parametrize("column", ["spent", "held", "suspense"])
+def test_no_amount_is_negative(balance: Balance, column: str) -> None:
+    with refused_by("balance_amounts_not_negative"):
+        sql(f"UPDATE budgets_balance SET {column}_amount = -1 WHERE id = %s", balance.id)
+
+
+def test_a_soft_balance_may_pass_its_cap(world: World) -> None:
+    soft = make_balance(make_budget(world, mode="soft"))
+    assert sql("UPDATE budgets_balance SET spent_amount = %s WHERE id = %s", LIMIT + 1, soft.id)
+
+
+def test_a_cap_rises_only_to_its_limit(balance: Balance) -> None:
+    raised = "UPDATE budgets_balance SET cap_amount = %s, limit_amount = %s WHERE id = %s"
+    with refused_by("balance_cap_falls_towards_limit"):
+        sql(raised, LIMIT + 1, LIMIT, balance.id)
+    with refused_by("balance_cap_falls_towards_limit"):
+        sql(raised, LIMIT + 2, LIMIT + 1, balance.id)
+    assert sql(raised, LIMIT + 1, LIMIT + 1, balance.id) == 1
+
+
+def test_a_lowered_limit_keeps_the_cap_at_what_is_committed(balance: Balance) -> None:
+    lower = "UPDATE budgets_balance SET limit_amount = 1, cap_amount = %s WHERE id = %s"
+    with refused_by("balance_committed_within_cap"):
+        sql(lower, 899_999_999, balance.id)
+    assert sql(lower, 900_000_000, balance.id) == 1
+    with refused_by("balance_committed_within_cap"):
+        sql("UPDATE budgets_balance SET held_amount = held_amount + 1 WHERE id = %s", balance.id)
+
+
+def test_a_cap_never_falls_below_its_limit(balance: Balance) -> None:
+    with refused_by("balance_cap_covers_limit"):
+        sql("UPDATE budgets_balance SET cap_amount = %s WHERE id = %s", LIMIT - 1, balance.id)
+
+
+def test_a_limit_is_above_zero(balance: Balance) -> None:
+    with refused_by("balance_limit_positive"):
+        sql("UPDATE budgets_balance SET limit_amount = 0 WHERE id = %s", balance.id)
+
+
+def test_overrun_is_never_taken_back(balance: Balance) -> None:
+    sql("UPDATE budgets_balance SET overrun_amount = 5 WHERE id = %s", balance.id)
+    with refused_by("balance_overrun_never_falls"):
+        sql("UPDATE budgets_balance SET overrun_amount = 4 WHERE id = %s", balance.id)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("id", uuid4()),
+        ("organization_id", uuid4()),
+        ("budget_id", uuid4()),
+        ("value", "other"),
+        ("window_start", NOW),
+        ("window_end", NOW),
+    ],
+)
+def test_a_balance_keeps_its_place(balance: Balance, column: str, value: object) -> None:
+    with refused_by("balance_place_fixed"):
+        sql(f"UPDATE budgets_balance SET {column} = %s WHERE id = %s", value, balance.id)
+
+
+def test_one_balance_for_each_value_and_window(balance: Balance) -> None:
+    with refused_by("balance_one_for_each_window"):
+        make_balance(balance.budget)
+    make_balance(balance.budget, value="another")
+
+
+def test_a_window_has_a_length(balance: Balance) -> None:
+    with refused_by("balance_window_not_empty"):
+        make_balance(balance.budget, window_start=NOW, window_end=NOW)
+    make_balance(balance.budget, window_start=NOW, window_end=NOW + timedelta(minutes=1))
+
+
+def test_a_balance_belongs_to_the_organization_of_its_budget(world: World) -> None:
+    budget, other = make_budget(world), make_world("other")
+    with refused_by("balance_budget_of_same_organization"):
+        make_balance(budget, organization_id=other.id)
+        sql("SET CONSTRAINTS ALL IMMEDIATE")
+
+
+def test_turning_hard_takes_what_is_committed_as_cap(world: World) -> None:
+    soft = make_balance(make_budget(world, mode="soft"), spent_amount=3 * LIMIT)
+    harden = "UPDATE budgets_balance SET hard = true, cap_amount = %s WHERE id = %s"
+    with refused_by("balance_committed_within_cap"):
+        sql(harden, LIMIT, soft.id)
+    assert sql(harden, 3 * LIMIT, soft.id) == 1
+    assert Balance.objects.get(id=soft.id).window_start == EPOCH

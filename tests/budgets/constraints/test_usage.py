@@ -1,0 +1,48 @@
+"""Usage events are facts: they are added, never edited."""
+
+from uuid import uuid4
+
+import pytest
+
+from budgets.domain.usage import book_usage
+from budgets.models import UsageEvent
+from tests.budgets.constraints.attack import refused_by, sql
+from tests.budgets.world import NOW, World, call
+
+
+@pytest.fixture
+def event(world: World) -> UsageEvent:
+    book_usage(organization_id=world.id, sidecar_id=None, events=[call(world)], now=NOW)
+    return UsageEvent.objects.get()
+
+
+def test_never_edited(event: UsageEvent) -> None:
+    with refused_by("usage_event_append_only"):
+        sql("UPDATE budgets_usageevent SET charge_nanos = 0 WHERE id = %s", event.id)
+    with refused_by("usage_event_append_only"):
+        sql("DELETE FROM budgets_usageevent WHERE id = %s", event.id)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        "input_tokens",
+        "cached_input_tokens",
+        "cache_write_tokens",
+        "output_tokens",
+        "reasoning_tokens",
+        "charge_nanos",
+    ],
+)
+def test_counts_are_not_negative(event: UsageEvent, column: str) -> None:
+    event.pk = uuid4()
+    setattr(event, column, -1)
+    with refused_by("usage_amounts_not_negative"):
+        event.save(force_insert=True)
+
+
+def test_outcomes_are_known(event: UsageEvent) -> None:
+    event.pk = uuid4()
+    event.outcome = "vanished"
+    with refused_by("usage_outcome_known"):
+        event.save(force_insert=True)
