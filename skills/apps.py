@@ -1,3 +1,5 @@
+from http import HTTPStatus
+
 from django.apps import AppConfig
 
 
@@ -5,3 +7,13 @@ class SkillsConfig(AppConfig):
     name = "skills"
     label = "skills"
     verbose_name = "Skill cards"
+
+    def ready(self) -> None:
+        from controlplane.problems import register  # noqa: PLC0415 -- needs the loaded settings
+        from skills import errors  # noqa: PLC0415 -- beside its use
+
+        register(errors.SkillsError, HTTPStatus.UNPROCESSABLE_ENTITY)
+        register(errors.CardConflictError, HTTPStatus.CONFLICT)
+        register(errors.AlreadyGrantedError, HTTPStatus.CONFLICT)
+        register(errors.AlreadyRevokedError, HTTPStatus.CONFLICT)
+        register(errors.SigningKeyError, HTTPStatus.SERVICE_UNAVAILABLE)

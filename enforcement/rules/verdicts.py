@@ -34,6 +34,12 @@ _TEMPORARY = {
     DenialCause.HELD: "other requests hold what is left of the budget",
 }
 
+_FINAL = {
+    DenialCause.MAX_VALUES: "has no room for another session",
+    DenialCause.MISMATCH: "does not cover this request",
+}
+_MONEY = (DenialCause.LIMIT, DenialCause.HELD, DenialCause.SUSPENSE)
+
 
 class Refuse(Struct, frozen=True):
     """The request is not forwarded. `type` and `code` speak OpenAI's dialect, `reason` ours."""
@@ -78,26 +84,22 @@ def is_spent(denial: Denial, *, floor: int) -> bool:
     return denial.spent + denial.suspense + denial.overrun + floor > denial.limit
 
 
+def is_hopeless(denial: Denial, *, floor: int) -> bool:
+    """Whether waiting cannot help: spent for good, or never meant for this request."""
+    return denial.cause in _FINAL or (denial.cause in _MONEY and is_spent(denial, floor=floor))
+
+
 def judge_denial(denial: Denial, budget: BudgetPolicy | None, *, floor: int) -> Refuse:
     """The refusal that a denied group leads to, once its time is up."""
-    name = budget.name if budget else denial.budget
-    if denial.cause is DenialCause.MAX_VALUES:
-        return _refuse(
-            403, PERMISSION, f"Budget {name!r} has no room for another session", denial, budget
-        )
-    if denial.cause is DenialCause.MISMATCH:
-        return _refuse(
-            403, PERMISSION, f"Budget {name!r} does not cover this request", denial, budget
-        )
-    if denial.cause in (DenialCause.LIMIT, DenialCause.HELD, DenialCause.SUSPENSE) and is_spent(
-        denial, floor=floor
-    ):
-        return _refuse(402, QUOTA, f"Budget {name!r} is exhausted", denial, budget)
-    if denial.cause in (DenialCause.LEARNING, DenialCause.STALE_POLICY):
-        why = _TEMPORARY[denial.cause]
-        return _refuse(503, UNAVAILABLE, f"Budget {name!r}: {why}", denial, budget)
+    name = f"Budget {budget.name if budget else denial.budget!r}"
+    if denial.cause in _FINAL:
+        return _refuse(403, PERMISSION, f"{name} {_FINAL[denial.cause]}", denial, budget)
+    if denial.cause in _MONEY and is_spent(denial, floor=floor):
+        return _refuse(402, QUOTA, f"{name} is exhausted", denial, budget)
     why = _TEMPORARY.get(denial.cause, _TEMPORARY[DenialCause.HELD])
-    return _refuse(429, RATE, f"Budget {name!r}: {why}", denial, budget)
+    if denial.cause in (DenialCause.LEARNING, DenialCause.STALE_POLICY):
+        return _refuse(503, UNAVAILABLE, f"{name}: {why}", denial, budget)
+    return _refuse(429, RATE, f"{name}: {why}", denial, budget)
 
 
 def _refuse(

@@ -39,7 +39,7 @@ def policy_cards(organization: Organization | UUID) -> CardPolicy:
     return CardPolicy(
         cards={digest: card.envelope for digest, card in sorted(cards.items())},
         keys=trusted_keys(organization_id=organization_id),
-        revoked=sorted(digest for digest, card in cards.items() if _is_revoked(card)),
+        revoked=sorted(digest for digest, card in cards.items() if is_revoked(card)),
         grants=grants,
     )
 
@@ -51,7 +51,8 @@ def _latest_of(organization_id: UUID, granted: dict[str, SkillCard]) -> list[Ski
     return [card for card in rows.select_related("skill") if card.card_rev == tops[card.name]]
 
 
-def _is_revoked(card: SkillCard) -> bool:
+def is_revoked(card: SkillCard) -> bool:
+    """Whether a card must not be used, by its own state or by that of its skill."""
     if card.state == CardState.REVOKED:
         return True
     return card.state == CardState.ACTIVE and card.skill.state not in STILL_TRUSTED
