@@ -1,17 +1,17 @@
 """How far a budget is used: what its current balances say, as the pages show it."""
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from uuid import UUID
 
-from django.db.models import BigIntegerField, DecimalField, F, Q, QuerySet
-from django.db.models.functions import Cast
+from django.db.models import F, Q
 from django.urls import reverse
 
 from budgets.enums import WindowKind
 from budgets.models import Balance, Budget
+from budgets.queries import BudgetRow, current_balances
 from controlplane.dashboard.formats import permille
 from enforcement.rules.windows import window_at
 from enforcement.rules.wire import Mode, Per
@@ -19,7 +19,7 @@ from enforcement.rules.wire import Mode, Per
 NEAR_PERMILLE = 800
 FULL_PERMILLE = 990  # what is left is less than a call needs
 LIFETIME_LABEL = "lifetime"
-_FRACTION = DecimalField(max_digits=40, decimal_places=6)
+_COMMITTED = F("spent_amount") + F("held_amount") + F("suspense_amount") + F("overrun_amount")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def exposure_of_row(row: BudgetRow, *, now: datetime) -> Exposure:
 def balances_of(budget: Budget, *, now: datetime, most: int) -> tuple[list[Exposure], int]:
     """The fullest balances of a split budget in the current window, and how many there are."""
     rows = current_balances(budget.organization, now=now).filter(budget=budget)
-    shown = rows.annotate(committed=_COMMITTED * 1.0 / F("limit_amount"))
+    shown = rows.annotate(committed=_COMMITTED * Decimal(1) / F("limit_amount"))
     fullest = shown.order_by("-committed", "id")[:most]
     return [exposure_of(budget, row, now=now) for row in fullest], rows.count()
 
@@ -141,38 +141,29 @@ def balances_of(budget: Budget, *, now: datetime, most: int) -> tuple[list[Expos
 def exposures_for_agent(
     budgets: Sequence[Budget], *, agent_id: UUID, now: datetime
 ) -> list[Exposure]:
-    """For each budget the balance that this agent pays from. Sessions: the fullest one."""
+    """For each budget the balance that this agent pays from: one query.
+
+    Of a budget for each session the fullest is shown if all its sessions are this agent's.
+    """
     if not budgets:
         return []
-    own = {"": "", Per.AGENT.value: str(agent_id)}
-    rows = _by_fullness(
-        current_balances(budgets[0].organization_id, now=now).filter(
-            Q(budget__per=Per.SESSION.value) | Q(value__in=list(own.values())),
-            budget__in=[budget.id for budget in budgets],
-        )
+    rows = current_balances(budgets[0].organization, now=now).filter(
+        Q(budget__per=Per.SESSION, budget__scope_id=agent_id)
+        | Q(budget__per=Per.AGENT, value=str(agent_id))
+        | Q(budget__per=Per.NONE),
+        budget__in=[budget.id for budget in budgets],
     )
-    grouped: dict[UUID, list[Balance]] = defaultdict(list)
-    for row in rows.order_by("budget_id", "-fullness", "id"):
-        grouped[row.budget_id].append(row)
-    return [
-        exposure_of(budget, _of_value(grouped[budget.id], own.get(budget.per)), now=now)
-        for budget in budgets
-    ]
-
-
-def _of_value(balances: Iterable[Balance], value: str | None) -> Balance | None:
-    return next((row for row in balances if value is None or row.value == value), None)
+    fullest: dict[UUID, Exposure] = {}
+    by_id = {budget.id: budget for budget in budgets}
+    for row in rows:
+        exposure = exposure_of(by_id[row.budget_id], row, now=now)
+        known = fullest.get(row.budget_id)
+        if known is None or exposure.share > known.share:
+            fullest[row.budget_id] = exposure
+    return [fullest.get(budget.id) or exposure_of(budget, None, now=now) for budget in budgets]
 
 
 def nearest_cap(exposures: Iterable[Exposure]) -> Exposure | None:
     """The hard budget that will stop the agent first, as far as shares can tell."""
     hard = [row for row in exposures if row.mode == Mode.HARD]
     return max(hard, key=lambda row: row.share, default=None)
-
-
-def at_risk(exposures: Collection[Exposure]) -> dict[str, int]:
-    """How many hard caps are reached or near, of how many."""
-    hard = [row for row in exposures if row.mode == Mode.HARD]
-    full = sum(row.level == "full" for row in hard)
-    near = sum(row.level == "near" for row in hard)
-    return {"hard": len(hard), "full": full, "near": near, "total": full + near}

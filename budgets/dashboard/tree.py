@@ -1,84 +1,90 @@
-"""The tree of budgets: organization › team › project › agent, each scope with its budgets."""
+"""The tree of budgets: organization › team › project › agent › session, as rows of a table."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from uuid import UUID
 
 from django.urls import reverse
 
-from budgets.dashboard.exposures import Exposure, fullest_exposures
-from budgets.dashboard.places import Place, Places
-from budgets.models import Budget
-from enforcement.rules.wire import Mode, ScopeKind, Unit
+from budgets.dashboard.exposures import Exposure, exposure_of_row
+from budgets.dashboard.places import ICONS, Places
+from budgets.queries import ScopeNode
+from enforcement.rules.wire import ScopeKind, Unit
+
+SESSION = "session"
 
 
 @dataclass(frozen=True)
 class ScopeRow:
-    """A scope that has budgets, or one below it has; with the nearest dollar cap on its way up."""
+    """A level that has budgets, or one below it has; with the nearest dollar cap on its way up."""
 
-    place: Place
-    depth: int
+    node: ScopeNode
     effective: Exposure | None
     is_scope: bool = True
 
     @property
-    def key(self) -> UUID:
-        return self.place.id
+    def key(self) -> str:
+        return self.node.id
+
+    @property
+    def depth(self) -> int:
+        return self.node.depth
+
+    @property
+    def kind(self) -> str:
+        return self.node.kind
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    @property
+    def icon(self) -> str:
+        return ICONS[ScopeKind(self.node.kind)]
 
     @property
     def url(self) -> str:
-        return reverse("enforcement:agent", args=[self.place.id])
-
-    @property
-    def is_agent(self) -> bool:
-        return self.place.kind is ScopeKind.AGENT
+        """Where the level has a page of its own."""
+        if self.node.kind != ScopeKind.AGENT:
+            return ""
+        return reverse("enforcement:agent", args=[self.node.id])
 
 
 @dataclass(frozen=True)
-class BudgetRow:
+class BudgetLine:
+    """A budget at its level, or the balance of one session below it."""
+
     exposure: Exposure
     depth: int
+    is_session: bool
     is_scope: bool = False
 
 
-Row = ScopeRow | BudgetRow
+Row = ScopeRow | BudgetLine
 
 
-def budget_tree(budgets: Sequence[Budget], places: Places, *, now: datetime) -> list[Row]:
-    """Rows in reading order. Five queries in all, `Places` included."""
-    by_scope: dict[UUID, list[Exposure]] = defaultdict(list)
-    for exposure in fullest_exposures(budgets, now=now):
-        by_scope[exposure.budget.scope_id].append(_noted(exposure, places))
-    wanted = {place.id for scope in by_scope for place in places.path(scope)}
-    return list(_walk(places.root, 0, by_scope, wanted, places, caps=()))
+def tree_rows(nodes: Sequence[ScopeNode], places: Places, *, now: datetime) -> list[Row]:
+    """Rows in reading order; levels without any budget at or below them are left out."""
+    rows: list[Row] = []
+    for node in _with_budgets(nodes):
+        if node.kind != SESSION:
+            nearest = node.effective.get(Unit.USD)
+            rows.append(ScopeRow(node, exposure_of_row(nearest, now=now) if nearest else None))
+        depth = node.depth if node.kind == SESSION else node.depth + 1
+        for row in node.budgets:
+            exposure = _noted(exposure_of_row(row, now=now), places)
+            rows.append(BudgetLine(exposure, depth, is_session=node.kind == SESSION))
+    return rows
 
 
-def _walk(
-    place: Place,
-    depth: int,
-    by_scope: dict[UUID, list[Exposure]],
-    wanted: set[UUID],
-    places: Places,
-    *,
-    caps: tuple[Exposure, ...],
-) -> Iterator[Row]:
-    own = sorted(by_scope.get(place.id, []), key=lambda row: (row.mode != Mode.HARD, row.name))
-    caps = (*caps, *(row for row in own if _caps_everyone(row)))
-    nearest = min(caps, key=lambda row: row.free, default=None)
-    yield ScopeRow(place, depth, nearest)
-    for exposure in own:
-        yield BudgetRow(exposure, depth + 1)
-    for child in places.children(place.id):
-        if child.id in wanted:
-            yield from _walk(child, depth + 1, by_scope, wanted, places, caps=caps)
-
-
-def _caps_everyone(exposure: Exposure) -> bool:
-    """Whether its free amount is a cap for all below, so that caps can be compared."""
-    budget = exposure.budget
-    return budget.mode == Mode.HARD and budget.unit == Unit.USD and not budget.per
+def _with_budgets(nodes: Sequence[ScopeNode]) -> list[ScopeNode]:
+    """The nodes come depth first: one is wanted if a deeper one after it has a budget."""
+    wanted, depth = [], -1
+    for node in reversed(nodes):
+        if node.budgets or node.depth < depth:
+            wanted.append(node)
+            depth = node.depth
+    return wanted[::-1]
 
 
 def _noted(exposure: Exposure, places: Places) -> Exposure:

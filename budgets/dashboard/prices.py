@@ -1,0 +1,146 @@
+"""Pages of prices: own rates, the catalogue, models that nobody has priced."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import Count, Max, Q, QuerySet, Sum
+from django.http import HttpResponse
+from django.shortcuts import redirect
+
+from budgets.dashboard.forms import RateForm
+from budgets.domain.prices import set_own_price
+from budgets.enums import PriceMatch
+from budgets.errors import PriceError
+from budgets.models import PriceVersion, Refusal
+from controlplane.dashboard.formats import exact_usd
+from controlplane.dashboard.paging import paginate
+from controlplane.dashboard.web import PageRequest, csv_file, page, show, writing
+
+PAGE_SIZE = 50
+UNPRICED_SHOWN = 10
+UNPRICED_CODE = "model_unpriced"
+
+
+@page
+def price_list(request: PageRequest) -> HttpResponse:
+    query = request.GET.get("q", "").strip()
+    catalogue = _catalogue(request)
+    rates, pager = paginate(request, _search(catalogue, query), size=PAGE_SIZE)
+    context = {
+        "section": "prices",
+        "query": query,
+        "rates": rates,
+        "pager": pager,
+        "own": _own(request),
+        "unpriced": _unpriced(request),
+        "catalogue": _source(catalogue),
+    }
+    return show(request, "budgets/prices.html", context, fragment="budgets/_catalogue.html")
+
+
+@page
+def export(request: PageRequest) -> HttpResponse:
+    head = (
+        "model",
+        "match",
+        "provider",
+        "input",
+        "cached input",
+        "cache write",
+        "output",
+        "request",
+        "valid from",
+        "valid to",
+        "source",
+        "own",
+    )
+    rows = [
+        (
+            row.model,
+            row.match,
+            row.provider,
+            *(
+                exact_usd(nanos).lstrip("$")
+                for nanos in (
+                    row.input_nanos_per_mtok,
+                    row.cached_input_nanos_per_mtok,
+                    row.cache_write_nanos_per_mtok,
+                    row.output_nanos_per_mtok,
+                    row.request_nanos,
+                )
+            ),
+            row.valid_from.isoformat(),
+            row.valid_to.isoformat() if row.valid_to else "",
+            f"{row.source} {row.source_version}".strip(),
+            row.own,
+        )
+        for row in [*_own(request), *_catalogue(request).order_by("provider", "model", "match")]
+    ]
+    return csv_file("prices", head, rows)
+
+
+@writing
+def set_rate(request: PageRequest) -> HttpResponse:
+    form = RateForm(
+        request.POST if request.method == "POST" else None,
+        initial={"model": request.GET.get("model", ""), "match": PriceMatch.EXACT.value},
+    )
+    if request.method == "POST" and form.is_valid():
+        cleaned = form.cleaned_data
+        try:
+            set_own_price(
+                organization_id=request.organization.id,
+                model=cleaned["model"],
+                provider=cleaned["provider"],
+                match=PriceMatch(cleaned["match"]),
+                rates=form.rates(),
+                actor=request.actor,
+                now=request.now,
+                reason=cleaned["reason"],
+            )
+        except PriceError as error:
+            form.add_error(error.field if error.field in form.fields else None, error.message)
+        else:
+            messages.success(request, f"The rate of {cleaned['model']} holds from now on.")
+            return redirect("budgets:prices")
+    context = {"section": "prices", "form": form}
+    status = 422 if form.is_bound else 200
+    return show(request, "budgets/price_form.html", context, status=status)
+
+
+def _own(request: PageRequest) -> list[PriceVersion]:
+    """Own rates that hold now or later."""
+    rows = PriceVersion.objects.filter(
+        Q(valid_to=None) | Q(valid_to__gt=request.now), organization=request.organization
+    )
+    return list(rows.order_by("model", "provider", "valid_from"))
+
+
+def _catalogue(request: PageRequest) -> QuerySet[PriceVersion]:
+    """Catalogue rates that hold now."""
+    return PriceVersion.objects.filter(
+        Q(valid_to=None) | Q(valid_to__gt=request.now),
+        organization=None,
+        valid_from__lte=request.now,
+    )
+
+
+def _search(rows: QuerySet[PriceVersion], query: str) -> QuerySet[PriceVersion]:
+    for word in query.split():
+        rows = rows.filter(Q(model__icontains=word) | Q(provider__icontains=word))
+    return rows.order_by("provider", "model", "match")
+
+
+def _source(catalogue: QuerySet[PriceVersion]) -> dict[str, Any]:
+    newest = catalogue.order_by("-source_version").first()
+    return {
+        "versions": catalogue.aggregate(n=Count("id"))["n"],
+        "source": f"{newest.source} {newest.source_version}" if newest else "",
+    }
+
+
+def _unpriced(request: PageRequest) -> list[dict[str, Any]]:
+    """Models that calls asked for in vain, the most wanted first."""
+    rows = Refusal.objects.filter(organization=request.organization, code__contains="price")
+    grouped = rows.exclude(model="").values("model").annotate(count=Sum("count"), at=Max("at"))
+    return list(grouped.order_by("-count", "model")[:UNPRICED_SHOWN])

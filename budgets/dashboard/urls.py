@@ -1,0 +1,15 @@
+from django.urls import path
+
+from budgets.dashboard import prices, views
+
+app_name = "budgets"
+urlpatterns = [
+    path("budgets/", views.budget_list, name="list"),
+    path("budgets/export.csv", views.export, name="export"),
+    path("budgets/new/", views.create, name="create"),
+    path("budgets/<uuid:budget_id>/edit/", views.edit, name="edit"),
+    path("budgets/<uuid:budget_id>/archive/", views.archive, name="archive"),
+    path("prices/", prices.price_list, name="prices"),
+    path("prices/export.csv", prices.export, name="prices-export"),
+    path("prices/new/", prices.set_rate, name="price-set"),
+]

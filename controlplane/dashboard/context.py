@@ -1,0 +1,73 @@
+"""What base.html needs on every page."""
+
+from typing import Any, NamedTuple
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+from controlplane.dashboard.web import PageRequest
+
+THEMES = ("light", "dark")
+
+
+class Link(NamedTuple):
+    section: str
+    label: str
+    icon: str
+    url_name: str
+
+    @property
+    def url(self) -> str:
+        return reverse(self.url_name)
+
+
+class Group(NamedTuple):
+    title: str
+    links: tuple[Link, ...]
+
+
+NAVIGATION = (
+    Group("", (Link("overview", "Overview", "layout-dashboard", "overview"),)),
+    Group(
+        "Spend",
+        (
+            Link("budgets", "Budgets", "wallet", "budgets:list"),
+            Link("prices", "Prices", "circle-dollar-sign", "budgets:prices"),
+        ),
+    ),
+    Group(
+        "Fleet",
+        (
+            Link("agents", "Agents", "bot", "enforcement:agents"),
+            Link("skills", "Skill cards", "badge-check", "skills:list"),
+            Link("nodes", "Nodes", "server", "enforcement:nodes"),
+        ),
+    ),
+    Group(
+        "Record",
+        (
+            Link("audit", "Audit trail", "scroll-text", "audit"),
+            Link("settings", "Settings", "settings", "settings"),
+        ),
+    ),
+)
+
+
+def page(request: HttpRequest) -> dict[str, Any]:
+    """A context processor: the frame's theme, and for members their organization and role."""
+    theme = request.COOKIES.get("theme", "")
+    common = {
+        "theme": theme if theme in THEMES else "",
+        "csp_nonce": getattr(request, "csp_nonce", None),
+    }
+    if not isinstance(request, PageRequest):
+        return common
+    return {
+        **common,
+        "navigation": NAVIGATION,
+        "organization": request.organization,
+        "role": request.membership.role,
+        "person_name": request.person.name or request.person.email,
+        "may_write": request.may_write,
+        "now": request.now,
+    }
