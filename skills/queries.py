@@ -1,10 +1,11 @@
 """Reads shared by the API and the pages."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from django.db.models import Count, Max, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Max, Q, QuerySet
 
 from enforcement.rules.skillcard import SkillCard as OpenedCard
 from enforcement.rules.skillcard import SkillCardError, check_card, open_card
@@ -23,25 +24,22 @@ class Verdict(NamedTuple):
     message: str
 
 
-def skills_of(organization_id: UUID) -> QuerySet[Skill]:
-    """Skills with the newest card of each, as `card_id`, and its live grants."""
-    newest = SkillCard.objects.filter(skill=OuterRef("pk")).order_by("-card_rev")
-    live = (
-        SkillGrant.objects.filter(card__skill=OuterRef("pk"), revoked_at__isnull=True)
-        .order_by()
-        .values("card__skill")
-        .annotate(total=Count("agent", distinct=True))
-        .values("total")
-    )
-    return Skill.objects.filter(organization_id=organization_id).annotate(
-        card_id=Subquery(newest.values("id")[:1]), agents=Subquery(live)
-    )
+def newest_cards(skills: Iterable[Skill]) -> dict[UUID, SkillCard]:
+    """The newest card of each skill that has one, by the skill's id, with its `agents`."""
+    rows = SkillCard.objects.filter(skill__in=list(skills)).select_related("skill")
+    newest = rows.order_by("skill_id", "-card_rev").distinct("skill_id")
+    counted = _with_agents(rows.filter(id__in=[card.id for card in newest]))
+    return {card.skill_id: card for card in counted}
 
 
 def cards_of(organization_id: UUID) -> QuerySet[SkillCard]:
     """Cards with their skill and the number of agents that may use them."""
     rows = SkillCard.objects.filter(organization_id=organization_id)
-    return rows.select_related("skill", "key").annotate(agents=Count("grants", filter=_LIVE))
+    return _with_agents(rows.select_related("skill", "key"))
+
+
+def _with_agents(rows: QuerySet[SkillCard]) -> QuerySet[SkillCard]:
+    return rows.annotate(agents=Count("grants", filter=_LIVE))
 
 
 def live_grants(card: SkillCard) -> QuerySet[SkillGrant]:

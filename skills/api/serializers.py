@@ -64,7 +64,7 @@ class SignSerializer(StrictSerializer):
 
     capabilities = CapabilitiesField(default=dict)
     budget = CardBudgetSerializer(default=dict)
-    source = SourceField(required=False)
+    source = SourceField(required=False)  # type: ignore[assignment]  # a field of that name
     not_before = serializers.DateTimeField(required=False)
     expires = serializers.DateTimeField()
     carry_grants = serializers.BooleanField(default=False)
@@ -103,10 +103,10 @@ class CardSerializer(serializers.ModelSerializer[SkillCard]):
 
     def _judge(self, card: SkillCard) -> queries.Judge:
         """One judge for a whole page of cards."""
-        if "judge" not in self.context:
-            now = self.context["now"]
-            self.context["judge"] = queries.Judge(card.organization_id, now=now)
-        return cast("queries.Judge", self.context["judge"])
+        context = cast("dict[str, Any]", self.context)
+        if "judge" not in context:
+            context["judge"] = queries.Judge(card.organization_id, now=context["now"])
+        return cast("queries.Judge", context["judge"])
 
 
 class GrantSerializer(serializers.ModelSerializer[SkillGrant]):
@@ -178,5 +178,5 @@ class SigningKeySerializer(serializers.ModelSerializer[SigningKey]):
 
 
 class RequirementSerializer(StrictSerializer):
-    required = serializers.BooleanField()
+    required = serializers.BooleanField()  # type: ignore[assignment]  # a field of that name
     reason = serializers.CharField(max_length=500, write_only=True)

@@ -31,17 +31,15 @@ _ROWS_MAX = 200
 @require_GET
 def skill_list(request: PageRequest) -> HttpResponseBase:
     organization_id = request.organization.pk
-    skills = list(queries.skills_of(organization_id)[:_ROWS_MAX])
+    skills = Skill.objects.filter(organization_id=organization_id)[:_ROWS_MAX]
     judge = queries.Judge(organization_id, now=request.now)
-    cards = SkillCard.objects.select_related("skill").in_bulk(
-        [skill.card_id for skill in skills if skill.card_id]
-    )
-    rows = [_skill_row(skill, cards.get(skill.card_id), judge) for skill in skills]
+    cards = queries.newest_cards(skills)
+    rows = [_skill_row(skill, cards.get(skill.pk), judge) for skill in skills]
     context = {
         "section": "skills",
         "rows": rows,
         "roots": known_roots(organization_id=organization_id),
-        "truncated": len(skills) == _ROWS_MAX,
+        "truncated": len(rows) == _ROWS_MAX,
     }
     return show(request, "skills/list.html", context, fragment="skills/_list.html")
 
@@ -54,7 +52,6 @@ def _skill_row(skill: Skill, card: SkillCard | None, judge: queries.Judge) -> di
         "reason": skill.reasons[0]["message"] if skill.reasons else "",
         "card": card,
         "card_badge": card_badge(verdict.code) if verdict else None,
-        "agents": skill.agents or 0,  # type: ignore[attr-defined]  # annotated by skills_of
     }
 
 

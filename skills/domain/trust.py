@@ -62,7 +62,7 @@ def add_trust_root(
             )
     except IntegrityError:
         raise TrustRootError("this certificate is among the trust roots already") from None
-    _record(root, "trust_root.add", actor, reason, before=None, now=now)
+    _record(organization_id, root, "trust_root.add", actor, reason, before=None, now=now)
     return root
 
 
@@ -89,7 +89,7 @@ def switch_trust_root(
         root.changed_at = now
         root.save(update_fields=["enabled", "changed_at"])
         action = "trust_root.enable" if enabled else "trust_root.disable"
-        _record(root, action, actor, reason, before=before, now=now)
+        _record(organization_id, root, action, actor, reason, before=before, now=now)
         verify_all(organization_id=organization_id, actor=actor, now=now)
     return root
 
@@ -152,16 +152,17 @@ def _own_root(organization_id: UUID, trust_root_id: UUID) -> TrustRoot:
 
 
 def _record(
+    organization_id: UUID,
     root: TrustRoot,
     action: str,
     actor: Actor,
     reason: str,
     *,
-    before: dict[str, object] | None,
+    before: dict[str, bool] | None,
     now: datetime,
 ) -> None:
     record(
-        organization_id=root.organization_id,
+        organization_id=organization_id,
         actor=actor,
         action=action,
         object_kind="trust_root",
