@@ -3,7 +3,7 @@
 from celery import shared_task
 
 
-@shared_task(name="budgets.fold_usage", ignore_result=True, soft_time_limit=50, time_limit=60)
+@shared_task(name="budgets.fold_usage", ignore_result=True, soft_time_limit=50, time_limit=60)  # type: ignore[untyped-decorator]
 def fold_usage() -> None:
     """Hourly rollups from the watermark. Beat: every 10 s."""
     from django.utils import timezone
@@ -13,7 +13,7 @@ def fold_usage() -> None:
     fold(now=timezone.now())
 
 
-@shared_task(name="budgets.announce_prices", ignore_result=True, soft_time_limit=20, time_limit=30)
+@shared_task(name="budgets.announce_prices", ignore_result=True, soft_time_limit=20, time_limit=30)  # type: ignore[untyped-decorator]
 def announce_prices() -> None:
     """Tell the sidecars of rates that have begun or ended. Beat: every 30 s."""
     from django.utils import timezone
@@ -23,7 +23,7 @@ def announce_prices() -> None:
     announce_turned(now=timezone.now())
 
 
-@shared_task(name="budgets.verify_ledger", ignore_result=True, soft_time_limit=280, time_limit=300)
+@shared_task(name="budgets.verify_ledger", ignore_result=True, soft_time_limit=280, time_limit=300)  # type: ignore[untyped-decorator]
 def verify_ledger() -> None:
     """Compare balances with their journal; a difference is logged as an error. Beat: hourly."""
     import structlog

@@ -193,7 +193,7 @@ def _row(
 def _insert(rows: Mapping[UUID, UsageEvent]) -> list[UUID]:
     """Insert in the order of ids, and tell which were new: a twin in flight is waited for."""
     fields = UsageEvent._meta.concrete_fields  # noqa: SLF001 -- Django's documented API
-    columns = ", ".join(connection.ops.quote_name(field.column) for field in fields)
+    columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in fields)
     marks = ", ".join(["%s"] * len(fields))
     values = [
         field.get_db_prep_save(getattr(rows[key], field.attname), connection)

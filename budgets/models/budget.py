@@ -1,3 +1,5 @@
+from typing import Literal, cast
+
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
@@ -14,6 +16,8 @@ from enforcement.rules.wire import (
     Unit,
     WindowSpec,
 )
+
+CalendarPeriod = Literal["minute", "hour", "day", "week", "month", "quarter", "year"]
 
 
 class Budget(models.Model):
@@ -105,7 +109,7 @@ class Budget(models.Model):
             return WindowSpec()
         return WindowSpec(
             kind="calendar",
-            period=Period(self.period).value,
+            period=cast("CalendarPeriod", self.period),
             time_zone=self.time_zone,
             anchor_day=self.anchor_day,
         )

@@ -11,6 +11,7 @@ from budgets.models import Balance, Lease, Transfer
 from enforcement.rules.windows import EPOCH
 
 MAX_POINTS = 240
+SECOND = timedelta(seconds=1)
 _STEPS = [
     timedelta(minutes=1),
     timedelta(minutes=5),
@@ -22,7 +23,7 @@ _STEPS = [
     timedelta(days=30),
 ]
 _COURSE = """
-SELECT date_bin(%s, at, %s) AS bin,
+SELECT date_bin(make_interval(secs => %s), at, %s) AS bin,
     sum(CASE WHEN kind = 'correction' THEN -amount ELSE amount END)
 FROM budgets_transfer
 WHERE balance_id = %s AND at < %s
@@ -84,9 +85,10 @@ def burn_down(balance: Balance, *, now: datetime) -> list[BurnPoint]:
     end = now if balance.window_end is None else min(now, balance.window_end)
     step = next((step for step in _STEPS if (end - start) / step < MAX_POINTS), _STEPS[-1])
     with connection.cursor() as cursor:
-        cursor.execute(_COURSE, [step, EPOCH, balance.id, now])
+        cursor.execute(_COURSE, [step // SECOND, EPOCH, balance.id, now])
         moved = cursor.fetchall()
-    points, used = [], 0
+    points: list[BurnPoint] = []
+    used = 0
     for begin, amount in moved:
         if not points:
             points.append(BurnPoint(begin, 0))

@@ -134,7 +134,18 @@ _WHERE_AGENT = "WHERE %(agent)s::uuid IS NULL OR agent_id = %(agent)s::uuid"
 def _spend(
     sums: Sequence[int], *, key: tuple[str | None, ...], hour: datetime | None = None
 ) -> Spend:
-    return Spend(key, *(int(amount) for amount in sums), hour=hour)
+    calls, cut, inputs, cached, outputs, reasoning, charge = (int(amount) for amount in sums)
+    return Spend(
+        key=key,
+        calls=calls,
+        cut_calls=cut,
+        input_tokens=inputs,
+        cached_input_tokens=cached,
+        output_tokens=outputs,
+        reasoning_tokens=reasoning,
+        charge_nanos=charge,
+        hour=hour,
+    )
 
 
 def _run(
@@ -159,7 +170,8 @@ def _run(
                 "agent": agent_id,
             },
         )
-        return cursor.fetchall()
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
 
 
 def _folded_until() -> datetime:

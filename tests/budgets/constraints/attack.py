@@ -17,7 +17,7 @@ def refused_by(constraint: str) -> Iterator[None]:
     assert cause.diag.constraint_name == constraint, caught.value
 
 
-def sql(statement: str, *parameters: object) -> int:
+def sql(statement: str, *parameters: Any) -> int:
     """Run a statement; how many rows it touched."""
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
