@@ -56,7 +56,10 @@ def cut_events(
     answer_id, model, created = named
     chat = endpoint is Endpoint.CHAT
     choice: dict[str, Any] = {"index": 0, "finish_reason": "length"}
-    choice |= {"delta": {}} if chat else {"text": "", "logprobs": None}
+    if chat:
+        choice["delta"] = {}
+    else:
+        choice |= {"text": "", "logprobs": None}
     event: dict[str, Any] = {
         "id": answer_id or f"chatcmpl-{request_id}",
         "object": "chat.completion.chunk" if chat else "text_completion",

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from enforcement.rules import records
 from enforcement.rules.book import Book
+from enforcement.rules.lots import BalanceKey
 from enforcement.rules.verdicts import UNAVAILABLE, Cut, Refuse
 from enforcement.rules.wire import Denial, RefusalCount, SessionInfo, UsageEvent
 from enforcement.sidecar import clock
@@ -28,24 +29,26 @@ DIRTY_MS = 100
 class Waiter(Protocol):
     """Who waits for a group."""
 
-    def on_granted(self) -> None: ...
+    def on_granted(self, granted: dict[BalanceKey, int]) -> None: ...
     def on_denied(self, denial: Denial) -> None: ...
+    def on_released(self) -> None: ...
 
 
 class Live(Protocol):
-    """A request that is running, as orders and live pages see it."""
+    """A request that is running, as orders, deadlines and live pages see it."""
 
     @property
     def agent_id(self) -> str: ...
     @property
-    def model(self) -> str: ...
-    @property
     def streaming(self) -> bool: ...
     @property
-    def output_tokens(self) -> int: ...
+    def produced(self) -> int: ...
+    @property
+    def finished(self) -> bool: ...
 
     def cut(self, cut: Cut) -> None: ...
-    def session_info(self, now_ms: int) -> SessionInfo: ...
+    def check_deadline(self, now_ns: int) -> None: ...
+    def session_info(self, now_ms: int) -> SessionInfo | None: ...
     def presumed_event(self) -> tuple[int, UsageEvent] | None: ...
 
 
@@ -95,11 +98,17 @@ class Desk:
                 if record.overrun:
                     self.metrics.overruns += 1
         written = self.journal.append_records(out)
-        self.wake(False)  # noqa: FBT003 -- soon, not at once
+        self.wake(False)
         return written
 
+    def released(self) -> None:
+        """A hold has ended: who waits may fit now."""
+        if self.waiting:
+            for waiter in list(self.waiting.values()):
+                waiter.on_released()
+
     def ask_now(self) -> None:
-        self.wake(True)  # noqa: FBT003 -- at once
+        self.wake(True)
 
     def count_refusal(self, refusal: Refuse, *, agent: str, model: str) -> None:
         """Remember a refusal for metrics and for the agent's page."""
@@ -121,7 +130,7 @@ class Desk:
             budget=budget,
             message=refusal.message,
         )
-        self.wake(False)  # noqa: FBT003 -- soon, not at once
+        self.wake(False)
 
 
 def _closed(reason: str, message: str) -> Refuse:

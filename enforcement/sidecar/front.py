@@ -38,7 +38,7 @@ _JSON = b"content-type: application/json\r\n"
 class Handler(Protocol):
     """Answers requests. It may answer at once or later, through the connection."""
 
-    def check_head(self, connection: "ClientConnection", head: RequestHead) -> bool: ...
+    def check_head(self, head: RequestHead) -> None: ...
     def handle(self, connection: "ClientConnection", head: RequestHead, body: bytes) -> None: ...
     def refuse_http(self, connection: "ClientConnection", error: HttpError) -> None: ...
 
@@ -175,8 +175,7 @@ class ClientConnection(asyncio.Protocol):
             self._buffer = b""
             head = self._front.head_of(data[:end])
             data = data[end:]
-            if not self._begin(head, data):
-                return
+            self._begin(head, data)
         self._take_body(data)
 
     def _wait_for_head(self, data: bytes) -> None:
@@ -186,13 +185,12 @@ class ClientConnection(asyncio.Protocol):
             self.deadline_ns = clock.now_ns() + self._front.head_ns
         self._buffer = data
 
-    def _begin(self, head: RequestHead, data: bytes) -> bool:
+    def _begin(self, head: RequestHead, data: bytes) -> None:
         limit = self._front.max_body_bytes
         if head.length is not None and head.length > limit:
             raise HttpError("the body is too large", status=413)
         self.keep_alive = head.keep_alive
-        if not self._front.handler.check_head(self, head):
-            return False
+        self._front.handler.check_head(head)
         self._head = head
         if head.length is None:
             self._chunked = ChunkedBody(limit=limit)
@@ -200,7 +198,6 @@ class ClientConnection(asyncio.Protocol):
             self.deadline_ns = clock.now_ns() + self._front.body_ns
             if head.expects_continue and not data and self.transport is not None:
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return True
 
     def _take_body(self, data: bytes) -> None:
         head = self._head
@@ -301,6 +298,11 @@ class ClientConnection(asyncio.Protocol):
             transport.write_eof()
         else:
             transport.close()
+
+    def close(self) -> None:
+        """Close once all that was written has been sent."""
+        if self.transport is not None:
+            self.transport.close()
 
     def abort(self) -> None:
         """Drop the connection without another word."""

@@ -5,7 +5,8 @@ make the number of series grow.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -71,7 +72,7 @@ class _Collector(Collector):
             ("syncs", "Syncs with the control plane", "result", found.syncs),
             ("cuts", "Streams that were cut", "reason", found.cuts),
         ):
-            yield _pairs(name, text, [label], Counter({(key,): n for key, n in counts.items()}))
+            yield _pairs(name, text, [label], {(key,): n for key, n in counts.items()})
         for name, text, value in (
             ("charge_nanos", "Charged nano-dollars", found.charge_nanos),
             ("presumed", "Calls charged their whole hold", found.presumed),
@@ -87,7 +88,7 @@ class _Collector(Collector):
 
 
 def _pairs(
-    name: str, text: str, labels: list[str], counts: Counter[tuple[str, ...]]
+    name: str, text: str, labels: list[str], counts: Mapping[Any, int]
 ) -> CounterMetricFamily:
     family = CounterMetricFamily(PREFIX + name, text, labels=labels)
     for key, count in counts.items():

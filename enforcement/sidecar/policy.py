@@ -9,7 +9,7 @@ import hmac
 from collections.abc import Iterable
 
 from enforcement.rules.estimate import hard_budgets, price_for
-from enforcement.rules.gcra import Limit
+from enforcement.rules.gcra import Limit, refund
 from enforcement.rules.matching import MatchPlans, Subject, subject_of
 from enforcement.rules.skillgate import CardGate
 from enforcement.rules.wire import (
@@ -69,6 +69,12 @@ class Agent:
     def sized(self) -> bool:
         """Whether a budget depends on how large a request is."""
         return Unit.USD in self.units or Unit.TOKENS in self.units
+
+    def refund_tokens(self, amount: int) -> None:
+        """Give back what the token rate was charged and nobody used."""
+        if self.tokens is not None and amount > 0:
+            tat_ns = self.rates.tokens_tat_ns
+            self.rates.tokens_tat_ns = refund(self.tokens, tat_ns=tat_ns, amount=amount)
 
     def become(self, state: AgentState) -> None:
         """Take a state, and the rates that follow from it."""

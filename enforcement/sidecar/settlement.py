@@ -17,6 +17,8 @@ from enforcement.sidecar.admission import Call
 NOTHING = TokenUsage()
 _FRAMES_PER_TOKEN = 2  # tool calls and roles may take a frame beside the token's own
 _EXTRA_FRAMES = 16
+_DOUBT = 4  # a usage of so many times its bound is a lie, not an overrun
+_DOUBT_TOKENS = 4096
 
 
 class Reckoning(NamedTuple):
@@ -69,10 +71,19 @@ def reckon(call: Call, usage: TokenUsage, *, estimated: bool = False) -> Reckoni
     return Reckoning(usage, _charge(usage, call.price), estimated=estimated)
 
 
+def believable(usage: TokenUsage, bound: Bound) -> bool:
+    """Whether an engine can have done this at all; else its figures are no evidence."""
+    most_input = bound.window_tokens or bound.input_tokens
+    return (
+        usage.input_tokens <= _DOUBT * most_input + _DOUBT_TOKENS
+        and usage.output_tokens <= _DOUBT * bound.output_tokens + _DOUBT_TOKENS
+    )
+
+
 def reckon_stream(call: Call, bound: Bound, meter: StreamMeter, *, complete: bool) -> Reckoning:
     """The charge for a stream, whole or not."""
     said = meter.usage
-    if said is None:
+    if said is None or not believable(said, bound):
         usage = TokenUsage(input_tokens=estimated_input(call, bound), output_tokens=meter.produced)
         return reckon(call, usage, estimated=True)
     counted = meter.events - _EXTRA_FRAMES

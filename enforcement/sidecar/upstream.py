@@ -7,6 +7,7 @@
 """
 
 import asyncio
+import logging
 from collections import deque
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ from enforcement.sidecar.http1 import (
 MAX_INTERIM = 4
 _CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 _NS = 1_000_000_000
+log = logging.getLogger(__name__)
 _NEVER_NS = 1 << 62
 
 
@@ -96,6 +98,9 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(str(error))
         except httptools.HttpParserError:
             self._fail("malformed chunk from upstream")
+        except Exception:
+            log.exception("an answer of %s could not be handled", self._pool.target.name)
+            self._fail("internal error")
 
     def eof_received(self) -> bool:
         return False

@@ -1,0 +1,470 @@
+"""A call on its way to a hold: rates, size, place, ask, wait, clamp, or refuse.
+
+The usual call passes through in one synchronous run: its rates fit, its lots have room. A call
+that must wait for a rate, a token count or a grant does so with a timer, never with a task of
+its own, and never beyond its deadline.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from enforcement.rules.estimate import (
+    Bound,
+    UnboundedError,
+    affordable_output,
+    amount_of,
+    bound_of,
+    default_output_limit,
+    needs_of,
+)
+from enforcement.rules.gcra import try_spend
+from enforcement.rules.lots import BalanceKey, Hold, Need, Shortage
+from enforcement.rules.requests import Endpoint
+from enforcement.rules.verdicts import (
+    UNAVAILABLE,
+    Clamped,
+    Cut,
+    Refuse,
+    is_hopeless,
+    judge_denial,
+    throttled,
+)
+from enforcement.rules.wire import Denial, SessionInfo, UsageEvent
+from enforcement.sidecar import clock
+from enforcement.sidecar.admission import Call, unbounded_refusal
+from enforcement.sidecar.answers import send_refusal
+from enforcement.sidecar.desk import Desk
+from enforcement.sidecar.front import ClientConnection
+from enforcement.sidecar.relay import Relay, refusal_of_cut
+from enforcement.sidecar.settlement import first_event
+
+RETRY_S = 0.02
+_NS = 1_000_000_000
+
+
+class Placement:
+    """One call before it is forwarded."""
+
+    __slots__ = (
+        "_asked",
+        "_bound",
+        "_call",
+        "_clamped",
+        "_client",
+        "_counting",
+        "_deadline_ns",
+        "_denial",
+        "_desk",
+        "_done",
+        "_event_id",
+        "_group",
+        "_limit",
+        "_prompt_tokens",
+        "_rated",
+        "_started_ms",
+        "_timer",
+        "_trace",
+    )
+
+    def __init__(
+        self, desk: Desk, client: ClientConnection, call: Call, *, event_id: str, trace: bytes
+    ) -> None:
+        self._desk = desk
+        self._client = client
+        self._call = call
+        self._event_id = event_id
+        self._trace = trace
+        self._started_ms = clock.now_ms()
+        self._deadline_ns = 0
+        self._prompt_tokens: int | None = None
+        self._limit = 0
+        self._rated = 0
+        self._bound = Bound(0, 0)
+        self._clamped: Clamped | None = None
+        self._group = ""
+        self._asked: dict[BalanceKey, int] = {}
+        self._denial: Denial | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._counting: asyncio.Task[None] | None = None
+        self._done = False
+
+    def start(self) -> None:
+        """Run as far as possible without waiting."""
+        self._client.running = self
+        self._desk.live.add(self)
+        self._pass_request_rate()
+
+    # ------------------------------------------------------------------ rates and size
+
+    def _pass_request_rate(self) -> None:
+        agent, now_ns = self._call.agent, clock.now_ns()
+        if agent.requests is not None:
+            tat_ns = agent.rates.requests_tat_ns
+            decision = try_spend(agent.requests, tat_ns=tat_ns, amount=1, now_ns=now_ns)
+            if not decision.allowed:
+                self._wait_for_rate(
+                    decision.retry_in_ns, "requests_per_minute", self._pass_request_rate
+                )
+                return
+            agent.rates.requests_tat_ns = decision.tat_ns
+        self._size()
+
+    def _wait_for_rate(self, retry_in_ns: int, what: str, then: Callable[[], None]) -> None:
+        if clock.now_ns() + retry_in_ns > self._deadline():
+            self._refuse(throttled(retry_in_ns=retry_in_ns, what=what))
+            return
+        self._later(retry_in_ns / _NS, then)
+
+    def _size(self) -> None:
+        call, parsed = self._call, self._call.parsed
+        self._prompt_tokens = parsed.prompt_tokens
+        if (
+            parsed.prompt_tokens is None
+            and call.agent.sized
+            and not parsed.unseen
+            and call.upstream.counts_prompts
+        ):
+            self._counting = asyncio.get_running_loop().create_task(self._count())
+            return
+        self._bind()
+
+    async def _count(self) -> None:
+        self._prompt_tokens = await self._call.upstream.count_prompt(self._call.parsed)
+        self._counting = None
+        if not self._done:
+            self._bind()
+
+    def _bind(self) -> None:
+        """Bound the request; the output limit that is written follows from it."""
+        call, parsed = self._call, self._call.parsed
+        window = call.upstream.context_window
+        if parsed.endpoint is not Endpoint.EMBEDDINGS:
+            self._limit = default_output_limit(
+                asked=parsed.output_limit,
+                default=self._desk.config.default_max_output_tokens,
+                prompt_tokens=self._prompt_tokens if parsed.prompts == 1 else None,
+                context_window=window,
+            )
+        try:
+            self._bound = self._bound_for(self._limit)
+        except UnboundedError:
+            if call.agent.sized:
+                self._refuse(unbounded_refusal())
+                return
+            output = self._limit * parsed.prompts * parsed.sequences
+            self._bound = Bound(len(parsed.encoded), output)
+        self._pass_token_rate()
+
+    def _bound_for(self, limit: int) -> Bound:
+        parsed = self._call.parsed
+        return bound_of(
+            prompt_tokens=self._prompt_tokens,
+            context_window=self._call.upstream.context_window,
+            output_limit=limit,
+            prompts=parsed.prompts,
+            sequences=parsed.sequences,
+        )
+
+    def _pass_token_rate(self) -> None:
+        agent, now_ns = self._call.agent, clock.now_ns()
+        if agent.tokens is not None:
+            tat_ns = agent.rates.tokens_tat_ns
+            amount = self._rated_tokens()
+            decision = try_spend(agent.tokens, tat_ns=tat_ns, amount=amount, now_ns=now_ns)
+            if not decision.allowed:
+                self._wait_for_rate(
+                    decision.retry_in_ns, "tokens_per_minute", self._pass_token_rate
+                )
+                return
+            agent.rates.tokens_tat_ns = decision.tat_ns
+            self._rated = amount
+        self._place(full=False)
+
+    def _rated_tokens(self) -> int:
+        """What counts against the token rate: a guess at the prompt, and all the output."""
+        guess = min(self._bound.input_tokens, len(self._call.parsed.encoded))
+        return guess + self._bound.output_tokens
+
+    # ------------------------------------------------------------------ holding
+
+    def _place(self, *, full: bool) -> None:
+        """Hold on every balance at once, else ask for what is missing (`full`: for all)."""
+        desk, now_ns = self._desk, clock.now_ns()
+        needs = self._needs(self._bound)
+        if not full:
+            desk.book.note_demand(needs, now_ns=now_ns)
+        event = self._first_event(self._bound)
+        held = desk.book.lots.place(needs, now_ns=now_ns, event=event)
+        if isinstance(held, Hold):
+            self._go(held, event)
+        else:
+            self._ask(needs, held, full=full)
+
+    def _needs(self, bound: Bound) -> list[Need]:
+        call = self._call
+        return needs_of(
+            call.agent.budgets,
+            call.balances,
+            bound,
+            price=call.price,
+            metered_output=self._first_slice(),
+        )
+
+    def _first_slice(self) -> int | None:
+        """How much output metered budgets pay for at first; None: nothing is metered."""
+        call, config = self._call, self._desk.config
+        if not (call.agent.metered and call.parsed.stream and call.parsed.sequences == 1):
+            return None
+        return config.metered_slice_tokens + config.metered_margin_tokens
+
+    def _first_event(self, bound: Bound) -> UsageEvent:
+        first = self._first_slice()
+        output = bound.output_tokens if first is None else min(first, bound.output_tokens)
+        return first_event(
+            self._call,
+            bound,
+            event_id=self._event_id,
+            started_at_ms=self._started_ms,
+            output_tokens=output,
+        )
+
+    def _go(self, hold: Hold, event: UsageEvent) -> None:
+        """The hold is placed: once it is on disk, forward."""
+        desk = self._desk
+        self._finish()
+        if not desk.commit():
+            desk.book.lots.settle(hold, {}, now_ns=clock.now_ns())
+            desk.commit()
+            self._answer(desk.ready(now_ns=clock.now_ns()) or _unreachable())
+            return
+        relay = Relay(
+            desk,
+            self._client,
+            self._call,
+            bound=self._bound,
+            hold=hold,
+            event=event,
+            output_limit=self._limit,
+            covered=self._first_slice(),
+            clamped=self._clamped,
+            rated_tokens=self._rated,
+        )
+        relay.forward(self._trace)
+
+    # ------------------------------------------------------------------ asking
+
+    def _ask(self, needs: list[Need], shortage: Shortage, *, full: bool) -> None:
+        self._deadline()
+        self._arm_deadline()
+        book = self._desk.book
+        floors = self._floors()
+        missing = {(need.budget, need.value): need.amount for need in shortage.missing}
+        items = []
+        self._asked = {}
+        for need, floor in zip(needs, floors, strict=True):
+            key = (need.budget, need.value)
+            short = need.amount if full else missing.get(key, 0)
+            if short:
+                here = need.amount - short
+                self._asked[key] = short
+                items.append(
+                    book.item(Need(need.budget, need.value, short), floor=max(floor - here, 1))
+                )
+        self._group = clock.new_id()
+        self._desk.waiting[self._group] = self
+        book.ask(self._group, self._call.attribution(), items)
+        self._desk.ask_now()
+
+    def _floors(self) -> list[int]:
+        """The least amount of each balance with which the call is still worth making."""
+        return [need.amount for need in self._needs(self._floor_bound())]
+
+    def _floor_bound(self) -> Bound:
+        floor = min(self._desk.config.floor_output_tokens, self._limit)
+        return self._bound_for(floor) if self._call.agent.sized else self._bound
+
+    def on_granted(self, granted: dict[BalanceKey, int]) -> None:
+        """The group was granted, whole: so much of each balance."""
+        self._group = ""
+        if self._done:
+            return
+        needs = self._needs(self._bound)
+        held = self._desk.book.lots.place(
+            needs, now_ns=clock.now_ns(), event=(event := self._first_event(self._bound))
+        )
+        if isinstance(held, Hold):
+            self._go(held, event)
+        elif not self._clamp(granted):
+            self._ask(needs, held, full=True)
+
+    def _clamp(self, granted: dict[BalanceKey, int]) -> bool:
+        """Take less output where the ledger itself gave less than was asked for (L8)."""
+        desk, call, now_ns = self._desk, self._call, clock.now_ns()
+        tight = [
+            budget
+            for budget, key in zip(call.agent.budgets, call.balances, strict=True)
+            if granted.get(key, 0) < self._asked.get(key, 0)
+        ]
+        if not tight:
+            return False
+        lots = desk.book.lots
+        free = {key: lots.free_of(key, now_ns=now_ns) for key in call.balances}
+        parsed = call.parsed
+        total = affordable_output(
+            call.agent.budgets, call.balances, self._bound, price=call.price, granted=free
+        )
+        limit = total // (parsed.prompts * parsed.sequences)
+        if limit < min(desk.config.floor_output_tokens, self._limit):
+            return False
+        bound = self._bound_for(limit)
+        event = self._first_event(bound)
+        held = lots.place(self._needs(bound), now_ns=now_ns, event=event)
+        if isinstance(held, Shortage):
+            return False
+        self._bound, self._limit = bound, limit
+        self._clamped = Clamped(limit, tight[0])
+        self._go(held, event)
+        return True
+
+    def on_denied(self, denial: Denial) -> None:
+        """The group got nothing."""
+        self._group = ""
+        self._denial = denial
+        if self._done:
+            return
+        if is_hopeless(denial, floor=self._floor_of(denial)):
+            self._refuse_denied()
+        else:
+            asyncio.get_running_loop().call_later(RETRY_S, self._retry)
+
+    def on_released(self) -> None:
+        """Another request has given something back here: it may be enough."""
+        if not self._done and self._group:
+            self._try_again()
+
+    def _retry(self) -> None:
+        if not self._done and not self._group:
+            self._place(full=True)
+
+    def _try_again(self) -> None:
+        needs = self._needs(self._bound)
+        event = self._first_event(self._bound)
+        held = self._desk.book.lots.place(needs, now_ns=clock.now_ns(), event=event)
+        if isinstance(held, Hold):
+            self._go(held, event)
+
+    def _floor_of(self, denial: Denial) -> int:
+        call = self._call
+        for budget, key in zip(call.agent.budgets, call.balances, strict=True):
+            if key == (denial.budget, denial.value):
+                bound = self._floor_bound()
+                return amount_of(
+                    budget.unit, bound, output_tokens=bound.output_tokens, price=call.price
+                )
+        return 1
+
+    # ------------------------------------------------------------------ waiting and ending
+
+    def _deadline(self) -> int:
+        if not self._deadline_ns:
+            self._deadline_ns = clock.now_ns() + int(self._desk.config.grant_timeout * _NS)
+        return self._deadline_ns
+
+    def _later(self, seconds: float, then: Callable[[], None]) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._on_timer, then)
+
+    def _on_timer(self, then: Callable[[], None]) -> None:
+        self._timer = None
+        if not self._done:
+            then()
+
+    def _arm_deadline(self) -> None:
+        if self._timer is None:
+            left_ns = max(self._deadline() - clock.now_ns(), 0)
+            self._later(left_ns / _NS, self._refuse_denied)
+
+    def _refuse_denied(self) -> None:
+        denial = self._denial
+        if denial is None:
+            self._refuse(_unreachable())
+            return
+        view = self._desk.view
+        budget = view.budgets.get(denial.budget) if view else None
+        self._refuse(judge_denial(denial, budget, floor=self._floor_of(denial)))
+
+    def _refuse(self, refusal: Refuse) -> None:
+        self._call.agent.refund_tokens(self._rated)
+        self._finish()
+        self._answer(refusal)
+
+    def _answer(self, refusal: Refuse) -> None:
+        call = self._call
+        self._desk.count_refusal(refusal, agent=call.agent.policy.id, model=call.parsed.model)
+        send_refusal(self._client, refusal, request_id=self._event_id)
+
+    def _finish(self) -> None:
+        self._done = True
+        self._desk.live.discard(self)
+        self._client.running = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._counting is not None:
+            self._counting.cancel()
+        if self._group:
+            self._desk.waiting.pop(self._group, None)
+            self._desk.book.abandon(self._group)
+            self._group = ""
+
+    # ------------------------------------------------------------------ Running, Live
+
+    def client_gone(self) -> None:
+        """Nobody waits: nothing was forwarded, nothing is owed."""
+        if not self._done:
+            self._finish()
+
+    def client_paused(self) -> None:
+        """Nothing is being sent yet."""
+
+    def client_resumed(self) -> None:
+        """Nothing is being sent yet."""
+
+    def cut(self, cut: Cut) -> None:
+        """An order stops the call before it began."""
+        if not self._done:
+            self._refuse(refusal_of_cut(cut))
+
+    def check_deadline(self, now_ns: int) -> None:
+        """Waiting has its own timers."""
+
+    @property
+    def agent_id(self) -> str:
+        return self._call.agent.policy.id
+
+    @property
+    def streaming(self) -> bool:
+        return False
+
+    @property
+    def produced(self) -> int:
+        return 0
+
+    @property
+    def finished(self) -> bool:
+        return self._done
+
+    def session_info(self, now_ms: int) -> SessionInfo | None:
+        """Nothing runs yet."""
+
+    def presumed_event(self) -> tuple[int, UsageEvent] | None:
+        """Nothing is held yet."""
+
+
+def _unreachable() -> Refuse:
+    return Refuse(
+        status=503,
+        type=UNAVAILABLE,
+        code=UNAVAILABLE,
+        reason="no_lease",
+        message="The control plane did not grant a lease in time",
+        retry_after_s=1,
+    )

@@ -1,0 +1,173 @@
+"""What the sidecar answers to: model calls, the list of models, health and metrics."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from enforcement.rules.requests import Endpoint
+from enforcement.rules.verdicts import Refuse
+from enforcement.sidecar import clock
+from enforcement.sidecar.admission import RefusedError, admit, identify
+from enforcement.sidecar.answers import invalid, send_refusal
+from enforcement.sidecar.desk import Desk
+from enforcement.sidecar.front import ClientConnection
+from enforcement.sidecar.http1 import HttpError, RequestHead
+from enforcement.sidecar.placement import Placement
+
+LARGE_BODY = 64 * 1024
+TRACE_HEADERS = (b"traceparent", b"tracestate")
+
+_SPENDING = {b"/v1/" + endpoint.value.encode("ascii"): endpoint for endpoint in Endpoint}
+_TEXT = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
+_encode = msgspec.json.Encoder().encode
+
+log = logging.getLogger(__name__)
+
+
+class Routes:
+    """The handler behind the listener."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._pages: dict[bytes, Callable[[ClientConnection, RequestHead], None]] = {
+            b"/v1/models": self._models,
+            b"/healthz": self._health,
+            b"/readyz": self._readiness,
+            b"/metrics": self._metrics,
+        }
+
+    # ------------------------------------------------------------------ Handler
+
+    def check_head(self, head: RequestHead) -> None:
+        """Refuse a large body before it is read, if nobody known sends it."""
+        if head.length is not None and head.length < LARGE_BODY:
+            return
+        view = self._desk.view
+        if view is None or head.path not in _SPENDING:
+            raise HttpError("a large body for nobody", status=413)
+        try:
+            identify(view, head.headers, now_ms=clock.now_ms())
+        except RefusedError as error:
+            raise HttpError(error.refusal.message, status=401) from error
+
+    def handle(self, connection: ClientConnection, head: RequestHead, body: bytes) -> None:
+        """Answer one request, now or later. Our own errors end this request, not the sidecar."""
+        request_id = clock.new_id()
+        try:
+            endpoint = _SPENDING.get(head.path)
+            if endpoint is not None and head.method == b"POST":
+                self._call(connection, head, body, endpoint, request_id)
+            else:
+                self._page(connection, head, request_id)
+        except RefusedError as error:
+            agent = error.agent.policy.id if error.agent else ""
+            self._desk.count_refusal(error.refusal, agent=agent, model=error.model)
+            send_refusal(connection, error.refusal, request_id=request_id)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            self._desk.metrics.uncaught += 1
+            connection.keep_alive = False
+            send_refusal(connection, _INTERNAL, request_id=request_id)
+
+    def refuse_http(self, connection: ClientConnection, error: HttpError) -> None:
+        """Answer what is no proper request; the connection is closed behind it."""
+        self._desk.metrics.http_errors[str(error.status)] += 1
+        code = "invalid_api_key" if error.status == 401 else "malformed_request"
+        refusal = invalid(str(error).capitalize(), status=error.status, code=code)
+        send_refusal(connection, refusal, request_id=clock.new_id())
+
+    # ------------------------------------------------------------------ calls
+
+    def _call(
+        self,
+        connection: ClientConnection,
+        head: RequestHead,
+        body: bytes,
+        endpoint: Endpoint,
+        request_id: str,
+    ) -> None:
+        desk = self._desk
+        closed = desk.ready(now_ns=clock.now_ns())
+        if closed is not None or desk.view is None:
+            raise RefusedError(closed or _INTERNAL)
+        content_type = head.headers.get(b"content-type", b"")
+        if content_type.partition(b";")[0].strip().lower() != b"application/json":
+            raise RefusedError(
+                invalid("Content-Type must be application/json", status=415, code="not_json")
+            )
+        call = admit(
+            desk.view,
+            desk.router,
+            endpoint=endpoint,
+            headers=head.headers,
+            body=body,
+            now_ms=clock.now_ms(),
+        )
+        trace = b"".join(
+            b"%b: %b\r\n" % (name, head.headers[name])
+            for name in TRACE_HEADERS
+            if name in head.headers
+        )
+        Placement(desk, connection, call, event_id=request_id, trace=trace).start()
+
+    # ------------------------------------------------------------------ pages
+
+    def _page(self, connection: ClientConnection, head: RequestHead, request_id: str) -> None:
+        page = self._pages.get(head.path)
+        if page is not None and head.method == b"GET":
+            page(connection, head)
+            return
+        if page is None and head.path not in _SPENDING:
+            refusal = invalid("This route does not exist here", status=404, code="unknown_route")
+        else:
+            refusal = invalid("This method is not allowed here", status=405, code="bad_method")
+        send_refusal(connection, refusal, request_id=request_id)
+
+    def _models(self, connection: ClientConnection, head: RequestHead) -> None:
+        desk = self._desk
+        closed = desk.ready(now_ns=clock.now_ns())
+        if closed is not None or desk.view is None:
+            raise RefusedError(closed or _INTERNAL)
+        identify(desk.view, head.headers, now_ms=clock.now_ms())
+        models = [
+            {"id": model, "object": "model", "created": 0, "owned_by": nodes[0].engine.value}
+            for model, nodes in sorted(desk.router.models().items())
+        ]
+        connection.respond(200, bytes(_encode({"object": "list", "data": models})))
+
+    def _health(self, connection: ClientConnection, head: RequestHead) -> None:  # noqa: ARG002 -- a page
+        connection.respond(200, bytes(_encode(self._state())))
+
+    def _readiness(self, connection: ClientConnection, head: RequestHead) -> None:  # noqa: ARG002 -- a page
+        state = self._state()
+        connection.respond(200 if state["ready"] else 503, bytes(_encode(state)))
+
+    def _state(self) -> dict[str, Any]:
+        desk = self._desk
+        closed = desk.ready(now_ns=clock.now_ns())
+        return {
+            "status": "ok" if closed is None else closed.reason,
+            "ready": closed is None,
+            "spool": desk.book.spool,
+            "policy_revision": desk.book.policy_revision,
+            "upstreams": [
+                {
+                    "name": upstream.name,
+                    "healthy": upstream.healthy,
+                    "engine": upstream.engine.value,
+                    "models": list(upstream.models),
+                    "error": upstream.last_error,
+                }
+                for upstream in desk.router.upstreams
+            ],
+        }
+
+    def _metrics(self, connection: ClientConnection, head: RequestHead) -> None:  # noqa: ARG002 -- a page
+        connection.respond(200, self._desk.metrics.exposition(), content_type=_TEXT)
+
+
+_INTERNAL = Refuse(
+    status=500, type="server_error", code="internal_error", message="The sidecar failed"
+)
