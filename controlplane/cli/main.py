@@ -85,6 +85,25 @@ def up(
 
 
 @app.command()
+def demo(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8300,
+    check: Annotated[
+        bool, typer.Option("--check", help="End after the table; fail if a figure disagrees.")
+    ] = False,
+    wanted: FormatOption = Format.AUTO,
+    as_json: JsonOption = False,
+) -> None:
+    """Start everything with a real model and five agents, and compare all figures."""
+    from controlplane.cli import demo as command
+    from controlplane.launcher.parts import Wishes
+
+    wishes = Wishes(data=data_dir, host=host, port=port, demo_model=True)
+    raise typer.Exit(command.play(wishes, _output(wanted, as_json), check=check))
+
+
+@app.command()
 def down(data_dir: DataDir = DEFAULT_DATA_DIR, wanted: FormatOption = Format.AUTO) -> None:
     """Stop what `up` started for this data directory."""
     from controlplane.cli import up as command

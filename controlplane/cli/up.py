@@ -20,7 +20,7 @@ ASKED_TO_STOP = ("SIGINT", "SIGTERM", "SIGHUP")
 def run_in_foreground(wishes: Wishes, output: Output) -> Exit:
     """Start everything, tell how to use it, and stay until told to stop."""
     try:
-        reason = asyncio.run(run(wishes, output, lambda running: _tell(running, output)))
+        reason = asyncio.run(run(wishes, output, lambda running: tell(running, output)))
     except LauncherError as error:
         output.error(str(error))
         return exit_code(error)
@@ -28,6 +28,28 @@ def run_in_foreground(wishes: Wishes, output: Output) -> Exit:
         return Exit.OK
     output.error(reason)
     return Exit.UNAVAILABLE
+
+
+def tell(running: Running, output: Output) -> None:
+    """How to use what has just been started."""
+    installation = running.installation
+    key = installation.places.read_secret("agent-key") or ""
+    facts = {
+        "dashboard": installation.web_url,
+        "sign_in_once": installation.web_url + running.facts["sign_in_path"],
+        "sidecar": installation.sidecar_url,
+        "agent_key": key,
+        "data_dir": str(installation.places.data),
+        "ready_after_s": f"{running.ready_after_s:.1f}",
+    }
+    output.text()
+    output.result(facts)
+    output.text()
+    output.text("An agent's call through the sidecar:")
+    output.text()
+    output.text(f"  curl {installation.sidecar_url}/v1/models -H 'Authorization: Bearer {key}'")
+    output.text()
+    output.text("Stop with Ctrl-C.")
 
 
 def stop(data_dir: Path, output: Output) -> Exit:
@@ -79,25 +101,3 @@ def _seen(part: dict[str, Any]) -> str:
         answered = asyncio.run(probes.http_ok(host, int(port), "/healthz")())
         return "ready" if answered else "silent"
     return "ready"
-
-
-def _tell(running: Running, output: Output) -> None:
-    """How to use what has just been started."""
-    installation = running.installation
-    key = installation.places.read_secret("agent-key") or ""
-    facts = {
-        "dashboard": installation.web_url,
-        "sign_in_once": installation.web_url + running.facts["sign_in_path"],
-        "sidecar": installation.sidecar_url,
-        "agent_key": key,
-        "data_dir": str(installation.places.data),
-        "ready_after_s": f"{running.ready_after_s:.1f}",
-    }
-    output.text()
-    output.result(facts)
-    output.text()
-    output.text("An agent's call through the sidecar:")
-    output.text()
-    output.text(f"  curl {installation.sidecar_url}/v1/models -H 'Authorization: Bearer {key}'")
-    output.text()
-    output.text("Stop with Ctrl-C.")

@@ -14,6 +14,7 @@ from controlplane.launcher.supervisor import Part
 CHECKOUT = Path(__file__).resolve().parents[2]
 SIDECAR_PORT_OFFSET = 100
 DEFAULT_UPSTREAM = "http://127.0.0.1:8000"  # where vLLM listens unless told otherwise
+MODEL_PORT_OFFSET = 200
 UPSTREAM_KEY_PREFIX = "COMPTROLLER_UPSTREAM_KEY_"
 
 
@@ -25,6 +26,7 @@ class Wishes:
     host: str = "127.0.0.1"
     port: int = 8300
     upstreams: tuple[str, ...] = ()
+    demo_model: bool = False  # also run the demo's own serving node, and put it first
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
@@ -37,6 +39,7 @@ class Installation:
         self.host = wishes.host
         self.web_port = probes.free_port(wishes.host, wishes.port)
         self.sidecar_port = probes.free_port(wishes.host, self.web_port + SIDECAR_PORT_OFFSET)
+        self.model_port = probes.free_port("127.0.0.1", self.web_port + MODEL_PORT_OFFSET)
         self.cluster = None if wishes.environ.get("DATABASE_URL") else self._cluster()
         self.broker = None if wishes.environ.get("BROKER_URL") else self._broker()
 
@@ -47,6 +50,15 @@ class Installation:
     @property
     def sidecar_url(self) -> str:
         return f"http://{self._visible_host}:{self.sidecar_port}"
+
+    @property
+    def model_url(self) -> str:
+        return f"http://127.0.0.1:{self.model_port}"
+
+    @property
+    def upstreams(self) -> tuple[str, ...]:
+        own = (f"demo={self.model_url}",) if self.wishes.demo_model else ()
+        return (*own, *self.wishes.upstreams) or (DEFAULT_UPSTREAM,)
 
     @property
     def _visible_host(self) -> str:
@@ -133,9 +145,21 @@ class Installation:
             ready=lambda offset: probes.log_says(log, b" ready.", after=offset),
         )
 
+    def model(self) -> Part | None:
+        """The demo's serving node."""
+        if not self.wishes.demo_model:
+            return None
+        return self._python_part(
+            "model",
+            "model (llama.cpp, Gemma 3 270M)",
+            *("-m", "controlplane.demo.model", "--port", str(self.model_port)),
+            *("--file", str(self.places.service("model") / "gemma-3-270m.gguf")),
+            address=self.model_url,
+            ready=lambda _: probes.http_ok("127.0.0.1", self.model_port, "/health"),
+        )
+
     def sidecar(self, *, token: str) -> Part:
-        urls = self.wishes.upstreams or (DEFAULT_UPSTREAM,)
-        upstreams = [part for url in urls for part in ("--upstream", url)]
+        upstreams = [part for url in self.upstreams for part in ("--upstream", url)]
         keys = {
             name: value
             for name, value in self.wishes.environ.items()

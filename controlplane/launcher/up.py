@@ -69,8 +69,7 @@ class Launch:
             self.running.facts = await self._bootstrap(installation, migrate=True)
             self.places.migrated.write_text(seal)
             await all_of(
-                self.supervisor.start(installation.web()),
-                self.supervisor.start(installation.worker()),
+                *self._web_worker_and_model(installation),
                 self._start_sidecar(installation),
             )
         self.running.ready_after_s = time.monotonic() - self.began
@@ -101,11 +100,11 @@ class Launch:
             running.facts = await self._bootstrap(installation, migrate=False)
             await self._start_sidecar(installation)
 
-        await all_of(
-            bootstrap(),
-            self.supervisor.start(installation.web()),
-            self.supervisor.start(installation.worker()),
-        )
+        await all_of(bootstrap(), *self._web_worker_and_model(installation))
+
+    def _web_worker_and_model(self, installation: Installation) -> list[Coroutine[Any, Any, None]]:
+        parts = [installation.web(), installation.worker(), installation.model()]
+        return [self.supervisor.start(part) for part in parts if part is not None]
 
     async def _start_sidecar(self, installation: Installation) -> None:
         token = self.places.read_secret("sidecar-token")
@@ -198,8 +197,29 @@ async def all_of(*starts: Coroutine[Any, Any, None]) -> None:
         raise failures.exceptions[0] from None
 
 
-async def run(wishes: Wishes, narrator: Narrator, on_ready: Callable[[Running], None]) -> str:
-    """Until somebody asks to stop, or the database ends. The answer is the reason."""
+async def _tell_story(
+    story: Coroutine[Any, Any, str | None], stopping: asyncio.Task[str], supervisor: Supervisor
+) -> None:
+    """Run it beside the wait for a stop; whatever ends first counts."""
+    telling = asyncio.create_task(story)
+    await asyncio.wait({telling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not telling.done():
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+    elif (reason := telling.result()) is not None:
+        supervisor.request_stop(reason)
+
+
+async def run(
+    wishes: Wishes,
+    narrator: Narrator,
+    on_ready: Callable[[Running], None],
+    story: Callable[[Running], Coroutine[Any, Any, str | None]] | None = None,
+) -> str:
+    """Until somebody asks to stop, or the database ends. The answer is the reason.
+
+    A `story` runs while all is up; what it answers, if anything, is a reason to stop.
+    """
     launch = Launch(wishes, narrator)
     launch.places.prepare()
     with state.held_lock(launch.places):
@@ -214,7 +234,10 @@ async def run(wishes: Wishes, narrator: Narrator, on_ready: Callable[[Running], 
                 starting.cancel()
                 await asyncio.gather(starting, return_exceptions=True)
                 return await stopping
-            on_ready(starting.result())
+            running = starting.result()
+            on_ready(running)
+            if story is not None:
+                await _tell_story(story(running), stopping, launch.supervisor)
             return await stopping
         finally:
             await launch.stop()
