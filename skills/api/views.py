@@ -5,6 +5,7 @@
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import Http404, HttpResponse
 from django.utils import timezone
@@ -228,7 +229,7 @@ class TrustRootViews(_Views):
                 reason=reason,
                 now=timezone.now(),
             )
-        except TrustRoot.DoesNotExist:
+        except (TrustRoot.DoesNotExist, ValidationError):  # unknown, or no UUID at all
             raise Http404 from None
         return Response(forms.TrustRootSerializer(root).data)
 
