@@ -23,7 +23,7 @@ OWNER_EMAIL = "owner@example.com"
 TOKENS_PER_DAY = 1_000_000
 NANOS_PER_MONTH = 100 * 1_000_000_000
 MIGRATION_LOCK = 0x636F6D7074  # any constant that nobody else takes
-API_SCOPES = ("*",)
+API_SCOPES = ("read", "agents:write", "budgets:write", "cards:write", "kill", "prices:write")
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def prepare(needs: list[str]) -> dict[str, Any]:
     from django.utils import timezone
 
     from controlplane.audit.domain import Actor
-    from controlplane.identity.domain.people import make_sign_in_link
+    from controlplane.identity.domain import make_sign_in_link
 
     now, actor = timezone.now(), Actor.system("bootstrap")
     with transaction.atomic():
@@ -200,7 +200,7 @@ def _api_token(organization: "Organization", _agent: "Agent", actor: "Actor", no
 def _sign_in_path(secret: str) -> str:
     from django.urls import reverse
 
-    return reverse("sign-in-link", args=[secret])
+    return reverse("one-time-link", args=[secret])
 
 
 _ISSUERS = {"agent-key": _agent_key, "api-token": _api_token, "sidecar-token": _sidecar_token}

@@ -12,7 +12,7 @@ from controlplane.identity.models import Person
 class PasswordBackend(BaseBackend):
     def authenticate(
         self,
-        request: HttpRequest | None,
+        request: HttpRequest | None,  # noqa: ARG002 -- Django names it
         username: str | None = None,
         password: str | None = None,
         **_others: Any,

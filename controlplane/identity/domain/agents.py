@@ -1,4 +1,4 @@
-"""Agents: their creation, their limits and their state."""
+"""Agents: their creation, their place, their limits and their state."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -8,15 +8,25 @@ from uuid import UUID
 from django.db import transaction
 
 from controlplane.audit.domain import Actor, record
-from controlplane.identity.domain.organizations import find, save_new
+from controlplane.identity.domain.organizations import (
+    check_known,
+    check_place,
+    checked_name,
+    find,
+    save_new,
+)
 from controlplane.identity.domain.policy import bump_policy
 from controlplane.identity.enums import State
-from controlplane.identity.errors import InvalidStateChangeError, ReasonRequiredError
-from controlplane.identity.models import Agent, Membership, Project, Team
-from controlplane.identity.errors import NotFoundInOrganizationError
+from controlplane.identity.errors import (
+    AgentRetiredError,
+    IdentityValidationError,
+    InvalidStateChangeError,
+    ReasonRequiredError,
+)
+from controlplane.identity.models import Agent, AgentKey, Membership, Project, Team
 from enforcement.rules.wire import OrderKind
 
-TRANSITIONS: dict[tuple[State, OrderKind], State] = {
+TRANSITIONS: Mapping[tuple[State, OrderKind], State] = {
     (State.ACTIVE, OrderKind.THROTTLE): State.THROTTLED,
     (State.ACTIVE, OrderKind.PAUSE): State.PAUSED,
     (State.ACTIVE, OrderKind.KILL): State.KILLED,
@@ -26,11 +36,12 @@ TRANSITIONS: dict[tuple[State, OrderKind], State] = {
     (State.PAUSED, OrderKind.RESUME): State.ACTIVE,
     (State.PAUSED, OrderKind.KILL): State.KILLED,
     (State.KILLED, OrderKind.RESUME): State.ACTIVE,
-    (State.KILLED, OrderKind.KILL): State.KILLED,
+    (State.KILLED, OrderKind.KILL): State.KILLED,  # again, for a stream that is still seen
 }
-CHANGEABLE = frozenset(
-    {"name", "team_id", "project_id", "owner_id", "requests_per_minute", "tokens_per_minute"}
-)
+PLACES = {"team_id", "project_id", "owner_id"}
+RATES = {"requests_per_minute", "tokens_per_minute"}
+CHANGEABLE = {"name"} | PLACES | RATES
+MAX_RATE = 2_147_483_647
 
 
 @transaction.atomic
@@ -47,11 +58,11 @@ def create_agent(
     requests_per_minute: int | None = None,
     tokens_per_minute: int | None = None,
 ) -> Agent:
-    """Raises SlugTakenError, NotFoundInOrganizationError."""
+    """Raises SlugTakenError, IdentityValidationError."""
     agent = Agent(
         organization_id=organization_id,
         slug=slug,
-        name=name,
+        name=checked_name(name),
         team_id=team_id,
         project_id=project_id,
         owner_id=owner_id,
@@ -60,7 +71,8 @@ def create_agent(
         state_changed_at=now,
         created_at=now,
     )
-    _check_places(agent)
+    _settle_places(agent)
+    _check_rates(agent)
     save_new(agent, slug)
     _record(agent, "agent.create", actor, now, after=describe(agent))
     bump_policy(organization_id)
@@ -76,18 +88,32 @@ def change_agent(
     actor: Actor,
     now: datetime,
 ) -> Agent:
-    """Change name, place, owner or rates. Raises NotFoundInOrganizationError."""
-    agent = find(Agent, organization_id=organization_id, object_id=agent_id)
-    unknown = set(changes) - CHANGEABLE
-    if unknown:
-        raise ValueError(f"not changeable: {', '.join(sorted(unknown))}")
+    """Change name, place, owner or rates.
+
+    Raises NotFoundInOrganizationError, AgentRetiredError, IdentityValidationError.
+    """
+    agent = _living(organization_id, agent_id)
+    check_known(changes, CHANGEABLE)
     before = describe(agent)
     for name, value in changes.items():
-        setattr(agent, name, value)
-    _check_places(agent)
-    agent.save(update_fields=list(changes))
-    _record(agent, "agent.change", actor, now, before=before, after=describe(agent))
-    bump_policy(organization_id)
+        setattr(agent, name, checked_name(value) if name == "name" else value)
+    if "project_id" in changes and "team_id" not in changes:
+        agent.team_id = None  # the new project brings its own
+    _settle_places(agent)
+    _check_rates(agent)
+    agent.save(update_fields=sorted(CHANGEABLE))
+    after = describe(agent)
+    changed = [name for name in after if after[name] != before[name]]
+    if changed:
+        _record(
+            agent,
+            "agent.change",
+            actor,
+            now,
+            before={name: before[name] for name in changed},
+            after={name: after[name] for name in changed},
+        )
+        bump_policy(organization_id)
     return agent
 
 
@@ -105,23 +131,44 @@ def set_agent_state(
 
     Raises:
         NotFoundInOrganizationError: the organization has no such agent.
+        AgentRetiredError: the agent was retired.
         InvalidStateChangeError: the table has no such transition.
         ReasonRequiredError: the reason is empty.
     """
     if not reason.strip():
         raise ReasonRequiredError(f"say why: a reason is needed to {order.value} an agent")
-    find(Agent, organization_id=organization_id, object_id=agent_id)
-    agent = Agent.objects.select_for_update().get(pk=agent_id)
+    agent = _living(organization_id, agent_id)
     state = TRANSITIONS.get((State(agent.state), order))
     if state is None:
-        raise InvalidStateChangeError(f"an agent that is {agent.state} cannot {order.value}")
-    before = {"state": agent.state, "state_reason": agent.state_reason}
-    agent.state, agent.state_reason, agent.state_changed_at = state, reason, now
-    agent.save(update_fields=["state", "state_reason", "state_changed_at"])
-    after = {"state": agent.state, "state_reason": reason}
-    _record(agent, f"agent.{order.value}", actor, now, reason=reason, before=before, after=after)
+        raise InvalidStateChangeError(
+            f"an agent that is {agent.state} cannot be given the order to {order.value}"
+        )
+    _move(agent, state, f"agent.{order.value}", reason=reason, actor=actor, now=now)
     bump_policy(organization_id)
     return agent
+
+
+@transaction.atomic
+def retire_agent(
+    *, organization_id: UUID, agent_id: UUID, reason: str, actor: Actor, now: datetime
+) -> Agent:
+    """End an agent for ever: its keys are revoked, its streams are cut, its slug stays taken.
+
+    Raises NotFoundInOrganizationError, AgentRetiredError.
+    """
+    agent = _living(organization_id, agent_id)
+    agent.retired_at = now
+    agent.save(update_fields=["retired_at"])
+    AgentKey.objects.filter(agent=agent, revoked_at__isnull=True).update(revoked_at=now)
+    _move(agent, State.KILLED, "agent.retire", reason=reason, actor=actor, now=now)
+    bump_policy(organization_id)
+    return agent
+
+
+def refuse_retired(agent: Agent) -> None:
+    """Raises AgentRetiredError."""
+    if agent.retired_at is not None:
+        raise AgentRetiredError(f"agent {agent.slug} was retired")
 
 
 def describe(agent: Agent) -> dict[str, Any]:
@@ -137,19 +184,47 @@ def describe(agent: Agent) -> dict[str, Any]:
     }
 
 
-def _check_places(agent: Agent) -> None:
-    """Team, project and owner must belong to the same organization."""
+def _living(organization_id: UUID, agent_id: UUID) -> Agent:
+    agent = find(Agent, organization_id=organization_id, object_id=agent_id, lock=True)
+    refuse_retired(agent)
+    return agent
+
+
+def _move(
+    agent: Agent, state: State, action: str, *, reason: str, actor: Actor, now: datetime
+) -> None:
+    before = {"state": agent.state, "state_reason": agent.state_reason}
+    agent.state, agent.state_reason, agent.state_changed_at = state, reason[:500], now
+    agent.save(update_fields=["state", "state_reason", "state_changed_at"])
+    after = {"state": agent.state, "state_reason": agent.state_reason}
+    _record(agent, action, actor, now, reason=reason, before=before, after=after)
+
+
+def _settle_places(agent: Agent) -> None:
+    """Team, project and owner belong to the organization; an agent is in its project's team."""
     organization_id = agent.organization_id
-    if agent.team_id is not None:
-        find(Team, organization_id=organization_id, object_id=agent.team_id)
     if agent.project_id is not None:
-        find(Project, organization_id=organization_id, object_id=agent.project_id)
+        project = check_place(
+            Project, organization_id=organization_id, object_id=agent.project_id, field="project"
+        )
+        agent.team_id = agent.team_id or project.team_id
+        if agent.team_id != project.team_id and project.team_id is not None:
+            raise IdentityValidationError("team", "the project belongs to another team")
+    if agent.team_id is not None:
+        check_place(Team, organization_id=organization_id, object_id=agent.team_id, field="team")
     if agent.owner_id is not None:
         members = Membership.objects.filter(
             organization_id=organization_id, person_id=agent.owner_id
         )
         if not members.exists():
-            raise NotFoundInOrganizationError(f"no member {agent.owner_id}")
+            raise IdentityValidationError("owner", f"no member {agent.owner_id}")
+
+
+def _check_rates(agent: Agent) -> None:
+    for name in sorted(RATES):
+        rate = getattr(agent, name)
+        if rate is not None and not 1 <= rate <= MAX_RATE:
+            raise IdentityValidationError(name, f"between 1 and {MAX_RATE}, or none")
 
 
 def _record(
@@ -167,7 +242,7 @@ def _record(
         actor=actor,
         action=action,
         object_kind="agent",
-        object_id=str(agent.pk),
+        object_id=agent.pk,
         reason=reason,
         before=before,
         after=after,

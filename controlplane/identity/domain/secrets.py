@@ -1,4 +1,4 @@
-"""Peppers, fresh keys and their hashes."""
+"""Peppers, fresh keys and their hashes: each purpose has its own key, from the one secret."""
 
 import hashlib
 import hmac
@@ -9,7 +9,7 @@ from django.conf import settings
 
 from enforcement.rules import keys
 
-ENV = "live"
+AGENT_ENV = "live"
 
 
 def derived_key(purpose: str) -> bytes:
@@ -27,9 +27,14 @@ def token_pepper() -> bytes:
     return derived_key("pepper:tokens")
 
 
-def fresh_key() -> keys.ParsedKey:
+def fresh_key(*, env: str) -> keys.ParsedKey:
     return keys.make_key(
-        env=ENV,
+        env=env,
         id_bytes=secrets.token_bytes(keys.ID_BYTES),
         secret_bytes=secrets.token_bytes(keys.SECRET_BYTES),
     )
+
+
+def fresh_text() -> str:
+    """A secret of 256 bits for a link."""
+    return secrets.token_urlsafe(32)
