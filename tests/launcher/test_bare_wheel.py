@@ -17,7 +17,8 @@ BASE_DEPENDENCIES_MAX = 20
 
 def run(*command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run it far away from the checkout, without the variables of this test run."""
-    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    ours = ("COMPTROLLER_", "DATABASE_", "BROKER_", "DJANGO_", "PYTHON")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     return subprocess.run(
         [str(part) for part in command],
         capture_output=True,
