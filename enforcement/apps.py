@@ -4,4 +4,15 @@ from django.apps import AppConfig
 class EnforcementConfig(AppConfig):
     name = "enforcement"
     label = "enforcement"
+    default_auto_field = "django.db.models.BigAutoField"
     verbose_name = "Sidecars, nodes and orders"
+
+    def ready(self) -> None:
+        from controlplane.problems import register  # noqa: PLC0415 -- needs loaded apps
+        from enforcement import errors  # noqa: PLC0415 -- needs loaded apps
+
+        register(errors.SidecarNameTakenError, 409)
+        register(errors.SpoolOfAnotherError, 403)
+        register(errors.GroupKeyReusedError, 422)
+        register(errors.MessageError, 422)
+        register(errors.BusyError, 503)

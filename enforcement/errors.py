@@ -1,0 +1,25 @@
+"""What can go wrong between sidecars and the control plane. None of them knows HTTP."""
+
+
+class EnforcementError(Exception):
+    """Base of this app's errors."""
+
+
+class SidecarNameTakenError(EnforcementError):
+    """The organization has a sidecar of this name."""
+
+
+class SpoolOfAnotherError(EnforcementError):
+    """A spool identity that belongs to another sidecar."""
+
+
+class GroupKeyReusedError(EnforcementError):
+    """The same group key with other content (L10)."""
+
+
+class MessageError(EnforcementError):
+    """A message that cannot be understood; the text says where."""
+
+
+class BusyError(EnforcementError):
+    """More messages wait than can be answered in time."""

@@ -1,0 +1,178 @@
+"""Sidecars and their spools, serving nodes and what they report, orders and their receipts."""
+
+from django.db import models
+from django.db.models import Func, Q, Value
+
+from controlplane.identity.ids import new_id
+from enforcement.enums import NodeState
+from enforcement.rules.wire import OrderKind, ScopeKind
+
+
+_NEXT_CURSOR = Func(
+    Value("enforcement_order_cursor"), function="nextval", output_field=models.BigIntegerField()
+)
+
+
+class Sidecar(models.Model):
+    """An enforcement process of an organization, known by its token."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    organization = models.ForeignKey("identity.Organization", models.PROTECT, related_name="+")
+    name = models.CharField(max_length=100)
+    token = models.OneToOneField("identity.ApiToken", models.PROTECT, related_name="sidecar")
+    version = models.CharField(max_length=40, blank=True, default="")
+    created_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "name"], name="sidecar_name_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Spool(models.Model):
+    """A journal directory with an identity: one book's memory, fenced by its epoch (L7)."""
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    organization = models.ForeignKey("identity.Organization", models.PROTECT, related_name="+")
+    sidecar = models.ForeignKey(Sidecar, models.PROTECT, related_name="spools")
+    book = models.CharField(max_length=100, blank=True, default="")
+    boot = models.CharField(max_length=64)
+    epoch = models.IntegerField(default=1)
+    incarnation = models.UUIDField()
+    kernel_boot_id = models.CharField(max_length=64, blank=True, default="")
+    clean = models.BooleanField(default=False)
+    policy_revision = models.BigIntegerField(default=0)
+    policy_valid_until = models.DateTimeField()
+    last_sync_at = models.DateTimeField()
+    health = models.JSONField(default=dict)
+    sessions = models.JSONField(default=list)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["organization", "-last_sync_at"], name="spool_of_organization"),
+        ]
+        constraints = [
+            models.CheckConstraint(condition=Q(epoch__gt=0), name="spool_epoch_positive"),
+        ]
+
+    def __str__(self) -> str:
+        return self.book or str(self.id)
+
+
+class ServingNode(models.Model):
+    """A process that serves models, as a sidecar found it or a person entered it."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    organization = models.ForeignKey("identity.Organization", models.PROTECT, related_name="+")
+    name = models.CharField(max_length=100)
+    sidecar = models.ForeignKey(
+        Sidecar, models.SET_NULL, null=True, blank=True, related_name="nodes"
+    )
+    base_url = models.CharField(max_length=500)
+    engine = models.CharField(max_length=40, default="unknown")
+    engine_version = models.CharField(max_length=100, blank=True, default="")
+    provider = models.CharField(max_length=100, blank=True, default="")
+    context_window = models.IntegerField(null=True, blank=True)
+    metrics_path = models.CharField(max_length=200, blank=True, default="")
+    labels = models.JSONField(default=dict)
+    state = models.CharField(max_length=8, choices=NodeState.choices, default=NodeState.ACTIVE)
+    created_at = models.DateTimeField()
+    last_scraped_at = models.DateTimeField(null=True, blank=True)
+    last_error = models.CharField(max_length=500, blank=True, default="")
+    models = models.JSONField(default=list)  # last: the name hides Django's module from here on
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "name"], name="node_name_unique"),
+            models.CheckConstraint(
+                condition=Q(state__in=NodeState.values), name="node_state_known"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class NodeSample(models.Model):
+    """One scrape. `epoch` rises when a node's counters began anew."""
+
+    node = models.ForeignKey(ServingNode, models.CASCADE, related_name="samples")
+    at = models.DateTimeField()
+    epoch = models.IntegerField(default=1)
+    prompt_tokens_total = models.BigIntegerField()
+    cached_tokens_total = models.BigIntegerField(default=0)
+    generation_tokens_total = models.BigIntegerField()
+    requests_running = models.IntegerField(default=0)
+    requests_waiting = models.IntegerField(default=0)
+    extra = models.JSONField(default=dict)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["node", "at"], name="sample_one_for_each_instant"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.node_id} {self.at:%Y-%m-%d %H:%M:%S}"
+
+
+class NodeUsage(models.Model):
+    """What a node produced in an hour, by its own counters."""
+
+    node = models.ForeignKey(ServingNode, models.CASCADE, related_name="usage")
+    hour = models.DateTimeField()
+    prompt_tokens = models.BigIntegerField(default=0)
+    cached_tokens = models.BigIntegerField(default=0)
+    generation_tokens = models.BigIntegerField(default=0)
+    incomplete = models.BooleanField(default=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["node", "hour"], name="node_usage_one_for_each_hour"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.node_id} {self.hour:%Y-%m-%d %H}"
+
+
+class Order(models.Model):
+    """An intervention, pushed to sidecars. `cursor` rises in the order of commits."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    cursor = models.BigIntegerField(unique=True, editable=False, db_default=_NEXT_CURSOR)
+    organization = models.ForeignKey("identity.Organization", models.PROTECT, related_name="+")
+    kind = models.CharField(max_length=10, choices=[(k.value, k.value) for k in OrderKind])
+    scope_kind = models.CharField(max_length=12, choices=[(k.value, k.value) for k in ScopeKind])
+    scope_id = models.UUIDField()
+    actor = models.CharField(max_length=200)
+    reason = models.CharField(max_length=500)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["organization", "cursor"], name="order_of_organization")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.scope_kind} {self.scope_id}"
+
+
+class OrderAcknowledgement(models.Model):
+    """A book's receipt: what it cut, and how long its last byte took."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    order = models.ForeignKey(Order, models.PROTECT, related_name="acknowledgements")
+    spool = models.ForeignKey(Spool, models.PROTECT, related_name="+")
+    streams_cut = models.IntegerField()
+    tokens_after = models.IntegerField()
+    last_byte_ms = models.IntegerField()
+    at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["order", "spool"], name="acknowledged_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.order_id} by {self.spool_id}"
