@@ -1,0 +1,80 @@
+"""The policy snapshot: what sidecars of an organization work by until its next revision."""
+
+from datetime import datetime
+from uuid import UUID
+
+from budgets.domain.prices import price_policies
+from budgets.models import Budget
+from controlplane.identity.domain import organization_pepper
+from controlplane.identity.models import Agent, AgentKey, Organization
+from enforcement.models import ServingNode
+from enforcement.rules.wire import (
+    AgentPolicy,
+    AgentState,
+    CardGrant,
+    KeyPolicy,
+    PolicySnapshot,
+)
+from skills.domain.policy import policy_cards
+
+
+def compile_policy(*, organization_id: UUID, now: datetime) -> PolicySnapshot:
+    """Read the policy of an organization as it stands.
+
+    The revision is read first: whatever changes meanwhile raises it again, so a sidecar never
+    holds an older policy under a newer number.
+    """
+    organization = Organization.objects.get(pk=organization_id)
+    cards = policy_cards(organization)
+    return PolicySnapshot(
+        organization=str(organization_id),
+        revision=organization.policy_revision,
+        pepper=organization_pepper(organization_id).hex(),
+        agents=_agents(organization, cards.grants),
+        budgets=[
+            budget.to_policy()
+            for budget in Budget.objects.filter(
+                organization_id=organization_id, archived_at__isnull=True
+            ).order_by("id")
+        ],
+        prices=price_policies(
+            organization_id=organization_id, now=now, models=_served_models(organization_id)
+        ),
+        cards=cards.cards,
+        card_keys=cards.keys,
+        revoked_cards=cards.revoked,
+    )
+
+
+def _agents(
+    organization: Organization, grants: dict[str, list[CardGrant]]
+) -> list[AgentPolicy]:
+    keys: dict[UUID, list[KeyPolicy]] = {}
+    live = AgentKey.objects.filter(organization=organization, revoked_at__isnull=True)
+    for key in live.order_by("id"):
+        expires_at_ms = int(key.expires_at.timestamp() * 1000) if key.expires_at else None
+        keys.setdefault(key.agent_id, []).append(
+            KeyPolicy(id=str(key.pk), hash=key.key_hash, expires_at_ms=expires_at_ms)
+        )
+    agents = Agent.objects.filter(organization=organization, retired_at__isnull=True)
+    return [
+        AgentPolicy(
+            id=str(agent.pk),
+            slug=agent.slug,
+            state=AgentState(agent.state),
+            team=str(agent.team_id) if agent.team_id else None,
+            project=str(agent.project_id) if agent.project_id else None,
+            keys=keys.get(agent.pk, []),
+            requires_card=organization.requires_skill_cards,
+            grants=grants.get(str(agent.pk), []),
+            requests_per_minute=agent.requests_per_minute,
+            tokens_per_minute=agent.tokens_per_minute,
+        )
+        for agent in agents.order_by("id")
+    ]
+
+
+def _served_models(organization_id: UUID) -> set[str]:
+    """The models that the organization's nodes serve: the catalogue is far larger."""
+    rows = ServingNode.objects.filter(organization_id=organization_id)
+    return {str(model) for models in rows.values_list("models", flat=True) for model in models}
