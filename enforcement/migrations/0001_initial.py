@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
     initial = True
 
     dependencies = [
-        ('identity', '0003_initial'),
+        ('identity', '0002_identity_guards'),
     ]
 
     operations = [
