@@ -7,7 +7,7 @@
 
 import asyncio
 from http import HTTPStatus
-from typing import Protocol
+from typing import Protocol, cast
 
 from enforcement.sidecar import clock
 from enforcement.sidecar.config import Config
@@ -121,7 +121,7 @@ class ClientConnection(asyncio.Protocol):
     # ------------------------------------------------------------------ asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 -- narrows the type
+        transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
         self.transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self._front.connections.add(self)

@@ -9,7 +9,7 @@
 import asyncio
 import logging
 from collections import deque
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import httptools
 
@@ -78,7 +78,7 @@ class UpstreamConnection(asyncio.Protocol):
     # ------------------------------------------------------------------ asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 -- narrows the type
+        transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
