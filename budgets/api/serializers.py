@@ -1,0 +1,383 @@
+"""What the API says and takes. Unknown fields are refused by name."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from budgets.api.fields import AmountField, GivenAmountField, RateField, amount_in
+from budgets.domain.budgets import BudgetSpec
+from budgets.enums import Period, PriceMatch, WindowKind, choices_of
+from budgets.models import (
+    Balance,
+    Budget,
+    Lease,
+    PriceVersion,
+    Refusal,
+    Transfer,
+    UsageEvent,
+)
+from controlplane.api import StrictSerializer, UsdField
+from enforcement.rules.wire import HoldMode, Mode, Per, PriceTier, Rates, ScopeKind, Unit
+
+_NEW_ENUMS = {
+    "scope_kind": ScopeKind,
+    "per": Per,
+    "unit": Unit,
+    "mode": Mode,
+    "hold_mode": HoldMode,
+    "window_kind": WindowKind,
+}
+
+
+class BudgetSerializer(serializers.ModelSerializer[Budget]):
+    limit = AmountField("limit_amount")
+
+    class Meta:
+        model = Budget
+        fields = [
+            "id",
+            "name",
+            "scope_kind",
+            "scope_id",
+            "per",
+            "unit",
+            "limit",
+            "mode",
+            "hold_mode",
+            "window_kind",
+            "period",
+            "time_zone",
+            "anchor_day",
+            "max_values",
+            "state",
+            "armed_at",
+            "policy_revision",
+            "created_at",
+            "archived_at",
+        ]
+        read_only_fields = fields
+
+
+class NewBudgetSerializer(StrictSerializer):
+    """A budget to make. Money is a decimal string of dollars, tokens and requests are integers."""
+
+    name = serializers.CharField(max_length=200)
+    scope_kind = serializers.ChoiceField(choices=choices_of(ScopeKind))
+    scope_id = serializers.UUIDField()
+    per = serializers.ChoiceField(choices=choices_of(Per), default="")
+    unit = serializers.ChoiceField(choices=choices_of(Unit))
+    limit = GivenAmountField()
+    mode = serializers.ChoiceField(choices=choices_of(Mode), default=Mode.HARD.value)
+    hold_mode = serializers.ChoiceField(choices=choices_of(HoldMode), default=HoldMode.STRICT.value)
+    window_kind = serializers.ChoiceField(choices=WindowKind.choices, default=WindowKind.LIFETIME)
+    period = serializers.ChoiceField(choices=Period.choices, default="", allow_blank=True)
+    time_zone = serializers.CharField(max_length=64, default="UTC")
+    anchor_day = serializers.IntegerField(default=1)
+    max_values = serializers.IntegerField(default=10_000)
+    reason = serializers.CharField(max_length=500, default="", allow_blank=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        attrs["limit"] = _limit(attrs["unit"], attrs["limit"])
+        return attrs
+
+    def to_spec(self) -> BudgetSpec:
+        values = {key: value for key, value in self.validated_data.items() if key != "reason"}
+        for name, enum in _NEW_ENUMS.items():
+            values[name] = enum(values[name])
+        return BudgetSpec(limit_amount=values.pop("limit"), **values)
+
+
+class BudgetChangeSerializer(StrictSerializer):
+    """What of a budget can change; what names its balances cannot."""
+
+    name = serializers.CharField(max_length=200, required=False)
+    limit = GivenAmountField(required=False)
+    mode = serializers.ChoiceField(choices=choices_of(Mode), required=False)
+    hold_mode = serializers.ChoiceField(choices=choices_of(HoldMode), required=False)
+    max_values = serializers.IntegerField(required=False)
+    reason = serializers.CharField(max_length=500, default="", allow_blank=True)
+
+    def changes(self, budget: Budget) -> dict[str, Any]:
+        """The changes in the names of the domain."""
+        values = {key: value for key, value in self.validated_data.items() if key != "reason"}
+        if "limit" in values:
+            values["limit_amount"] = _limit(budget.unit, values.pop("limit"))
+        return values
+
+
+class ReasonSerializer(StrictSerializer):
+    reason = serializers.CharField(max_length=500, default="", allow_blank=True)
+
+
+def _limit(unit: str, given: object) -> int:
+    try:
+        return amount_in(unit, given)
+    except serializers.ValidationError as error:
+        raise serializers.ValidationError({"limit": error.detail}) from error
+
+
+class BalanceSerializer(serializers.ModelSerializer[Balance]):
+    unit = serializers.ChoiceField(choices=choices_of(Unit), source="budget.unit", read_only=True)
+    limit = AmountField("limit_amount")
+    cap = AmountField("cap_amount")
+    spent = AmountField("spent_amount")
+    held = AmountField("held_amount")
+    suspense = AmountField("suspense_amount")
+    overrun = AmountField("overrun_amount")
+    free = AmountField("free_amount")
+
+    class Meta:
+        model = Balance
+        fields = [
+            "id",
+            "budget",
+            "value",
+            "window_start",
+            "window_end",
+            "hard",
+            "unit",
+            "limit",
+            "cap",
+            "spent",
+            "held",
+            "suspense",
+            "overrun",
+            "free",
+            "updated_at",
+        ]
+        read_only_fields = fields
+
+
+class LeaseSerializer(serializers.ModelSerializer[Lease]):
+    amount = AmountField("amount")
+    used = AmountField("used_amount")
+    returned = AmountField("returned_amount")
+    overrun = AmountField("overrun_amount")
+    open = AmountField("open_amount")
+
+    class Meta:
+        model = Lease
+        fields = [
+            "id",
+            "balance",
+            "spool",
+            "epoch",
+            "incarnation",
+            "group_key",
+            "amount",
+            "used",
+            "returned",
+            "overrun",
+            "open",
+            "state",
+            "granted_at",
+            "expires_at",
+            "closed_at",
+        ]
+        read_only_fields = fields
+
+
+class TransferSerializer(serializers.ModelSerializer[Transfer]):
+    amount = AmountField("amount")
+
+    class Meta:
+        model = Transfer
+        fields = [
+            "id",
+            "balance",
+            "lease",
+            "usage_event",
+            "kind",
+            "amount",
+            "at",
+            "actor",
+            "reason",
+        ]
+        read_only_fields = fields
+
+
+class UsageEventSerializer(serializers.ModelSerializer[UsageEvent]):
+    charge = UsdField(source="charge_nanos", read_only=True)
+
+    class Meta:
+        model = UsageEvent
+        fields = [
+            "id",
+            "agent",
+            "team",
+            "project",
+            "session",
+            "user",
+            "model",
+            "provider",
+            "node",
+            "endpoint",
+            "sidecar",
+            "started_at",
+            "received_at",
+            "input_tokens",
+            "cached_input_tokens",
+            "cache_write_tokens",
+            "output_tokens",
+            "reasoning_tokens",
+            "charge",
+            "price_version",
+            "outcome",
+            "stream",
+            "tags",
+            "parts",
+            "attempt",
+            "duration_ms",
+            "ttft_ms",
+            "finish_reason",
+            "stopped_by",
+            "upstream_id",
+            "presumed",
+            "estimated",
+        ]
+        read_only_fields = fields
+
+
+class RefusalSerializer(serializers.ModelSerializer[Refusal]):
+    class Meta:
+        model = Refusal
+        fields = ["id", "agent", "model", "budget", "code", "count", "message", "at"]
+        read_only_fields = fields
+
+
+class TierSerializer(StrictSerializer):
+    """Rates that replace the base rates when the input is longer than a number of tokens."""
+
+    above_input_tokens = serializers.IntegerField(min_value=1)
+    input_per_mtok = RateField()
+    cached_input_per_mtok = RateField(required=False)
+    cache_write_per_mtok = RateField(required=False)
+    output_per_mtok = RateField()
+    per_request = RateField(required=False)
+
+
+class PriceVersionSerializer(serializers.ModelSerializer[PriceVersion]):
+    """Rates are decimal strings of dollars for a million tokens."""
+
+    input_per_mtok = RateField(source="input_nanos_per_mtok")
+    cached_input_per_mtok = RateField(source="cached_input_nanos_per_mtok")
+    cache_write_per_mtok = RateField(source="cache_write_nanos_per_mtok")
+    output_per_mtok = RateField(source="output_nanos_per_mtok")
+    per_request = RateField(source="request_nanos")
+    tiers = serializers.SerializerMethodField()
+
+    class Meta:
+        model = PriceVersion
+        fields = [
+            "id",
+            "provider",
+            "model",
+            "match",
+            "input_per_mtok",
+            "cached_input_per_mtok",
+            "cache_write_per_mtok",
+            "output_per_mtok",
+            "per_request",
+            "tiers",
+            "valid_from",
+            "valid_to",
+            "source",
+            "source_version",
+            "own",
+        ]
+        read_only_fields = fields
+
+    def get_tiers(self, price: PriceVersion) -> list[dict[str, Any]]:
+        return [
+            {"above_input_tokens": tier.above_input_tokens, **_rates_out(tier.rates)}
+            for tier in price.to_policy().tiers
+        ]
+
+
+class NewPriceSerializer(StrictSerializer):
+    """An own rate. Cached and cache-written input cost what input costs, unless told otherwise."""
+
+    model = serializers.CharField(max_length=200)
+    provider = serializers.CharField(max_length=64, default="", allow_blank=True)
+    match = serializers.ChoiceField(choices=PriceMatch.choices, default=PriceMatch.EXACT)
+    input_per_mtok = RateField()
+    cached_input_per_mtok = RateField(required=False)
+    cache_write_per_mtok = RateField(required=False)
+    output_per_mtok = RateField()
+    per_request = RateField(required=False)
+    tiers = TierSerializer(many=True, default=list)
+    valid_from = serializers.DateTimeField(required=False)
+    reason = serializers.CharField(max_length=500, default="", allow_blank=True)
+
+    def to_arguments(self) -> dict[str, Any]:
+        data = self.validated_data
+        return {
+            "model": data["model"],
+            "provider": data["provider"],
+            "match": PriceMatch(data["match"]),
+            "rates": _rates_in(data),
+            "tiers": [
+                PriceTier(above_input_tokens=tier["above_input_tokens"], rates=_rates_in(tier))
+                for tier in data["tiers"]
+            ],
+            "valid_from": data.get("valid_from"),
+            "reason": data["reason"],
+        }
+
+
+def _rates_in(data: dict[str, Any]) -> Rates:
+    plain = data["input_per_mtok"]
+    return Rates(
+        input=plain,
+        cached_input=data.get("cached_input_per_mtok", plain),
+        cache_write=data.get("cache_write_per_mtok", plain),
+        output=data["output_per_mtok"],
+        request=data.get("per_request", 0),
+    )
+
+
+def _rates_out(rates: Rates) -> dict[str, str]:
+    show = RateField().to_representation
+    return {
+        "input_per_mtok": show(rates.input),
+        "cached_input_per_mtok": show(rates.cached_input),
+        "cache_write_per_mtok": show(rates.cache_write),
+        "output_per_mtok": show(rates.output),
+        "per_request": show(rates.request),
+    }
+
+
+class UsageSumSerializer(serializers.Serializer[Any]):
+    """Use of one group, or of all."""
+
+    calls = serializers.IntegerField()
+    cut_calls = serializers.IntegerField()
+    input_tokens = serializers.IntegerField()
+    cached_input_tokens = serializers.IntegerField()
+    output_tokens = serializers.IntegerField()
+    reasoning_tokens = serializers.IntegerField()
+    charge = UsdField(source="charge_nanos")
+
+
+class UsageGroupSerializer(UsageSumSerializer):
+    """`key` names the group by each grouping, in the order that was asked; `names` for people."""
+
+    key = serializers.DictField(child=serializers.CharField(allow_null=True))
+    names = serializers.DictField(child=serializers.CharField())
+
+
+class UsageSummarySerializer(serializers.Serializer[Any]):
+    since = serializers.DateTimeField()
+    until = serializers.DateTimeField()
+    group_by = serializers.ListField(child=serializers.CharField())
+    total = UsageSumSerializer()
+    groups = UsageGroupSerializer(many=True)
+
+
+class SummaryQuerySerializer(StrictSerializer):
+    """Parameters of a usage summary: half-open `[since, until)`, at most 400 days."""
+
+    since = serializers.DateTimeField(required=False)
+    until = serializers.DateTimeField(required=False)
+    group_by = serializers.CharField(default="agent", help_text="one or more, with commas")
+    agent = serializers.UUIDField(required=False)

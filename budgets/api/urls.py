@@ -1,0 +1,20 @@
+from django.urls import path
+from rest_framework.routers import SimpleRouter
+
+from budgets.api import views
+
+router = SimpleRouter(trailing_slash=False)
+router.register("budgets", views.BudgetViews, basename="budget")
+router.register("balances", views.BalanceViews, basename="balance")
+router.register("leases", views.LeaseViews, basename="lease")
+router.register("transfers", views.TransferViews, basename="transfer")
+router.register("price-versions", views.PriceVersionViews, basename="price-version")
+router.register("usage-events", views.UsageEventViews, basename="usage-event")
+router.register("refusals", views.RefusalViews, basename="refusal")
+
+urlpatterns = [
+    path(
+        "usage/summary", views.UsageSummaryViews.as_view({"get": "summary"}), name="usage-summary"
+    ),
+    *router.urls,
+]

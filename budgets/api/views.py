@@ -1,0 +1,264 @@
+"""The API of budgets and the ledger: parse, call one domain function, serialize."""
+
+# ruff: noqa: ARG002 -- DRF hands every action its request and key
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework import mixins, serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
+from rest_framework.viewsets import GenericViewSet
+
+from budgets import queries
+from budgets.api import filters
+from budgets.api import serializers as forms
+from budgets.api.fields import errors_by_field
+from budgets.domain.budgets import archive_budget, change_budget, create_budget
+from budgets.domain.prices import set_own_price
+from budgets.models import Balance, Budget, Lease, PriceVersion, Refusal, Transfer, UsageEvent
+from budgets.queries.spending import GROUPINGS, Spend
+from controlplane.api import Caller, CursorPagination, caller_of
+from controlplane.identity.enums import Scope
+from controlplane.identity.models import Agent, Project, Team
+
+LONGEST_SUMMARY = timedelta(days=400)
+
+
+class _Views(GenericViewSet[Any]):
+    """Rows of the caller's organization."""
+
+    @property
+    def caller(self) -> Caller:
+        return caller_of(self.request)
+
+    def parse(self, kind: type[BaseSerializer[Any]]) -> Any:
+        given = kind(data=self.request.data)
+        given.is_valid(raise_exception=True)
+        return given
+
+    def get_queryset(self) -> QuerySet[Any]:
+        if getattr(self, "swagger_fake_view", False):
+            return super().get_queryset()
+        rows: QuerySet[Any] = super().get_queryset()
+        return rows.filter(organization_id=self.caller.organization_id)
+
+
+class _ReadViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, _Views):
+    pass
+
+
+class ByStart(CursorPagination):
+    ordering: Any = ("-started_at", "-id")
+
+
+class ByInstant(CursorPagination):
+    ordering: Any = ("-at", "-id")
+
+
+class BudgetViews(_ReadViews):
+    """Budgets. Archived ones are listed with `archived=true`."""
+
+    queryset = Budget.objects.all()
+    serializer_class = forms.BudgetSerializer
+    filterset_class = filters.BudgetFilter
+    write_scope = Scope.BUDGETS_WRITE.value
+
+    def get_queryset(self) -> QuerySet[Budget]:
+        rows = super().get_queryset()
+        if self.action == "list" and "archived" not in self.request.query_params:
+            rows = rows.filter(archived_at__isnull=True)
+        return rows
+
+    @extend_schema(request=forms.NewBudgetSerializer, responses={201: forms.BudgetSerializer})
+    def create(self, request: Request) -> Response:
+        """Make a budget."""
+        given = self.parse(forms.NewBudgetSerializer)
+        with errors_by_field():
+            budget = create_budget(
+                organization_id=self.caller.organization_id,
+                spec=given.to_spec(),
+                actor=self.caller.actor,
+                now=timezone.now(),
+                reason=given.validated_data["reason"],
+            )
+        return Response(forms.BudgetSerializer(budget).data, status=201)
+
+    @extend_schema(request=forms.BudgetChangeSerializer, responses=forms.BudgetSerializer)
+    def partial_update(self, request: Request, pk: str) -> Response:
+        """Change a budget's name, limit, mode, hold mode or number of split values."""
+        given = self.parse(forms.BudgetChangeSerializer)
+        budget = self.get_object()
+        with errors_by_field():
+            budget = change_budget(
+                organization_id=self.caller.organization_id,
+                budget_id=budget.id,
+                changes=given.changes(budget),
+                actor=self.caller.actor,
+                now=timezone.now(),
+                reason=given.validated_data["reason"],
+            )
+        return Response(forms.BudgetSerializer(budget).data)
+
+    @extend_schema(request=forms.ReasonSerializer, responses=forms.BudgetSerializer)
+    @action(detail=True, methods=["post"])
+    def archive(self, request: Request, pk: str) -> Response:
+        """End a budget. Its ledger stays."""
+        given = self.parse(forms.ReasonSerializer)
+        with errors_by_field():
+            budget = archive_budget(
+                organization_id=self.caller.organization_id,
+                budget_id=self.get_object().id,
+                actor=self.caller.actor,
+                now=timezone.now(),
+                reason=given.validated_data["reason"],
+            )
+        return Response(forms.BudgetSerializer(budget).data)
+
+
+class BalanceViews(_ReadViews):
+    """Balances: one for each budget, split value and window."""
+
+    queryset = Balance.objects.select_related("budget")
+    serializer_class = forms.BalanceSerializer
+    filterset_class = filters.BalanceFilter
+
+
+class LeaseViews(_ReadViews):
+    """Leases: what sidecars have of the balances."""
+
+    queryset = Lease.objects.select_related("balance__budget")
+    serializer_class = forms.LeaseSerializer
+    filterset_class = filters.LeaseFilter
+
+
+class TransferViews(_ReadViews):
+    """The ledger's journal. It is only ever appended to."""
+
+    queryset = Transfer.objects.select_related("balance__budget")
+    serializer_class = forms.TransferSerializer
+    filterset_class = filters.TransferFilter
+
+
+class RefusalViews(_ReadViews):
+    """Refused calls, counted by kind."""
+
+    queryset = Refusal.objects.all()
+    serializer_class = forms.RefusalSerializer
+    filterset_class = filters.RefusalFilter
+    pagination_class = ByInstant
+
+
+class UsageEventViews(_ReadViews):
+    """Finished and cut model calls."""
+
+    queryset = UsageEvent.objects.all()
+    serializer_class = forms.UsageEventSerializer
+    filterset_class = filters.UsageEventFilter
+    pagination_class = ByStart
+
+
+class PriceVersionViews(_ReadViews):
+    """The price catalogue and the organization's own rates."""
+
+    queryset = PriceVersion.objects.all()
+    serializer_class = forms.PriceVersionSerializer
+    filterset_class = filters.PriceVersionFilter
+    write_scope = Scope.PRICES_WRITE.value
+
+    def get_queryset(self) -> QuerySet[PriceVersion]:
+        if getattr(self, "swagger_fake_view", False):
+            return PriceVersion.objects.none()
+        return PriceVersion.objects.filter(
+            Q(organization=None) | Q(organization_id=self.caller.organization_id)
+        )
+
+    @extend_schema(request=forms.NewPriceSerializer, responses={201: forms.PriceVersionSerializer})
+    def create(self, request: Request) -> Response:
+        """Set an own rate. It wins over the catalogue, from now or a later instant on."""
+        given = self.parse(forms.NewPriceSerializer)
+        with errors_by_field():
+            price = set_own_price(
+                organization_id=self.caller.organization_id,
+                actor=self.caller.actor,
+                now=timezone.now(),
+                **given.to_arguments(),
+            )
+        return Response(forms.PriceVersionSerializer(price).data, status=201)
+
+
+class UsageSummaryViews(_Views):
+    """Sums of use."""
+
+    queryset = UsageEvent.objects.all()
+    filter_backends = ()
+    pagination_class = None
+
+    @extend_schema(
+        operation_id="usage_summary",
+        parameters=[forms.SummaryQuerySerializer],
+        responses=forms.UsageSummarySerializer,
+    )
+    def summary(self, request: Request) -> Response:
+        """Use in a half-open time, grouped by agent, team, project, model, provider or node."""
+        asked = forms.SummaryQuerySerializer(data=request.query_params.dict())
+        asked.is_valid(raise_exception=True)
+        since, until = _range(asked.validated_data, now=timezone.now())
+        by = [name for name in asked.validated_data["group_by"].split(",") if name]
+        unknown = sorted(set(by) - set(GROUPINGS))
+        if unknown or not by:
+            known = ", ".join(GROUPINGS)
+            raise serializers.ValidationError({"group_by": [f"give one or more of: {known}"]})
+        scope = {
+            "organization_id": self.caller.organization_id,
+            "since": since,
+            "until": until,
+            "agent_id": asked.validated_data.get("agent"),
+        }
+        groups = queries.spend_by(by=by, **scope)
+        body = {
+            "since": since,
+            "until": until,
+            "group_by": by,
+            "total": queries.spend_total(**scope),
+            "groups": _named(self.caller.organization_id, by, groups),
+        }
+        return Response(forms.UsageSummarySerializer(body).data)
+
+
+def _range(data: dict[str, Any], *, now: datetime) -> tuple[datetime, datetime]:
+    until = data.get("until", now)
+    since = data.get("since", until - timedelta(days=1))
+    if since >= until:
+        raise serializers.ValidationError({"since": ["must be before until"]})
+    if until - since > LONGEST_SUMMARY:
+        raise serializers.ValidationError({"since": ["at most 400 days at once"]})
+    return since, until
+
+
+def _named(organization_id: UUID, by: list[str], groups: list[Spend]) -> list[dict[str, Any]]:
+    """Groups with their keys by name, and names for the ids among them."""
+    models = {"agent": Agent, "team": Team, "project": Project}
+    names: dict[str, dict[str, str]] = {}
+    for grouping in by:
+        if grouping in models:
+            rows = models[grouping]._default_manager.filter(  # noqa: SLF001 -- Django's own name
+                organization_id=organization_id
+            )
+            names[grouping] = {str(pk): name for pk, name in rows.values_list("id", "name")}
+    found = []
+    for group in groups:
+        key = dict(zip(by, group.key, strict=True))
+        named = {
+            grouping: known[str(key[grouping])]
+            for grouping, known in names.items()
+            if str(key[grouping]) in known
+        }
+        found.append({**vars(group), "key": key, "names": named})
+    return found
