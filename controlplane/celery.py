@@ -1,12 +1,14 @@
 """The Celery app and its schedule. Tasks are thin, idempotent, and leave no results."""
 
 import os
+import sys
 
 from celery import Celery
+from celery.signals import worker_ready
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 
-from django.conf import settings  # noqa: E402 -- the variable above comes first
+from django.conf import settings
 
 BEAT_SCHEDULE = {
     "scan-nodes": {"task": "enforcement.scan_nodes", "schedule": 5.0},
@@ -34,3 +36,9 @@ app.conf.update(
     timezone="UTC",
 )
 app.autodiscover_tasks(["budgets", "enforcement", "skills"])
+
+
+@worker_ready.connect
+def announce(**_: object) -> None:
+    """One line that a launcher can wait for, whatever the log level."""
+    print("worker ready", file=sys.__stdout__, flush=True)

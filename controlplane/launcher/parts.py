@@ -140,9 +140,9 @@ class Installation:
             "worker",
             "worker (Celery with beat)",
             *("-m", "celery", "-A", "controlplane.celery:app", "worker", "--beat"),
-            *("--schedule", str(schedule), "--concurrency", "1", "--loglevel", "INFO"),
+            *("--schedule", str(schedule), "--concurrency", "1", "--loglevel", "WARNING"),
             *("--without-mingle", "--without-gossip"),
-            ready=lambda offset: probes.log_says(log, b" ready.", after=offset),
+            ready=lambda offset: probes.log_says(log, b"worker ready", after=offset),
         )
 
     def model(self) -> Part | None:
@@ -172,7 +172,7 @@ class Installation:
             *("--listen", f"{self.host}:{self.sidecar_port}"),
             *("--spool-dir", str(self.places.service("spool")), *upstreams),
             address=self.sidecar_url,
-            ready=lambda _: probes.http_ok(self._visible_host, self.sidecar_port, "/healthz"),
+            ready=lambda _: probes.http_ok(self._visible_host, self.sidecar_port, "/readyz"),
         )
         # The sidecar is told only what it needs: no key of the control plane, no database.
         part.environment = {

@@ -77,8 +77,6 @@ class Launch:
         return self.running
 
     async def _start_stores(self, installation: Installation) -> None:
-        if part := installation.message_broker():
-            await self.supervisor.start(part)
         if installation.cluster is None:
             self.narrator.step("database", "DATABASE_URL is used as it is")
         elif part := installation.database():
@@ -88,6 +86,10 @@ class Launch:
                 postgres.create_cluster(installation.cluster)
                 self.narrator.step("database", "cluster created", time.monotonic() - began)
             await self.supervisor.start(part)
+        if part := installation.message_broker():
+            await self.supervisor.start(part)
+        else:
+            self.narrator.step("broker", "BROKER_URL is used as it is")
 
     def _is_migrated(self, seal: str) -> bool:
         have = self.places.migrated
