@@ -15,6 +15,7 @@ ROOT = HERE.parent
 SECRET_KEY = env_secret("COMPTROLLER_SECRET_KEY")
 DEBUG = env_bool("COMPTROLLER_DEBUG")
 PUBLIC_URL = env_text("COMPTROLLER_PUBLIC_URL", default="http://127.0.0.1:8300").rstrip("/")
+SIDECAR_URL = env_text("COMPTROLLER_SIDECAR_URL", default="http://127.0.0.1:8400").rstrip("/")
 DATA_DIR = env_text("COMPTROLLER_DATA_DIR")
 BROKER_URL = env_secret("BROKER_URL", default="redis://127.0.0.1:6379/0")
 DATABASES = {
@@ -149,12 +150,14 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["controlplane.api.RolePermission"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["controlplane.api.StrictJSONParser"],
     "DEFAULT_PAGINATION_CLASS": "controlplane.api.CursorPagination",
-    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_FILTER_BACKENDS": ["controlplane.api.StrictFilterBackend"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "controlplane.problems.handle",
     "UNAUTHENTICATED_USER": None,
+    "URL_FORMAT_OVERRIDE": None,
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
     "DATETIME_FORMAT": "%Y-%m-%dT%H:%M:%S.%fZ",
 }
 SPECTACULAR_SETTINGS = {
@@ -169,4 +172,8 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "controlplane.schema.add_problems",
+    ],
 }

@@ -14,13 +14,15 @@ from urllib.parse import quote
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import render, resolve_url
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 
 from controlplane.audit.domain import Actor
+from controlplane.audit.enums import ActorKind
 from controlplane.identity.enums import Role
+from controlplane.identity.errors import NotFoundInOrganizationError, OwnersOnlyError
 from controlplane.identity.models import Membership, Organization, Person
 
 ORGANIZATION_IN_SESSION = "organization"
@@ -40,7 +42,7 @@ class PageRequest(HttpRequest):
     @property
     def actor(self) -> Actor:
         """The person, as the audit trail names them."""
-        return Actor(kind="person", id=str(self.person.id), label=str(self.person))
+        return Actor(kind=ActorKind.PERSON, id=str(self.person.id), label=str(self.person))
 
     @property
     def may_write(self) -> bool:
@@ -59,7 +61,12 @@ def page(view: PageView[P]) -> View[P]:
         asked = admit(request)
         if asked is None:
             return _to_sign_in(request)
-        return view(asked, *args, **kwargs)
+        try:
+            return view(asked, *args, **kwargs)
+        except NotFoundInOrganizationError as error:
+            raise Http404(str(error)) from None
+        except OwnersOnlyError as error:
+            raise PermissionDenied(str(error)) from None
 
     return cast("View[P]", never_cache(checked))
 

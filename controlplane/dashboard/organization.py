@@ -1,0 +1,175 @@
+"""The settings page: people, API tokens, what the organization is."""
+
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django import forms
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.views.decorators.http import require_POST
+
+from controlplane.dashboard.web import PageRequest, page, show, writing
+from controlplane.identity.domain import (
+    add_member,
+    invite,
+    issue_api_token,
+    revoke_api_token,
+)
+from controlplane.identity.enums import Role, Scope, TokenKind
+from controlplane.identity.errors import (
+    AlreadyMemberError,
+    ForeignPersonError,
+    IdentityValidationError,
+)
+from controlplane.identity.models import ApiToken, Membership, Person
+
+SECRET_IN_SESSION = "new_secret"  # noqa: S105 -- the name of a place, not a secret
+
+
+class PersonForm(forms.Form):
+    email = forms.EmailField(label="E-mail")
+    name = forms.CharField(max_length=200, required=False)
+    role = forms.ChoiceField(choices=Role.choices, initial=Role.VIEWER)
+
+
+class TokenForm(forms.Form):
+    name = forms.CharField(max_length=200, help_text="What will use it.")
+    scopes = forms.MultipleChoiceField(
+        choices=Scope.choices, initial=[Scope.READ], widget=forms.SelectMultiple(attrs={"size": 4})
+    )
+
+
+class PersonRow(NamedTuple):
+    person: Person
+    label: str
+    role: str
+
+
+class TokenRow(NamedTuple):
+    id: UUID
+    name: str
+    prefix: str
+    kind: str
+    scopes: list[str]
+    state: str
+    last_used_at: Any
+
+
+@page
+def settings(request: PageRequest) -> HttpResponse:
+    return _page(request)
+
+
+@require_POST
+@writing
+def person_add(request: PageRequest) -> HttpResponse:
+    form = PersonForm(request.POST, auto_id="person-%s")
+    if form.is_valid() and form.cleaned_data["role"] == Role.OWNER:
+        _owners_only(request)
+    try:
+        if not form.is_valid():
+            return _page(request, person_form=form, status=422)
+        membership = add_member(
+            organization_id=request.organization.id,
+            email=form.cleaned_data["email"],
+            name=form.cleaned_data["name"],
+            role=Role(form.cleaned_data["role"]),
+            actor=request.actor,
+            now=request.now,
+        )
+    except (AlreadyMemberError, IdentityValidationError) as error:
+        form.add_error("email", str(error))
+        return _page(request, person_form=form, status=422)
+    messages.success(request, f"{membership.person} is a member. Send them a sign-in link.")
+    return redirect("settings")
+
+
+@require_POST
+@writing
+def person_link(request: PageRequest, person_id: UUID) -> HttpResponse:
+    """A one-time way in for a member, shown to the owner who passes it on."""
+    try:
+        secret = invite(
+            organization_id=request.organization.id,
+            person_id=person_id,
+            actor=request.actor,
+            actor_is_owner=request.membership.role == Role.OWNER,
+            now=request.now,
+        )
+    except ForeignPersonError as error:
+        messages.error(request, f"No link was made: {error}.")
+        return redirect("settings")
+    address = request.build_absolute_uri(reverse("sign-in-link", args=[secret]))
+    return _once(request, "A one-time sign-in link is ready. It works for half an hour.", address)
+
+
+@require_POST
+@writing
+def token_issue(request: PageRequest) -> HttpResponse:
+    form = TokenForm(request.POST, auto_id="token-%s")
+    if not form.is_valid():
+        return _page(request, token_form=form, status=422)
+    if Scope.OWNER in form.cleaned_data["scopes"]:
+        _owners_only(request)
+    issued = issue_api_token(
+        organization_id=request.organization.id,
+        name=form.cleaned_data["name"],
+        kind=TokenKind.API,
+        scopes=form.cleaned_data["scopes"],
+        person_id=request.person.id,
+        actor=request.actor,
+        now=request.now,
+    )
+    return _once(request, f"API token “{issued.token.name}” is ready.", issued.secret)
+
+
+@require_POST
+@writing
+def token_revoke(request: PageRequest, token_id: UUID) -> HttpResponse:
+    token = revoke_api_token(
+        organization_id=request.organization.id,
+        token_id=token_id,
+        actor=request.actor,
+        now=request.now,
+    )
+    messages.success(request, f"{token.name} is revoked.")
+    return redirect("settings")
+
+
+def _owners_only(request: PageRequest) -> None:
+    if request.membership.role != Role.OWNER:
+        raise PermissionDenied("Only owners of the organization may do this.")
+
+
+def _once(request: PageRequest, title: str, text: str) -> HttpResponse:
+    """Show a secret on the next page and never again."""
+    request.session[SECRET_IN_SESSION] = {"title": title, "text": text}
+    return redirect("settings")
+
+
+def _page(request: PageRequest, *, status: int = 200, **forms_: Any) -> HttpResponse:
+    memberships = Membership.objects.filter(organization=request.organization)
+    people = memberships.select_related("person").order_by("person__email")
+    tokens = ApiToken.objects.filter(organization=request.organization).order_by("-created_at")
+    context = {
+        "section": "settings",
+        "may_manage": request.may_write,
+        "people": [PersonRow(m.person, m.person.name or m.person.email, m.role) for m in people],
+        "tokens": [_token_row(token, request) for token in tokens],
+        "new_secret": request.session.pop(SECRET_IN_SESSION, None),
+        "person_form": PersonForm(auto_id="person-%s"),
+        "token_form": TokenForm(auto_id="token-%s"),
+        **forms_,
+    }
+    return show(request, "dashboard/settings.html", context, status=status)
+
+
+def _token_row(token: ApiToken, request: PageRequest) -> TokenRow:
+    expired = token.expires_at is not None and token.expires_at <= request.now
+    state = "revoked" if token.revoked_at else "expired" if expired else "live"
+    return TokenRow(
+        token.id, token.name, token.prefix, token.kind, token.scopes, state, token.last_used_at
+    )

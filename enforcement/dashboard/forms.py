@@ -1,0 +1,87 @@
+"""Forms of agents, their keys and interventions, and of sidecars."""
+
+from typing import Any
+
+from django import forms
+from django.forms import BoundField
+
+from controlplane.identity.models import Agent, Organization, Person, Project, Team
+
+
+class AgentForm(forms.Form):
+    """Who an agent is, where it belongs and how fast it may call."""
+
+    name = forms.CharField(max_length=200, help_text="As people call it.")
+    slug = forms.SlugField(
+        max_length=63, help_text="Its lasting name in the API: small letters, digits and hyphens."
+    )
+    team = forms.ModelChoiceField(queryset=Team.objects.none(), required=False)
+    project = forms.ModelChoiceField(queryset=Project.objects.none(), required=False)
+    owner = forms.ModelChoiceField(queryset=Person.objects.none(), required=False)
+    requests_per_minute = forms.IntegerField(
+        min_value=1, required=False, help_text="Empty: not limited."
+    )
+    tokens_per_minute = forms.IntegerField(
+        min_value=1, required=False, help_text="Empty: not limited."
+    )
+    layout = (
+        ("name", "field-half"),
+        ("slug", "field-half"),
+        ("team", "field-half"),
+        ("project", "field-half"),
+        ("owner", ""),
+        ("requests_per_minute", "field-half"),
+        ("tokens_per_minute", "field-half"),
+    )
+
+    def __init__(
+        self, *args: Any, organization: Organization, agent: Agent | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, initial=_initial(agent), **kwargs)
+        choices: dict[str, Any] = {
+            "team": Team.objects.filter(organization=organization).order_by("name"),
+            "project": Project.objects.filter(organization=organization).order_by("name"),
+            "owner": Person.objects.filter(memberships__organization=organization).order_by(
+                "email"
+            ),
+        }
+        for name, queryset in choices.items():
+            self.fields[name].queryset = queryset  # type: ignore[attr-defined]
+        if agent is not None:
+            del self.fields["slug"]  # lasting: its balances hang on the agent (L15)
+
+    @property
+    def rows(self) -> list[tuple[BoundField, str]]:
+        return [(self[name], css) for name, css in self.layout if name in self.fields]
+
+    def wishes(self) -> dict[str, Any]:
+        """The arguments of the domain: ids instead of objects."""
+        cleaned = dict(self.cleaned_data)
+        for name in ("team", "project", "owner"):
+            chosen = cleaned.pop(name)
+            cleaned[f"{name}_id"] = chosen.id if chosen else None
+        return cleaned
+
+
+def _initial(agent: Agent | None) -> dict[str, Any]:
+    if agent is None:
+        return {}
+    names = ("name", "requests_per_minute", "tokens_per_minute")
+    places = {"team": agent.team_id, "project": agent.project_id, "owner": agent.owner_id}
+    return {**{name: getattr(agent, name) for name in names}, **places}
+
+
+class KeyForm(forms.Form):
+    name = forms.CharField(label="Name of the new key", max_length=100)
+
+
+class ReasonForm(forms.Form):
+    reason = forms.CharField(
+        max_length=500,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text="Kept in the audit trail with your name, and shown on the agent's page.",
+    )
+
+
+class SidecarForm(forms.Form):
+    name = forms.CharField(max_length=100, help_text="Where it runs, like gpu-1 or vllm-0.")

@@ -1,0 +1,177 @@
+"""Kill, pause and resume an agent: ask first, then show who has acknowledged."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.http import Http404, HttpResponse
+from django.shortcuts import redirect
+
+from controlplane.dashboard.web import PageRequest, page, show, writing
+from controlplane.identity.errors import IdentityError
+from controlplane.identity.models import Agent
+from enforcement.dashboard.agent_views import find_agent
+from enforcement.dashboard.agents import place_of
+from enforcement.dashboard.fleet import LATE, link_counts, running_by_agent, running_sessions
+from enforcement.dashboard.forms import ReasonForm
+from enforcement.domain.orders import order_agent
+from enforcement.errors import EnforcementError
+from enforcement.models import Order, OrderAcknowledgement, Spool
+from enforcement.rules.wire import OrderKind, ScopeKind
+
+STEPS = {
+    OrderKind.KILL: (
+        "New calls of this agent are refused with 403 on every sidecar.",
+        "Its running streams are ended: the caller gets a proper last event, the engine stops.",
+        "What was used is settled, the rest of its holds goes back to its budgets.",
+        "Its keys stay, so that you can resume it.",
+    ),
+    OrderKind.PAUSE: (
+        "New calls of this agent are refused with 403 on every sidecar.",
+        "Running streams are ended the same way as by a kill.",
+        "Its keys and budgets stay as they are.",
+    ),
+    OrderKind.RESUME: (
+        "New calls of this agent are let through again, within its budgets.",
+        "Streams that were cut do not come back; the agent must ask again.",
+    ),
+}
+SYMBOLS = {OrderKind.KILL: "octagon-x", OrderKind.PAUSE: "pause", OrderKind.RESUME: "play"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceiptRow:
+    """A book that should acknowledge an order, and what it said."""
+
+    spool: UUID
+    name: str
+    is_acknowledged: bool
+    note: str = ""
+    streams_cut: int = 0
+    tokens_after: int = 0
+    last_byte_ms: int | None = None
+    after_ms: int | None = None
+
+    @property
+    def state(self) -> str:
+        return "acknowledged" if self.is_acknowledged else "waiting"
+
+
+@writing
+def intervene(request: PageRequest, agent_id: UUID, kind: str) -> HttpResponse:
+    agent = find_agent(request, agent_id)
+    if kind not in STEPS:
+        raise Http404
+    order_kind = OrderKind(kind)
+    form = ReasonForm(request.POST if request.method == "POST" else None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            order = order_agent(
+                organization_id=request.organization.id,
+                agent_id=agent.id,
+                kind=order_kind,
+                reason=form.cleaned_data["reason"],
+                actor=request.actor,
+                now=request.now,
+            )
+        except (IdentityError, EnforcementError) as error:
+            form.add_error(None, str(error))
+        else:
+            return redirect("enforcement:receipt", order.id)
+    context = {"form": form, **_consequences(agent, order_kind, now=request.now)}
+    status = 422 if form.is_bound else 200
+    return show(request, "enforcement/intervene.html", context, status=status)
+
+
+def _consequences(agent: Agent, kind: OrderKind, *, now: datetime) -> dict[str, Any]:
+    """What the order will do, before anybody gives it."""
+    links = link_counts(agent.organization, now=now)
+    running = running_by_agent(running_sessions(agent.organization, now=now))
+    return {
+        "section": "agents",
+        "agent": agent,
+        "place": place_of(agent),
+        "kind": kind.value,
+        "verb": kind.value.capitalize(),
+        "symbol": SYMBOLS[kind],
+        "steps": STEPS[kind],
+        "running_requests": running.get(agent.id, 0),
+        "online": links.online,
+        "unreachable": links.unreachable,
+    }
+
+
+@page
+def receipt(request: PageRequest, order_id: UUID) -> HttpResponse:
+    order = Order.objects.filter(organization=request.organization, id=order_id).first()
+    if order is None:
+        raise Http404
+    agent = None
+    if order.scope_kind == ScopeKind.AGENT:
+        agent = Agent.objects.filter(organization=request.organization, id=order.scope_id).first()
+    receipts = receipts_of(order, now=request.now)
+    verb = OrderKind(order.kind).value.capitalize()
+    context = {
+        "section": "agents",
+        "order": order,
+        "agent": agent,
+        "order_words": f"{verb} {agent.name if agent else order.scope_kind}",
+        "receipts": receipts,
+        "summary": summary_of(receipts),
+    }
+    return show(request, "enforcement/receipt.html", context, fragment="enforcement/_receipt.html")
+
+
+def receipts_of(order: Order, *, now: datetime) -> list[ReceiptRow]:
+    """Books that acknowledged, and those that live and have not. Two queries."""
+    acknowledged = {
+        row.spool_id: row
+        for row in order.acknowledgements.select_related("spool__sidecar").order_by("at")
+    }
+    waiting = (
+        Spool.objects.filter(
+            organization_id=order.organization_id, last_sync_at__gt=order.created_at - LATE
+        )
+        .exclude(id__in=list(acknowledged))
+        .select_related("sidecar")
+        .order_by("sidecar__name", "book")
+    )
+    rows = [_acknowledged(row, order) for row in acknowledged.values()]
+    return rows + [_waiting(spool, now=now) for spool in waiting]
+
+
+def _acknowledged(row: OrderAcknowledgement, order: Order) -> ReceiptRow:
+    return ReceiptRow(
+        spool=row.spool_id,
+        name=f"{row.spool.sidecar.name} · {row.spool}",
+        is_acknowledged=True,
+        streams_cut=row.streams_cut,
+        tokens_after=row.tokens_after,
+        last_byte_ms=row.last_byte_ms if row.streams_cut else None,
+        after_ms=max(0, int((row.at - order.created_at).total_seconds() * 1000)),
+    )
+
+
+def _waiting(spool: Spool, *, now: datetime) -> ReceiptRow:
+    """A book that is cut off stops by itself when its policy lease runs out (L12)."""
+    is_blind = spool.policy_valid_until > now
+    note = "" if is_blind else "its policy lease has run out: it lets nothing through"
+    return ReceiptRow(
+        spool=spool.id, name=f"{spool.sidecar.name} · {spool}", is_acknowledged=False, note=note
+    )
+
+
+def summary_of(receipts: list[ReceiptRow]) -> dict[str, Any]:
+    answered = [row for row in receipts if row.is_acknowledged]
+    bytes_ms = [row.last_byte_ms for row in answered if row.last_byte_ms is not None]
+    after_ms = [row.after_ms for row in answered if row.after_ms is not None]
+    return {
+        "expected": len(receipts),
+        "acknowledged": len(answered),
+        "is_complete": bool(receipts) and len(answered) == len(receipts),
+        "streams_cut": sum(row.streams_cut for row in answered),
+        "tokens_after": sum(row.tokens_after for row in answered),
+        "last_byte_ms": max(bytes_ms, default=None),
+        "slowest_ms": max(after_ms, default=None),
+    }

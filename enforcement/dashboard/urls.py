@@ -1,0 +1,24 @@
+from django.urls import path
+
+from enforcement.dashboard import agent_views, exposure, node_views, orders
+
+app_name = "enforcement"
+urlpatterns = [
+    path("agents/", agent_views.agent_list, name="agents"),
+    path("agents/export.csv", agent_views.export, name="agents-export"),
+    path("agents/new/", agent_views.create, name="agent-create"),
+    path("agents/<uuid:agent_id>/", agent_views.detail, name="agent"),
+    path("agents/<uuid:agent_id>/edit/", agent_views.edit, name="agent-edit"),
+    path("agents/<uuid:agent_id>/keys/", agent_views.key_issue, name="key-issue"),
+    path(
+        "agents/<uuid:agent_id>/keys/<uuid:key_id>/revoke/",
+        agent_views.key_revoke,
+        name="key-revoke",
+    ),
+    path("agents/<uuid:agent_id>/<slug:kind>/", orders.intervene, name="intervene"),
+    path("orders/<uuid:order_id>/", orders.receipt, name="receipt"),
+    path("budgets/<uuid:budget_id>/", exposure.budget, name="budget"),
+    path("nodes/", node_views.node_list, name="nodes"),
+    path("nodes/export.csv", node_views.export, name="nodes-export"),
+    path("sidecars/new/", node_views.enrol, name="sidecar-enrol"),
+]
