@@ -91,7 +91,7 @@ def skill_detail(request: PageRequest, skill_id: UUID) -> HttpResponseBase:
             {"card": card, "badge": card_badge(judge.verdict(card).code)}
             for card in cards[:_ROWS_MAX]
         ],
-        "files": [{"path": path, **entry} for path, entry in skill.files.items()],
+        "files": [{"path": path, **entry} for path, entry in sorted(skill.files.items())],
         "findings": {name.replace("_", " "): paths for name, paths in skill.findings.items()},
     }
     return show(request, "skills/detail.html", context)

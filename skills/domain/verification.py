@@ -1,7 +1,7 @@
 """Judge a skill's signature against what the organization trusts at this moment."""
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from enforcement.rules.oms import OmsResult, verify_oms
 from skills.domain.trust import enabled_roots
 from skills.models import Revocation, Skill, SkillCard
 
+VERDICT_LIFETIME = timedelta(days=1)
 _NUMBERS = re.compile(r"v?([0-9]+(?:\.[0-9]+)+)")
 
 
@@ -78,6 +79,15 @@ def verify_all(*, organization_id: UUID, actor: Actor, now: datetime) -> None:
     """Judge every skill of an organization anew, after what it trusts has changed."""
     for skill in Skill.objects.filter(organization_id=organization_id).order_by("id"):
         verify_skill(skill=skill, actor=actor, now=now)
+
+
+def verify_due(*, now: datetime, batch_size: int) -> int:
+    """Judge anew whatever was not judged for a day, oldest first; how many that were."""
+    stale = Skill.objects.filter(verified_at__lte=now - VERDICT_LIFETIME, bundle__isnull=False)
+    due = list(stale.order_by("verified_at")[:batch_size])
+    for skill in due:
+        verify_skill(skill=skill, actor=Actor.system("signature check"), now=now)
+    return len(due)
 
 
 VERDICT_FIELDS = [

@@ -123,6 +123,20 @@ def test_certificate_expires_after_the_import(
     assert actions(organization)[-1] == "skill.verify"
 
 
+@pytest.mark.usefixtures("trusted_root")
+def test_verdicts_older_than_a_day_are_judged_again(import_files: Import) -> None:
+    from skills.domain.verification import verify_due
+
+    skill = import_files()
+    later = datetime(2029, 1, 1, tzinfo=UTC)
+
+    assert verify_due(now=NOW + timedelta(hours=23), batch_size=10) == 0
+    assert verify_due(now=later, batch_size=10) == 1
+    assert verify_due(now=later, batch_size=10) == 0
+    skill.refresh_from_db()
+    assert (skill.state, skill.verified_at) == ("expired", later)
+
+
 # ---------------------------------------------------------------------------- rollback
 
 
