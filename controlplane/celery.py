@@ -13,6 +13,7 @@ from django.conf import settings
 BEAT_SCHEDULE = {
     "scan-nodes": {"task": "enforcement.scan_nodes", "schedule": 5.0},
     "fold-usage": {"task": "budgets.fold_usage", "schedule": 15.0},
+    "verify-signatures": {"task": "skills.verify_signatures", "schedule": 3600.0},
 }
 
 app = Celery("comptroller")
