@@ -1,33 +1,45 @@
-"""The base of the REST API: who calls, what they may do, whose rows they see, how lists page."""
+"""The base of the REST API: who calls, what they may do, what is refused, how lists page.
+
+DRF's own views import this module through the settings; so it imports none of them.
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
+from django.db import models
 from django.utils import timezone
+from django_filters import UUIDFilter
+from django_filters.rest_framework import DjangoFilterBackend, FilterSet
 from rest_framework import exceptions, permissions, serializers
-from rest_framework.authentication import BaseAuthentication, CSRFCheck
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.authentication import SessionAuthentication as BaseSessionAuthentication
 from rest_framework.pagination import CursorPagination as BaseCursorPagination
+from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
 
 from controlplane.audit.domain import Actor
-from controlplane.identity.domain import authenticate_token
-from controlplane.identity.enums import Role, Scope, TokenKind
+from controlplane.audit.enums import ActorKind
+from controlplane.identity.access import ROLE_SCOPES
+from controlplane.identity.domain.credentials import authenticate_token, touch_token
+from controlplane.identity.enums import Scope, TokenKind
 from controlplane.identity.errors import CredentialError
 from controlplane.identity.models import Membership, Person
 from enforcement.rules.money import parse_usd, usd_text
 
 if TYPE_CHECKING:
-    from rest_framework.views import APIView  # its module imports this one through the settings
+    from collections.abc import Mapping
+    from typing import IO
 
-ALL_SCOPES = frozenset(Scope.values)
-ROLE_SCOPES: dict[str, frozenset[str]] = {
-    Role.OWNER: ALL_SCOPES,
-    Role.ADMIN: ALL_SCOPES - {Scope.ADMIN.value},
-    Role.VIEWER: frozenset({Scope.READ.value}),
-}
+    from django.db.models import QuerySet
+    from rest_framework.views import APIView
+
+ORGANIZATION_IN_SESSION = "organization"
+
+# ------------------------------------------------------------------------------- who calls
 
 
 @dataclass(frozen=True)
@@ -49,14 +61,15 @@ def caller_of(request: Request) -> Caller:
 
 
 class TokenAuthentication(BaseAuthentication):
-    """`Authorization: Bearer cmp_…`, an API token."""
+    """`Authorization: Bearer cmp_api_…`. A person's token never does more than the person may."""
 
     def authenticate(self, request: Request) -> tuple[Person | None, Caller] | None:
         scheme, _, text = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
+        now = timezone.now()
         try:
-            token = authenticate_token(text.strip(), kind=TokenKind.API, now=timezone.now())
+            token = authenticate_token(text.strip(), kind=TokenKind.API, now=now)
         except CredentialError as error:
             raise exceptions.AuthenticationFailed(str(error)) from error
         scopes = frozenset(token.scopes)
@@ -67,46 +80,42 @@ class TokenAuthentication(BaseAuthentication):
             if membership is None:
                 raise exceptions.AuthenticationFailed("the token's person has left")
             scopes &= ROLE_SCOPES[membership.role]
-        actor = Actor(kind="token", id=str(token.pk), label=token.name)
+        touch_token(token, now=now)
+        actor = Actor(ActorKind.TOKEN, str(token.pk), token.name)
         return token.person, Caller(token.organization_id, scopes, actor, token.person)
 
     def authenticate_header(self, request: Request) -> str:  # noqa: ARG002 -- DRF's signature
         return 'Bearer realm="comptroller"'
 
 
-class SessionAuthentication(BaseAuthentication):
+class SessionAuthentication(BaseSessionAuthentication):
     """The dashboard's own session, with CSRF checks; the organization is the session's."""
 
     def authenticate(self, request: Request) -> tuple[Person, Caller] | None:
-        person = getattr(request._request, "user", None)  # noqa: SLF001 -- the Django request
-        if not isinstance(person, Person) or not person.is_active:
+        found = super().authenticate(request)
+        if found is None:
             return None
-        self._enforce_csrf(request)
-        membership = membership_of(person, request._request.session.get("organization"))  # noqa: SLF001
+        person = cast("Person", found[0])
+        membership = membership_of(person, request.session.get(ORGANIZATION_IN_SESSION))
         if membership is None:
-            raise exceptions.AuthenticationFailed("you are a member of no organization")
-        actor = Actor(kind="person", id=str(person.pk), label=str(person))
+            raise exceptions.PermissionDenied("you are a member of no organization")
+        actor = Actor(ActorKind.PERSON, str(person.pk), str(person))
         scopes = ROLE_SCOPES[membership.role]
         return person, Caller(membership.organization_id, scopes, actor, person)
-
-    def _enforce_csrf(self, request: Request) -> None:
-        check = CSRFCheck(lambda _request: None)  # type: ignore[arg-type, return-value]
-        check.process_request(request._request)  # noqa: SLF001
-        reason = check.process_view(request._request, None, (), {})  # type: ignore[arg-type]  # noqa: SLF001
-        if reason:
-            raise exceptions.PermissionDenied(f"CSRF check failed: {reason}")
 
 
 def membership_of(person: Person, organization_id: str | None) -> Membership | None:
     """The membership that a session works under: the chosen one, else the oldest."""
-    memberships = person.memberships.select_related("organization").order_by("created_at")
-    if organization_id:
-        return memberships.filter(organization_id=organization_id).first() or memberships.first()
-    return memberships.first()
+    memberships = person.memberships.select_related("organization").order_by("created_at", "id")
+    chosen = memberships.filter(organization_id=organization_id) if organization_id else None
+    return (chosen.first() if chosen is not None else None) or memberships.first()
 
 
 class RolePermission(permissions.BasePermission):
-    """Safe methods need `read`; others what the view names in `write_scope` (or `action_scopes`)."""
+    """Safe methods need `read`; others what the view names in `write_scope` (or `action_scopes`).
+
+    A view that names nothing needs `admin`: what was forgotten is closed.
+    """
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         if not isinstance(request.auth, Caller):
@@ -115,29 +124,56 @@ class RolePermission(permissions.BasePermission):
 
     def needed(self, request: Request, view: APIView) -> str:
         action = getattr(view, "action", None)
-        by_action: dict[str, str] = getattr(view, "action_scopes", {})
-        if action in by_action:
+        by_action: Mapping[str, str] = getattr(view, "action_scopes", {})
+        if action is not None and action in by_action:
             return by_action[action]
         if request.method in permissions.SAFE_METHODS:
             return Scope.READ.value
         return str(getattr(view, "write_scope", Scope.ADMIN.value))
 
 
-class CursorPagination(BaseCursorPagination):
-    """Newest first; `page_size` up to 200."""
+# ------------------------------------------------------------------------------- what comes in
 
-    page_size = 50
-    max_page_size = 200
-    page_size_query_param = "page_size"
-    ordering = "-id"
+
+class StrictJSONParser(JSONParser):
+    """JSON in which no name stands twice: readers differ in which of them they take."""
+
+    def parse(
+        self,
+        stream: IO[Any],
+        media_type: str | None = None,  # noqa: ARG002 -- DRF's signature
+        parser_context: Mapping[str, Any] | None = None,  # noqa: ARG002
+    ) -> Any:
+        try:
+            return json.loads(
+                stream.read().decode("utf-8"),
+                object_pairs_hook=_without_twins,
+                parse_constant=_refuse_constant,
+            )
+        except (ValueError, RecursionError) as error:
+            raise exceptions.ParseError(f"not valid JSON: {error}") from error
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twin = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twin!r} stands twice")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 class StrictSerializer(serializers.Serializer[Any]):
-    """Refuses fields that it does not know, by name."""
+    """Refuses fields that it does not know, or that only it may write, by name."""
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, dict):
-            unknown = sorted(set(data) - set(self.fields))
+            known = {name for name, field in self.fields.items() if not field.read_only}
+            unknown = sorted(set(data) - known)
             if unknown:
                 raise serializers.ValidationError({name: ["unknown field"] for name in unknown})
         return super().to_internal_value(data)
@@ -160,3 +196,52 @@ class UsdField(serializers.Field[int, str, str, Any]):
 
     def to_representation(self, value: int) -> str:
         return usd_text(value)
+
+
+# ------------------------------------------------------------------------------- lists
+
+
+class CursorPagination(BaseCursorPagination):
+    """Newest first, as ids sort by time; `page_size` up to 200."""
+
+    page_size = 50
+    max_page_size = 200
+    page_size_query_param = "page_size"
+    ordering = "-id"
+
+    def get_page_size(self, request: Request) -> int:
+        text = request.query_params.get(self.page_size_query_param)
+        if text is None:
+            return self.page_size
+        if not (text.isascii() and text.isdigit() and int(text) > 0):
+            raise exceptions.ValidationError({"page_size": ["a whole number above 0"]})
+        return min(int(text), self.max_page_size)
+
+
+class StrictFilterSet(FilterSet):  # type: ignore[misc]  # an untyped library
+    """References are filtered by id alone: an unknown id and a foreign one find nothing alike."""
+
+    FILTER_DEFAULTS = {
+        **FilterSet.FILTER_DEFAULTS,
+        models.ForeignKey: {"filter_class": UUIDFilter},
+    }
+
+
+class StrictFilterBackend(DjangoFilterBackend):  # type: ignore[misc]
+    """Filters by the view's `filterset_fields`; refuses query parameters it does not know."""
+
+    filterset_base = StrictFilterSet
+
+    def filter_queryset(
+        self, request: Request, queryset: QuerySet[Any], view: APIView
+    ) -> QuerySet[Any]:
+        filterset_class = self.get_filterset_class(view, queryset)
+        known = set(filterset_class.base_filters) if filterset_class else set()
+        paginator = getattr(view, "paginator", None)
+        if isinstance(paginator, CursorPagination):
+            known |= {paginator.cursor_query_param, paginator.page_size_query_param}
+        unknown = sorted(set(request.query_params) - known)
+        if unknown:
+            raise exceptions.ValidationError({name: ["unknown parameter"] for name in unknown})
+        filtered: QuerySet[Any] = super().filter_queryset(request, queryset, view)
+        return filtered

@@ -1,6 +1,7 @@
 """Errors as problem documents (RFC 9457): the only file that knows both.
 
-Each app registers its errors from `AppConfig.ready`; the type is a stable URN made of the name.
+Each app registers its errors from `AppConfig.ready`; a subclass inherits the status of its base.
+The type is a URN made of the class's name, so a class is never renamed lightly.
 """
 
 import re
@@ -8,13 +9,15 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.http import Http404
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.views import defaults
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:comptroller:problem:"
+API_PREFIX = "/api/"
 
 _registry: dict[type[Exception], int] = {}
 
@@ -29,7 +32,7 @@ def handle(error: Exception, _context: dict[str, Any]) -> Response | None:
     status = _status_of(error)
     if status is not None:
         set_rollback()
-        return problem(status, _type_of(error), str(error))
+        return problem(status, _kind_of(error), str(error), **_extras_of(error))
     if isinstance(error, Http404):
         error = exceptions.NotFound()
     elif isinstance(error, PermissionDenied):
@@ -38,13 +41,14 @@ def handle(error: Exception, _context: dict[str, Any]) -> Response | None:
         return None
     set_rollback()
     headers = {}
-    if getattr(error, "auth_header", None):
-        headers["WWW-Authenticate"] = error.auth_header  # type: ignore[attr-defined]
-    if getattr(error, "wait", None):
-        headers["Retry-After"] = str(int(error.wait))  # type: ignore[attr-defined]
+    if header := getattr(error, "auth_header", None):
+        headers["WWW-Authenticate"] = header
+    if wait := getattr(error, "wait", None):
+        headers["Retry-After"] = str(int(wait))
     if isinstance(error, exceptions.ValidationError):
         return problem(400, "invalid", "Some fields are not valid.", errors=error.detail)
-    return problem(error.status_code, str(error.default_code), str(error.detail), headers=headers)
+    kind = str(error.default_code).replace("_", "-")
+    return problem(error.status_code, kind, str(error.detail), headers=headers)
 
 
 def problem(
@@ -56,14 +60,48 @@ def problem(
     **extra: Any,
 ) -> Response:
     """A problem document as a response."""
-    body = {
+    content = _document(status, kind, detail) | extra
+    return Response(content, status=status, headers=headers, content_type=CONTENT_TYPE)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler of addresses that do not exist."""
+    if not request.path.startswith(API_PREFIX):
+        return defaults.page_not_found(request, exception)
+    return _plain(404, "not-found", "Nothing is at this address.")
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's handler of our own mistakes: no detail leaves the server, the log has it."""
+    if not request.path.startswith(API_PREFIX):
+        return defaults.server_error(request)
+    return _plain(500, "internal", "Something went wrong here. The log has the reason.")
+
+
+def _plain(status: int, kind: str, detail: str) -> HttpResponse:
+    content = _document(status, kind, detail)
+    return JsonResponse(content, status=status, content_type=CONTENT_TYPE)
+
+
+def _document(status: int, kind: str, detail: str) -> dict[str, Any]:
+    return {
         "type": TYPE_PREFIX + kind,
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        **extra,
+        "title": kind.replace("-", " ").capitalize(),
+        "status": int(status),
+        "detail": detail or HTTPStatus(status).phrase,
     }
-    return Response(body, status=status, headers=headers, content_type=CONTENT_TYPE)
+
+
+def _extras_of(error: Exception) -> dict[str, Any]:
+    """What an error says beside its message."""
+    extras: dict[str, Any] = {}
+    if (field := getattr(error, "field", None)) is not None:
+        extras["errors"] = {field: [str(error)]}
+    if (code := getattr(error, "code", None)) is not None:
+        extras["code"] = code
+    if (wait := getattr(error, "retry_after_s", None)) is not None:
+        extras["headers"] = {"Retry-After": str(wait)}
+    return extras
 
 
 def _status_of(error: Exception) -> int | None:
@@ -73,6 +111,6 @@ def _status_of(error: Exception) -> int | None:
     return None
 
 
-def _type_of(error: Exception) -> str:
+def _kind_of(error: Exception) -> str:
     name = type(error).__name__.removesuffix("Error")
     return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()

@@ -3,12 +3,18 @@
 from importlib.util import find_spec
 
 from django.urls import URLPattern, URLResolver, include, path
-from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView
+from drf_spectacular.views import (
+    SpectacularAPIView,
+    SpectacularSwaggerSplitView,
+)
 
-from controlplane import health, metrics
+from controlplane import health, metrics, schema  # noqa: F401 -- schema registers itself
 
 API_APPS = ("controlplane.identity", "budgets", "enforcement", "skills")
 PAGE_APPS = ("controlplane", "budgets", "enforcement", "skills")
+
+handler404 = "controlplane.problems.not_found"
+handler500 = "controlplane.problems.server_error"
 
 
 def _present(module: str) -> bool:
@@ -20,7 +26,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("readyz", health.readyz, name="readyz"),
     path("metrics", metrics.metrics, name="metrics"),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
-    path("api/docs", SpectacularRedocView.as_view(url_name="schema"), name="api-docs"),
+    path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="api-docs"),
     *[
         path("api/v1/", include(f"{app}.api.urls"))
         for app in API_APPS

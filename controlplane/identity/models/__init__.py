@@ -1,4 +1,5 @@
 from controlplane.identity.models.agent import Agent, AgentKey
+from controlplane.identity.models.idempotency import IdempotentAnswer
 from controlplane.identity.models.organization import Organization, Project, Team
 from controlplane.identity.models.person import Membership, Person, SignInAttempt, SignInLink
 from controlplane.identity.models.token import ApiToken
@@ -7,6 +8,7 @@ __all__ = [
     "Agent",
     "AgentKey",
     "ApiToken",
+    "IdempotentAnswer",
     "Membership",
     "Organization",
     "Person",
