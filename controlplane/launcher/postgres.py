@@ -81,7 +81,7 @@ def create_cluster(cluster: Cluster) -> None:
         [
             str(cluster.programs / "initdb"),
             *("-D", str(unfinished), "-U", USER, "-A", "trust", "-E", "UTF8"),
-            *_locale_options(cluster.programs),
+            *_locale_options(cluster),
             *("--data-checksums", "--no-sync", "--no-instructions"),
         ],
     )
@@ -92,28 +92,31 @@ def create_cluster(cluster: Cluster) -> None:
     unfinished.rename(cluster.data)
 
 
-def _locale_options(programs: Path) -> tuple[str, ...]:
+def _locale_options(cluster: Cluster) -> tuple[str, ...]:
     """A sort order that no C library can change beneath the indexes; it came with version 17."""
-    answer = subprocess.run(
-        [str(programs / "initdb"), "--version"], capture_output=True, text=True, check=True
-    )
-    major = int(answer.stdout.split()[2].split(".")[0])
+    answer = _run(cluster, [str(cluster.programs / "initdb"), "--version"])
+    major = int(answer.split()[2].split(".")[0])
     return ("--locale-provider=builtin", "--locale=C.UTF-8") if major >= 17 else ("--locale=C",)
 
 
-def _run(cluster: Cluster, command: list[str], *, standard_input: str | None = None) -> None:
-    finished = subprocess.run(
-        command,
-        input=standard_input,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd="/",
-        env=CLEAN_ENVIRONMENT,
-        **child_options(cluster.identity, farewell=signal.SIGKILL),
-    )
+def _run(cluster: Cluster, command: list[str], *, standard_input: str | None = None) -> str:
+    """What a program of PostgreSQL says, run as the cluster's owner."""
+    try:
+        finished = subprocess.run(
+            command,
+            input=standard_input,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            env=CLEAN_ENVIRONMENT,
+            **child_options(cluster.identity, farewell=signal.SIGKILL),
+        )
+    except OSError as error:
+        raise LauncherError(f"{command[0]} cannot be run: {error}") from error
     if finished.returncode != 0:
         raise LauncherError(f"{Path(command[0]).name} failed: {finished.stderr.strip()[-800:]}")
+    return finished.stdout
 
 
 def start(

@@ -96,17 +96,20 @@ def _die_with_parent(farewell: signal.Signals) -> Callable[[], None] | None:
 def readable_copy(programs: Path, *, cache: Path, identity: Identity | None) -> Path:
     """`programs`, or a copy below `cache` if the identity cannot enter its place.
 
-    A virtual environment below a home with mode 0700 is the usual case. The wheel's libraries
-    lie beside the directory of programs, so their common parent is copied.
+    A virtual environment below a home with mode 0700 is the usual case. Programs look for their
+    libraries beside themselves, so the whole package `NAME` is copied, and with it the folder
+    `NAME.libs` in which wheels keep the libraries that they bring.
     """
     if can_enter(programs, identity):
         return programs
-    installation = programs.parent
+    package = programs.parent.parent
     status = programs.stat()
-    copy = cache / f"{installation.name}-{status.st_ino:x}-{status.st_mtime_ns:x}"
+    copy = cache / f"{package.name}-{status.st_ino:x}-{status.st_mtime_ns:x}"
     if not copy.is_dir():
         unfinished = copy.with_suffix(".new")
         shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.copytree(installation, unfinished, symlinks=True)
+        for folder in (package, package.with_name(f"{package.name}.libs")):
+            if folder.is_dir():
+                shutil.copytree(folder, unfinished / folder.name, symlinks=True)
         unfinished.rename(copy)
-    return copy / programs.name
+    return copy / package.name / programs.relative_to(package)

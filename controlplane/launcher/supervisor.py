@@ -99,16 +99,19 @@ class Supervisor:
 
     async def _spawn(self, part: Part) -> int:
         offset = part.log.stat().st_size if part.log.exists() else 0
-        with part.log.open("ab") as sink:
-            part.process = await asyncio.create_subprocess_exec(
-                *part.command,
-                stdin=DEVNULL,
-                stdout=sink,
-                stderr=sink,
-                cwd="/",
-                env={**part.environment, PART_VARIABLE: part.name},
-                **child_options(part.identity, farewell=part.farewell),
-            )
+        try:
+            with part.log.open("ab") as sink:
+                part.process = await asyncio.create_subprocess_exec(
+                    *part.command,
+                    stdin=DEVNULL,
+                    stdout=sink,
+                    stderr=sink,
+                    cwd="/",
+                    env={**part.environment, PART_VARIABLE: part.name},
+                    **child_options(part.identity, farewell=part.farewell),
+                )
+        except OSError as error:
+            raise LauncherError(f"{part.title} cannot be started: {error}") from error
         part.began = time.time()
         part.state = "starting"
         self._on_change(part, "starting")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Protocol
 
-from controlplane.launcher import postgres, state
+from controlplane.launcher import binaries, postgres, state
 from controlplane.launcher.errors import LauncherError
 from controlplane.launcher.parts import CHECKOUT, Installation, Wishes
 from controlplane.launcher.places import Places
@@ -199,6 +199,14 @@ async def all_of(*starts: Coroutine[Any, Any, None]) -> None:
         raise failures.exceptions[0] from None
 
 
+def check_programs(wishes: Wishes) -> None:
+    """Raise LauncherError for a missing server program before anything is made."""
+    if not wishes.environ.get("DATABASE_URL"):
+        binaries.postgres_programs(wishes.environ)
+    if not wishes.environ.get("BROKER_URL"):
+        binaries.valkey_program(wishes.environ)
+
+
 async def _tell_story(
     story: Coroutine[Any, Any, str | None], stopping: asyncio.Task[str], supervisor: Supervisor
 ) -> None:
@@ -222,6 +230,7 @@ async def run(
 
     A `story` runs while all is up; what it answers, if anything, is a reason to stop.
     """
+    check_programs(wishes)
     launch = Launch(wishes, narrator)
     launch.places.prepare()
     with state.held_lock(launch.places):

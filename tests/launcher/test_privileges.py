@@ -71,11 +71,11 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
 
 
 def test_programs_in_a_closed_place_are_copied_whole_and_once(tmp_path: Path) -> None:
-    programs = tmp_path / "home" / "wheel" / "bin"
+    programs = tmp_path / "home" / "wheel" / "pginstall" / "bin"
     programs.mkdir(parents=True)
     (programs / "postgres").write_text("program")
-    (programs.parent / "lib").mkdir()
-    (programs.parent / "lib" / "library.so").touch()
+    (tmp_path / "home" / "wheel.libs").mkdir()
+    (tmp_path / "home" / "wheel.libs" / "library.so").touch()
     (tmp_path / "home").chmod(0o700)
     cache = tmp_path / "cache"
 
@@ -84,7 +84,7 @@ def test_programs_in_a_closed_place_are_copied_whole_and_once(tmp_path: Path) ->
 
     assert copy == again
     assert (copy / "postgres").read_text() == "program"
-    assert (copy.parent / "lib" / "library.so").exists()
+    assert (copy.parents[2] / "wheel.libs" / "library.so").exists()
 
 
 def test_programs_in_an_open_place_stay_there(tmp_path: Path) -> None:
