@@ -12,11 +12,11 @@ from skills.enums import RevocationKind
 from skills.models import Revocation, SigningKey, Skill, SkillCard, SkillGrant, TrustRoot
 
 
-class ReasonSerializer(StrictSerializer):
+class GrantReasonSerializer(StrictSerializer):
     reason = serializers.CharField(max_length=500, allow_blank=True, default="")
 
 
-class RequiredReasonSerializer(StrictSerializer):
+class SkillReasonSerializer(StrictSerializer):
     reason = serializers.CharField(max_length=500)
 
 

@@ -116,11 +116,11 @@ class CardViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, _Views):
     def get_queryset(self) -> QuerySet[SkillCard]:
         return queries.cards_of(self.caller.organization_id)
 
-    @extend_schema(request=forms.RequiredReasonSerializer, responses=forms.CardSerializer)
+    @extend_schema(request=forms.SkillReasonSerializer, responses=forms.CardSerializer)
     @action(detail=True, methods=["post"])
     def revoke(self, request: Request, pk: str) -> Response:
         """Take a card back, for ever."""
-        reason = self.parse(forms.RequiredReasonSerializer)["reason"]
+        reason = self.parse(forms.SkillReasonSerializer)["reason"]
         card = revoke_card(
             card=self.get_object(), actor=self.caller.actor, reason=reason, now=timezone.now()
         )
@@ -169,11 +169,11 @@ class GrantViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, _Views):
         )
         return Response(forms.GrantSerializer(grant).data, status=201)
 
-    @extend_schema(request=forms.ReasonSerializer, responses=forms.GrantSerializer)
+    @extend_schema(request=forms.GrantReasonSerializer, responses=forms.GrantSerializer)
     @action(detail=True, methods=["post"])
     def revoke(self, request: Request, pk: str) -> Response:
         """Take a grant back, for ever."""
-        reason = self.parse(forms.ReasonSerializer)["reason"]
+        reason = self.parse(forms.GrantReasonSerializer)["reason"]
         grant = revoke_grant(
             grant=self.get_object(), actor=self.caller.actor, reason=reason, now=timezone.now()
         )
@@ -206,20 +206,20 @@ class TrustRootViews(_Views):
         )
         return Response(forms.TrustRootSerializer(root).data, status=201)
 
-    @extend_schema(request=forms.RequiredReasonSerializer, responses=forms.TrustRootSerializer)
+    @extend_schema(request=forms.SkillReasonSerializer, responses=forms.TrustRootSerializer)
     @action(detail=True, methods=["post"])
     def enable(self, request: Request, pk: UUID) -> Response:
         """Trust this root, and judge every skill again."""
         return self._switch(pk, enabled=True)
 
-    @extend_schema(request=forms.RequiredReasonSerializer, responses=forms.TrustRootSerializer)
+    @extend_schema(request=forms.SkillReasonSerializer, responses=forms.TrustRootSerializer)
     @action(detail=True, methods=["post"])
     def disable(self, request: Request, pk: UUID) -> Response:
         """Trust this root no longer, and judge every skill again."""
         return self._switch(pk, enabled=False)
 
     def _switch(self, trust_root_id: UUID, *, enabled: bool) -> Response:
-        reason = self.parse(forms.RequiredReasonSerializer)["reason"]
+        reason = self.parse(forms.SkillReasonSerializer)["reason"]
         try:
             root = switch_trust_root(
                 organization_id=self.caller.organization_id,
