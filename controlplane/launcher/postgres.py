@@ -116,7 +116,7 @@ def _run(cluster: Cluster, command: list[str], *, standard_input: str | None = N
         raise LauncherError(f"{command[0]} cannot be run: {error}") from error
     if finished.returncode != 0:
         raise LauncherError(f"{Path(command[0]).name} failed: {finished.stderr.strip()[-800:]}")
-    return finished.stdout
+    return str(finished.stdout)
 
 
 def start(
