@@ -301,7 +301,7 @@ def _record(
         object_kind="budget",
         object_id=str(budget.id),
         reason=reason,
-        before=dict(before or {}),
-        after=dict(after or {}),
+        before=before,
+        after=after,
         now=now,
     )

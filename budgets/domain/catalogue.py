@@ -86,7 +86,7 @@ def _clauses(match: types.MatchLogic) -> Iterator[tuple[str, str]]:
     elif isinstance(match, types.ClauseStartsWith):
         yield match.starts_with, "prefix"
     elif isinstance(match, types.ClauseRegex):
-        dated = _DATED.fullmatch(str(getattr(match.regex, "pattern", match.regex)))
+        dated = _DATED.fullmatch(match.regex)
         if dated:
             yield dated["stem"].replace("\\.", ".") + "20", "prefix"
 

@@ -21,8 +21,13 @@ def lock_budgets(organization_id: UUID) -> None:
     _take("pg_advisory_xact_lock", organization_id)
 
 
-def _take(function: str, organization_id: UUID) -> None:
+def key_pair(organization_id: UUID) -> tuple[int, int]:
+    """The two keys of the lock, for callers with a connection of their own."""
     folded = organization_id.int >> 96 ^ organization_id.int & 0xFFFFFFFF
     key = int.from_bytes((folded & 0xFFFFFFFF).to_bytes(4, "big"), "big", signed=True)
+    return _BUDGETS, key
+
+
+def _take(function: str, organization_id: UUID) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {function}(%s, %s)", [_BUDGETS, key])
+        cursor.execute(f"SELECT {function}(%s, %s)", key_pair(organization_id))

@@ -192,7 +192,6 @@ def set_own_price(
         object_kind="price_version",
         object_id=str(version.id),
         reason=reason,
-        before={},
         after={"model": key.model, "provider": key.provider, **msgspec.to_builtins(rates)},
         now=now,
     )

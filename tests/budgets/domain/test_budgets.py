@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from budgets.domain.budgets import archive_budget, arm_budgets, change_budget
+from budgets.domain.budgets import archive_budget, arm_budgets, change_budget, describe
 from budgets.errors import (
     BudgetArchivedError,
     BudgetNotFoundError,
@@ -75,8 +75,8 @@ def test_making_one_is_on_record(world: World) -> None:
         "Olive Owner",
         "budget",
     )
-    assert entry.after["limit_amount"] == 1_000_000_000
-    assert entry.before == {}
+    assert entry.after == describe(budget)
+    assert entry.before is None
 
 
 def test_its_policy_is_what_sidecars_need(world: World) -> None:

@@ -35,7 +35,7 @@ def test_an_event_lands_in_the_hour_of_its_start(world: World) -> None:
 
 
 def test_every_figure_is_summed(world: World) -> None:
-    kinds = {"cached_input_tokens": 7, "reasoning_tokens": 3}
+    kinds: dict[str, Any] = {"cached_input_tokens": 7, "reasoning_tokens": 3}
     book(world, TEN, TEN, outcome=Outcome.CUT, **kinds)
     fold_usage(now=NOW)
     row = UsageRollup.objects.get()
@@ -46,8 +46,9 @@ def test_every_figure_is_summed(world: World) -> None:
 
 @pytest.mark.parametrize("field", ["model", "provider", "node"])
 def test_each_key_has_a_row(world: World, field: str) -> None:
-    book(world, TEN, **{field: "one"})
-    book(world, TEN, **{field: "two"})
+    for name in ("one", "two"):
+        changes: dict[str, Any] = {field: name}
+        book(world, TEN, **changes)
     fold_usage(now=NOW)
     assert UsageRollup.objects.count() == 2
 

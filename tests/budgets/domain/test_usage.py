@@ -171,7 +171,11 @@ def test_every_level_above_counts_it(world: World) -> None:
 
 
 def test_a_split_budget_has_a_balance_for_each_value(world: World) -> None:
-    each = {"scope_kind": ScopeKind.ORGANIZATION, "scope_id": world.id, "mode": Mode.SOFT}
+    each: dict[str, Any] = {
+        "scope_kind": ScopeKind.ORGANIZATION,
+        "scope_id": world.id,
+        "mode": Mode.SOFT,
+    }
     by_agent = make_budget(world, name="agents", per=Per.AGENT, **each)
     by_session = make_budget(world, name="sessions", per=Per.SESSION, **each)
     book(
@@ -292,8 +296,8 @@ def test_a_young_month_counts_what_was_used_before_it(world: World) -> None:
         call(world, charge_nanos=700, agent=str(world.loner.id)),
         now=NOW - timedelta(seconds=5),
     )
-    month = {"window_kind": "calendar", "period": "month"}
-    everyone = {"scope_kind": ScopeKind.ORGANIZATION, "scope_id": world.id}
+    month: dict[str, Any] = {"window_kind": "calendar", "period": "month"}
+    everyone: dict[str, Any] = {"scope_kind": ScopeKind.ORGANIZATION, "scope_id": world.id}
     assert amounts(make_budget(world, **month)) == (600, 0, 0, 0)
     assert amounts(make_budget(world, name="all", **month, **everyone)) == (1_300, 0, 0, 0)
     each = make_budget(world, name="each", per=Per.AGENT, unit=Unit.REQUESTS, **month, **everyone)
