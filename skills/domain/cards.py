@@ -33,7 +33,7 @@ from enforcement.rules.skillcard import (
 )
 from skills.domain.grants import move_grants
 from skills.domain.sealing import seal, unseal
-from skills.domain.verification import verify_skill
+from skills.domain.verification import update_verdict
 from skills.enums import SIGNABLE, CardState
 from skills.errors import (
     AlreadyRevokedError,
@@ -89,7 +89,8 @@ def sign_card(
         CardConflictError: another card of this name was signed at the same moment.
     """
     key = signing_key(organization_id=skill.organization_id, now=now)
-    skill = verify_skill(skill=skill, actor=actor, now=now)
+    skill = Skill.objects.select_for_update().get(pk=skill.pk)
+    update_verdict(skill, actor=actor, now=now)
     if skill.state not in SIGNABLE:
         reasons = "; ".join(item["message"] for item in skill.reasons)
         raise NotSignableError(f"{skill.name} is {skill.get_state_display().lower()}: {reasons}")

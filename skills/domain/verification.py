@@ -56,29 +56,43 @@ def newer_version(skill: Skill) -> str | None:
 def verify_skill(*, skill: Skill, actor: Actor, now: datetime) -> Skill:
     """Judge a skill anew and keep the verdict; a changed state is audited and pushed."""
     row = Skill.objects.select_for_update().get(pk=skill.pk)
-    before = row.state
-    apply_result(row, judge(row, now=now), now=now)
-    row.save(update_fields=VERDICT_FIELDS)
-    if row.state != before:
-        record(
-            organization_id=row.organization_id,
-            actor=actor,
-            action="skill.verify",
-            object_kind="skill",
-            object_id=str(row.id),
-            reason="; ".join(reason["message"] for reason in row.reasons),
-            before={"state": before},
-            after={"state": row.state},
-            now=now,
-        )
+    if update_verdict(row, actor=actor, now=now):
         bump_policy(row.organization_id)
     return row
 
 
+@transaction.atomic
 def verify_all(*, organization_id: UUID, actor: Actor, now: datetime) -> None:
     """Judge every skill of an organization anew, after what it trusts has changed."""
-    for skill in Skill.objects.filter(organization_id=organization_id).order_by("id"):
-        verify_skill(skill=skill, actor=actor, now=now)
+    skills = Skill.objects.select_for_update().filter(organization_id=organization_id)
+    changed = [update_verdict(row, actor=actor, now=now) for row in skills.order_by("id")]
+    if any(changed):
+        bump_policy(organization_id)
+
+
+def update_verdict(row: Skill, *, actor: Actor, now: datetime) -> bool:
+    """Judge a locked row and keep the verdict. True if its state changed: then bump the policy.
+
+    The policy's revision is a row that every change of the organization writes, so it comes
+    last in a transaction: whoever holds it waits for nobody.
+    """
+    before = row.state
+    apply_result(row, judge(row, now=now), now=now)
+    row.save(update_fields=VERDICT_FIELDS)
+    if row.state == before:
+        return False
+    record(
+        organization_id=row.organization_id,
+        actor=actor,
+        action="skill.verify",
+        object_kind="skill",
+        object_id=str(row.id),
+        reason="; ".join(reason["message"] for reason in row.reasons),
+        before={"state": before},
+        after={"state": row.state},
+        now=now,
+    )
+    return True
 
 
 def verify_due(*, now: datetime, batch_size: int) -> int:
