@@ -4,7 +4,13 @@
 ends and what is not folded yet from the events, so that every page shows the same total.
 """
 
-from budgets.queries.ledger import BalanceDetail, BurnPoint, balance_detail, burn_down
+from budgets.queries.ledger import (
+    MAX_POINTS,
+    BalanceDetail,
+    BurnPoint,
+    balance_detail,
+    burn_down,
+)
 from budgets.queries.rows import (
     BudgetRow,
     Risk,
@@ -21,6 +27,7 @@ from budgets.queries.tree import ScopeNode, effective_caps, tree
 
 __all__ = [
     "GROUPINGS",
+    "MAX_POINTS",
     "BalanceDetail",
     "BudgetRow",
     "BurnPoint",
