@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:  # the rules are imported inside, so that --help stays fast
     from enforcement.rules.wire import TrustedKey
 
-app = typer.Typer(no_args_is_help=True, help="Verify skill cards offline.")
+app = typer.Typer(no_args_is_help=True, help="Verify skill cards offline.", rich_markup_mode=None)
 
 _REFUSED = 1
 _MISUSED = 2
