@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import connection
+from django.db.models import Min
 
 from budgets.enums import LIVE_LEASE_STATES
 from budgets.models import Balance, Lease, Transfer
@@ -78,10 +79,10 @@ def balance_detail(
 
 def burn_down(balance: Balance, *, now: datetime) -> list[BurnPoint]:
     """The course of a balance from its first movement until now, at most MAX_POINTS points."""
-    first = Transfer.objects.filter(balance=balance).order_by("id").first()
+    first = Transfer.objects.filter(balance=balance).aggregate(at=Min("at"))["at"]
     if first is None:
         return []
-    start = max(balance.window_start, first.at)
+    start = max(balance.window_start, first)
     end = now if balance.window_end is None else min(now, balance.window_end)
     step = next((step for step in _STEPS if (end - start) / step < MAX_POINTS), _STEPS[-1])
     with connection.cursor() as cursor:

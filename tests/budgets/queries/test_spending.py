@@ -28,12 +28,12 @@ def book(world: World, *starts: datetime, **changes: Any) -> None:
 def test_groups_come_dearest_first(world: World) -> None:
     book(world, TEN, model="cheap", charge_nanos=1)
     book(world, TEN, model="dear", charge_nanos=9, outcome=Outcome.CUT)
-    book(world, TEN, model="cheap", charge_nanos=1, agent=str(world.loner.id))
+    book(world, TEN, model="cheap", charge_nanos=0, agent=str(world.loner.id))
     book(make_world("other"), TEN)
     groups = queries.spend_by(organization_id=world.id, by=["model"], **WIDE)
     assert [(g.key, g.calls, g.cut_calls, g.charge_nanos) for g in groups] == [
         (("dear",), 1, 1, 9),
-        (("cheap",), 2, 0, 2),
+        (("cheap",), 2, 0, 1),
     ]
     both = queries.spend_by(organization_id=world.id, by=["agent", "model"], **WIDE)
     assert [group.key for group in both] == [
