@@ -7,7 +7,6 @@ from controlplane.identity.ids import new_id
 from enforcement.enums import NodeState
 from enforcement.rules.wire import OrderKind, ScopeKind
 
-
 _NEXT_CURSOR = Func(
     Value("enforcement_order_cursor"), function="nextval", output_field=models.BigIntegerField()
 )

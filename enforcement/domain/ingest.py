@@ -19,7 +19,5 @@ def take_usage(*, sidecar: Sidecar, usage: Usage, now: datetime) -> Booked:
         now=now,
     )
     if usage.refusals:
-        book_refusals(
-            organization_id=sidecar.organization_id, refusals=usage.refusals, now=now
-        )
+        book_refusals(organization_id=sidecar.organization_id, refusals=usage.refusals, now=now)
     return booked

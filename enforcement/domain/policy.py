@@ -46,9 +46,7 @@ def compile_policy(*, organization_id: UUID, now: datetime) -> PolicySnapshot:
     )
 
 
-def _agents(
-    organization: Organization, grants: dict[str, list[CardGrant]]
-) -> list[AgentPolicy]:
+def _agents(organization: Organization, grants: dict[str, list[CardGrant]]) -> list[AgentPolicy]:
     keys: dict[UUID, list[KeyPolicy]] = {}
     live = AgentKey.objects.filter(organization=organization, revoked_at__isnull=True)
     for key in live.order_by("id"):

@@ -300,24 +300,26 @@ class Ledger:
         self.touched_balances.add(balance.id)
         return True
 
-    def inventory_item(self, lease: Lease) -> InventoryItem:
-        """How a lease is named to a spool that should say how it ended."""
-        balance = self.balances[lease.balance]
-        return InventoryItem(
-            lease=lease.id,
-            budget=balance.budget,
-            value=balance.value,
-            window_start_s=balance.window_start_s,
-            amount=lease.amount,
-            used=lease.used,
-            returned=lease.returned,
-            overrun=lease.overrun,
-            incarnation=lease.incarnation,
-            mac=self._sign(lease.id, balance, lease.amount),
-        )
-
     def _write(self, lease: Lease, kind: TransferKind, amount: int) -> None:
         self.transfers.append(Transfer(lease.balance, lease.id, kind, amount))
+
+
+def inventory_item(
+    lease: Lease, balance: Balance, *, sign: Callable[[str, Balance, int], str]
+) -> InventoryItem:
+    """How a lease is named to a spool that should say how it ended."""
+    return InventoryItem(
+        lease=lease.id,
+        budget=balance.budget,
+        value=balance.value,
+        window_start_s=balance.window_start_s,
+        amount=lease.amount,
+        used=lease.used,
+        returned=lease.returned,
+        overrun=lease.overrun,
+        incarnation=lease.incarnation,
+        mac=sign(lease.id, balance, lease.amount),
+    )
 
 
 # ---------------------------------------------------------------------------- the queue of groups

@@ -6,13 +6,14 @@ a restart; rows survive.
 
 from collections.abc import Callable
 
-from enforcement.rules.ledger import Ask, Balance, GrantQueue, Lease, Ledger
+from enforcement.rules.ledger import Ask, Balance, GrantQueue, Lease, Ledger, inventory_item
 from enforcement.rules.spools import Spool, greet, owes_word, standing
 from enforcement.rules.wire import (
     Denial,
     Grant,
     GroupItem,
     Hello,
+    InventoryItem,
     PolicySnapshot,
     Recall,
     Sync,
@@ -80,7 +81,7 @@ class ControlPlane:
         epoch = greet(spool, boot=hello.boot, incarnation="one")
         known = {item.lease for item in hello.inventory}
         unknown = [
-            self.ledger.inventory_item(lease)
+            self._named(lease)
             for lease in self._live.values()
             if owes_word(lease, spool) and lease.id not in known
         ]
@@ -121,7 +122,7 @@ class ControlPlane:
                     self._live.pop(ack.lease, None)
         reported = {report.lease for report in sync.reports}
         answer.unsettled.extend(
-            self.ledger.inventory_item(lease)
+            self._named(lease)
             for lease in self._live.values()
             if owes_word(lease, spool) and lease.id not in reported
         )
@@ -139,6 +140,9 @@ class ControlPlane:
         self.pump()
         if not waits:
             reply(answer)
+
+    def _named(self, lease: Lease) -> InventoryItem:
+        return inventory_item(lease, self.ledger.balances[lease.balance], sign=_unsigned)
 
     def _repeat(self, group: str) -> list[Grant]:
         leases = [self.ledger.leases[lease] for lease in self._groups[group]]

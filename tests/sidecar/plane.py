@@ -10,7 +10,14 @@ from typing import Any
 
 import msgspec
 
-from enforcement.rules.ledger import Ask, Balance, GrantQueue, Lease, Ledger
+from enforcement.rules.ledger import (
+    Ask,
+    Balance,
+    GrantQueue,
+    Lease,
+    Ledger,
+    inventory_item,
+)
 from enforcement.rules.spools import Spool, greet, owes_word, standing
 from enforcement.rules.wire import (
     AgentPolicy,
@@ -136,7 +143,7 @@ class Plane:
         epoch = greet(spool, boot=hello.boot, incarnation=INCARNATION)
         known = {item.lease for item in hello.inventory}
         unknown = [
-            self.ledger.inventory_item(lease)
+            inventory_item(lease, self.ledger.balances[lease.balance], sign=lambda *_: "mac")
             for lease in self.ledger.leases.values()
             if lease.state in ("granted", "suspended")
             and owes_word(lease, spool)
@@ -170,9 +177,7 @@ class Plane:
         )
         for report in sync.reports:
             lease = self.ledger.leases.get(report.lease)
-            recalled = lease is not None and self.queue.is_recalled(
-                lease.balance, now_ms=now_ms()
-            )
+            recalled = lease is not None and self.queue.is_recalled(lease.balance, now_ms=now_ms())
             ack = self.ledger.report(report, spool=spool.id, now_ms=now_ms(), recalled=recalled)
             if ack is not None:
                 answer.acks.append(ack)
@@ -210,9 +215,7 @@ class Plane:
                     balance_id, item.budget, item.value, 0, limit, limit
                 )
             items.append((balance_id, item))
-        self.queue.submit(
-            Ask(group, spool.id, spool.epoch, spool.incarnation, items, now_ms())
-        )
+        self.queue.submit(Ask(group, spool.id, spool.epoch, spool.incarnation, items, now_ms()))
 
     def pump(self) -> None:
         answers = self.queue.pump(self.ledger, now_ms=now_ms())
@@ -276,7 +279,7 @@ class Plane:
                     % (status, len(answer), answer)
                 )
                 await writer.drain()
-        except (EOFError, ConnectionError):
+        except (EOFError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             writer.close()

@@ -1,0 +1,107 @@
+"""Which balance each item of a group means; made when it is first asked for (L15)."""
+
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from budgets.domain.locks import key_pair
+from controlplane.identity.ids import new_id
+from enforcement.leasing.store import Connection
+from enforcement.rules.windows import Window, window_at
+from enforcement.rules.wire import BudgetPolicy, DenialCause, Group
+
+MAX_VALUE_CHARS = 200
+
+_FIND = """
+    SELECT b.id, b.budget_id, b.value, b.window_start FROM budgets_balance b
+    JOIN unnest(%s::uuid[], %s::text[], %s::timestamptz[]) AS k(budget, value, start)
+      ON (b.budget_id, b.value, b.window_start) = (k.budget, k.value, k.start)
+"""
+_MAKE = """
+    INSERT INTO budgets_balance (id, organization_id, budget_id, value, window_start, window_end,
+        hard, limit_amount, cap_amount, spent_amount, held_amount, suspense_amount,
+        overrun_amount, updated_at)
+    SELECT %s, organization_id, id, %s, %s, %s, mode = 'hard', limit_amount, limit_amount,
+        0, 0, 0, 0, %s
+    FROM budgets_budget WHERE id = %s AND archived_at IS NULL
+    ON CONFLICT DO NOTHING
+"""
+
+
+class Key(NamedTuple):
+    """A balance by what it counts."""
+
+    budget: str
+    value: str
+    window_start: datetime
+
+
+class Wanted(NamedTuple):
+    """A balance that a group needs: its key, its budget and its window."""
+
+    key: Key
+    budget: BudgetPolicy
+    window: Window
+
+
+def wanted(group: Group, budgets: list[BudgetPolicy], *, now: datetime) -> list[Wanted] | None:
+    """The balances of a group in the windows of now; None when a split value is too long."""
+    found = []
+    for item, budget in zip(group.items, budgets, strict=True):
+        if len(item.value) > MAX_VALUE_CHARS:
+            return None
+        window = window_at(budget.window, now)
+        found.append(Wanted(Key(budget.id, item.value, window[0]), budget, window))
+    return found
+
+
+async def open_balances(
+    connection: Connection, wants: list[Wanted], *, organization: str, now: datetime
+) -> dict[Key, str | DenialCause]:
+    """The id of each balance, made where missing; a split that is full says MAX_VALUES."""
+    known: dict[Key, str | DenialCause] = dict(await _find(connection, [w.key for w in wants]))
+    missing = sorted({w.key: w for w in wants if w.key not in known}.values(), key=lambda w: w.key)
+    if not missing:
+        return known
+    await _share_budgets(connection, organization)
+    for want in missing:
+        if want.key.value and await _is_full(connection, want):
+            known[want.key] = DenialCause.MAX_VALUES
+            continue
+        await connection.execute(
+            _MAKE,
+            [new_id(), want.key.value, *want.window, now, UUID(want.key.budget)],
+        )
+    known |= await _find(connection, [w.key for w in missing if w.key not in known])
+    for want in missing:
+        known.setdefault(want.key, DenialCause.MISMATCH)  # archived since the policy was read
+    return known
+
+
+async def _find(connection: Connection, keys: list[Key]) -> dict[Key, str]:
+    if not keys:
+        return {}
+    cursor = await connection.execute(
+        _FIND,
+        [[UUID(k.budget) for k in keys], [k.value for k in keys], [k.window_start for k in keys]],
+    )
+    by_instant = {(k.budget, k.value, k.window_start.timestamp()): k for k in keys}
+    return {
+        by_instant[str(row[1]), row[2], row[3].timestamp()]: str(row[0]) async for row in cursor
+    }
+
+
+async def _is_full(connection: Connection, want: Wanted) -> bool:
+    cursor = await connection.execute(
+        "SELECT count(*) FROM budgets_balance WHERE budget_id = %s AND window_start = %s",
+        [UUID(want.key.budget), want.key.window_start],
+    )
+    row = await cursor.fetchone()
+    return row is not None and row[0] >= want.budget.max_values
+
+
+async def _share_budgets(connection: Connection, organization: str) -> None:
+    """As `budgets.domain.locks.share_budgets`: no limit changes under a balance being made."""
+    await connection.execute(
+        "SELECT pg_advisory_xact_lock_shared(%s, %s)", key_pair(UUID(organization))
+    )

@@ -1,0 +1,299 @@
+"""One transaction of the coordinator: lock, run the rules, write back."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import msgspec
+
+from controlplane.identity.ids import new_id
+from enforcement.errors import GroupKeyReusedError, MessageError
+from enforcement.leasing import spools, store
+from enforcement.leasing.balances import Key, Wanted, open_balances, wanted
+from enforcement.leasing.policies import Policy
+from enforcement.leasing.spools import SpoolRow
+from enforcement.leasing.store import Connection
+from enforcement.rules.ledger import (
+    Ask,
+    Balance,
+    GrantQueue,
+    Ledger,
+    committed_over_cap,
+    inventory_item,
+)
+from enforcement.rules.lots import InvariantError
+from enforcement.rules.spools import standing
+from enforcement.rules.wire import Denial, DenialCause, Grant, Group, Sync, SyncAnswer
+
+MAX_DUE = 500
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a ledger promises: how long things live without word, and how grants are signed."""
+
+    incarnation: str
+    sign: Callable[[str, Balance, int], str]
+    lease_ttl_ms: int = 10_000
+    grace_ms: int = 1_000
+    policy_ttl_ms: int = 30_000
+
+
+@dataclass
+class Work:
+    """One Sync on its way: answered when all of its groups are resolved."""
+
+    sync: Sync
+    organization: str
+    policy: Policy
+    answer: SyncAnswer = field(default_factory=SyncAnswer)
+    unresolved: set[str] = field(default_factory=set)
+
+    @property
+    def spool(self) -> str:
+        return self.sync.header.spool
+
+
+@dataclass
+class Waiting:
+    """Groups that wait for their grant, kept between transactions."""
+
+    queue: GrantQueue = field(default_factory=GrantQueue)
+    works: dict[str, Work] = field(default_factory=dict)  # group key → who is to be told
+    hashes: dict[str, str] = field(default_factory=dict)  # group key → its content
+
+
+Outcome = Denial | list[Grant]
+
+
+class Batch:
+    """The working set of one transaction. `resolved` and `recalls` are to be told after it."""
+
+    def __init__(self, terms: Terms, works: list[Work], waiting: Waiting, *, sweep: bool) -> None:
+        self.works = works
+        self.resolved: dict[str, Outcome] = {}
+        self.recalls: list[tuple[str, str, str]] = []
+        self.superseded: list[Work] = []
+        self._terms = terms
+        self._waiting = waiting
+        self._sweep = sweep
+        self._ledger = Ledger(
+            new_id=lambda: str(new_id()),
+            sign=terms.sign,
+            lease_ttl_ms=terms.lease_ttl_ms,
+            grace_ms=terms.grace_ms,
+        )
+        self._organizations: dict[str, str] = {}  # of each locked balance
+        self._asks: list[tuple[Work, Group, list[Wanted]]] = []
+        self._opened: set[str] = set()  # balances of the groups that are new
+
+    async def run(self, connection: Connection) -> None:
+        """Raises GroupKeyReusedError, MessageError, InvariantError; then nothing has happened."""
+        now = await store.clock(connection)
+        now_ms = int(now.timestamp() * 1000)
+        rows = await spools.lock(connection, {work.spool for work in self.works})
+        live = [work for work in self.works if self._admit(work, rows.get(work.spool))]
+        for work in live:
+            self._collect_groups(work, now)
+        known = await self._known_groups(connection)
+        asks = await self._open(connection, now, known)
+        due = await self._lock(connection, now, live, known)
+        for work in live:
+            self._book(work, now_ms)
+        for lease in due:
+            self._ledger.expire(lease, now_ms=now_ms)
+        self._repeat(known, now_ms)
+        for work, group, items in asks:
+            self._submit(work, group, items, rows[work.spool], now_ms)
+        recalled = self._pump(now_ms)
+        broken = committed_over_cap(self._ledger.balances[i] for i in self._ledger.touched_balances)
+        if broken:
+            raise InvariantError(f"I1 would break: {broken}")
+        await store.write_back(
+            connection,
+            self._ledger,
+            organizations=self._organizations,
+            group_hashes=self._waiting.hashes,
+            now=now,
+        )
+        await self._tell_spools(connection, live, now)
+        if recalled:
+            self.recalls = await store.holders(connection, recalled)
+
+    # ------------------------------------------------------------------ who may speak
+
+    def _admit(self, work: Work, row: SpoolRow | None) -> bool:
+        work.answer = SyncAnswer(incarnation=self._terms.incarnation)
+        if row is not None and row.organization != work.organization:
+            raise MessageError("the spool belongs to another organization")
+        status = standing(
+            row.spool if row else None, work.sync.header, incarnation=self._terms.incarnation
+        )
+        work.answer.status = status
+        return status == "ok"
+
+    def _collect_groups(self, work: Work, now: datetime) -> None:
+        """Find the balances of each group; what cannot be granted is denied at once."""
+        stale = work.sync.header.policy_revision < work.policy.revision
+        for group in work.sync.groups:
+            _check_group(group)
+            budgets = work.policy.budgets_of(group)
+            wants = None if budgets is None else wanted(group, budgets, now=now)
+            if stale:
+                work.answer.denials.append(_refuse(group, DenialCause.STALE_POLICY))
+            elif wants is None:
+                work.answer.denials.append(_refuse(group, DenialCause.MISMATCH))
+            else:
+                self._asks.append((work, group, wants))
+
+    # ------------------------------------------------------------------ the working set
+
+    async def _known_groups(self, connection: Connection) -> dict[str, list[str]]:
+        """Groups that were granted before: the same key gets the same leases (L10)."""
+        keys = {(work.spool, group.key): group for work, group, _ in self._asks}
+        found = await store.leases_of_groups(connection, list(keys))
+        for place, leases in found.items():
+            if any(content != _content(keys[place]) for _, _, content in leases):
+                raise GroupKeyReusedError(f"group {place[1]} was asked before with other content")
+        return {key: [lease for lease, _, _ in leases] for (_, key), leases in found.items()}
+
+    async def _open(
+        self, connection: Connection, now: datetime, known: dict[str, list[str]]
+    ) -> list[tuple[Work, Group, list[str]]]:
+        """The balance ids of the groups that are new."""
+        fresh = [ask for ask in self._asks if ask[1].key not in known]
+        balances: dict[Key, str | DenialCause] = {}
+        for organization in sorted({work.organization for work, _, _ in fresh}):
+            wants = [w for work, _, ws in fresh if work.organization == organization for w in ws]
+            balances |= await open_balances(connection, wants, organization=organization, now=now)
+        asks = []
+        for work, group, wants in fresh:
+            items: list[str] = []
+            for want in wants:
+                place = balances[want.key]
+                if isinstance(place, DenialCause):
+                    work.answer.denials.append(_refuse(group, place))
+                    break
+                items.append(place)
+            else:
+                asks.append((work, group, items))
+        self._opened = {balance for _, _, items in asks for balance in items}
+        return asks
+
+    async def _lock(
+        self, connection: Connection, now: datetime, live: list[Work], known: dict[str, list[str]]
+    ) -> list[str]:
+        """Lock balances by id, then leases by id; returns the leases that are due to expire."""
+        leases = {report.lease for work in live for report in work.sync.reports}
+        for lease in leases:
+            to_uuid(lease)
+        leases |= {lease for group in known.values() for lease in group}
+        due: dict[str, str] = {}
+        if self._sweep:
+            before = now - timedelta(milliseconds=self._terms.grace_ms)
+            due = await store.due_leases(connection, before=before, most=MAX_DUE)
+        places = await store.balances_of_leases(connection, leases) | due
+        wanted_balances = self._opened | set(places.values()) | self._waiting.queue.balances()
+        if wanted_balances:
+            self._organizations = await store.lock_balances(
+                connection, self._ledger, wanted_balances
+            )
+        if places:
+            await store.lock_leases(connection, self._ledger, places)
+        return list(due)
+
+    # ------------------------------------------------------------------ the rules
+
+    def _book(self, work: Work, now_ms: int) -> None:
+        for report in work.sync.reports:
+            lease = self._ledger.leases.get(report.lease)
+            recalled = lease is not None and self._waiting.queue.is_recalled(
+                lease.balance, now_ms=now_ms
+            )
+            ack = self._ledger.report(report, spool=work.spool, now_ms=now_ms, recalled=recalled)
+            if ack is not None:
+                work.answer.acks.append(ack)
+
+    def _repeat(self, known: dict[str, list[str]], now_ms: int) -> None:
+        for work, group, _ in self._asks:
+            for lease in known.get(group.key, ()):
+                grant = self._ledger.grant_message(self._ledger.leases[lease], now_ms=now_ms)
+                work.answer.grants.append(grant)
+
+    def _submit(
+        self, work: Work, group: Group, items: list[str], row: SpoolRow, now_ms: int
+    ) -> None:
+        content = _content(group)
+        if self._waiting.hashes.setdefault(group.key, content) != content:
+            raise GroupKeyReusedError(f"group {group.key} waits with other content")
+        pairs = list(zip(items, group.items, strict=True))
+        self._waiting.queue.submit(
+            Ask(group, row.spool.id, row.spool.epoch, self._terms.incarnation, pairs, now_ms)
+        )
+        older = self._waiting.works.get(group.key)
+        if older is not None and older is not work:  # the same ask came again on its own
+            older.unresolved.discard(group.key)
+            self.superseded.append(older)
+        self._waiting.works[group.key] = work
+        work.unresolved.add(group.key)
+
+    def _pump(self, now_ms: int) -> list[str]:
+        answers = self._waiting.queue.pump(self._ledger, now_ms=now_ms)
+        for key, leases in answers.granted.items():
+            self.resolved[key] = [self._ledger.grant_message(x, now_ms=now_ms) for x in leases]
+        for denial in answers.denied:
+            self.resolved[denial.group] = denial
+        return answers.recalls
+
+    # ------------------------------------------------------------------ the spools
+
+    async def _tell_spools(self, connection: Connection, live: list[Work], now: datetime) -> None:
+        """What else an answer carries: orders, leases to account for, the policy's lease."""
+        if not live:
+            return
+        await spools.note(connection, live, now=now, policy_ttl_ms=self._terms.policy_ttl_ms)
+        await spools.acknowledge(connection, live, now=now)
+        await spools.add_orders(connection, live)
+        owed = await store.owed_leases(connection, {work.spool for work in live})
+        for work in live:
+            reported = {report.lease for report in work.sync.reports}
+            for lease, balance in owed:
+                if lease.spool == work.spool and lease.id not in reported:
+                    item = inventory_item(lease, balance, sign=self._terms.sign)
+                    work.answer.unsettled.append(item)
+            work.answer.policy_revision = work.policy.revision
+            work.answer.policy_ttl_ms = self._terms.policy_ttl_ms
+            if work.sync.header.policy_revision < work.policy.revision:
+                work.answer.policy = work.policy.snapshot
+
+
+def _refuse(group: Group, cause: DenialCause) -> Denial:
+    item = group.items[0]
+    return Denial(group=group.key, budget=item.budget, value=item.value, cause=cause)
+
+
+def _check_group(group: Group) -> None:
+    to_uuid(group.key)
+    if not group.items:
+        raise MessageError(f"group {group.key} asks for nothing")
+    for item in group.items:
+        if not 0 <= item.floor <= item.need <= item.want or item.need == 0:
+            raise MessageError(f"group {group.key}: floor ≤ need ≤ want, and need > 0")
+    if len({(item.budget, item.value) for item in group.items}) != len(group.items):
+        raise MessageError(f"group {group.key} names a balance twice")
+
+
+def to_uuid(text: str) -> UUID:
+    """Raises MessageError unless the text is an id."""
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise MessageError(f"not an id: {text[:64]!r}") from error
+
+
+def _content(group: Group) -> str:
+    """What a key stands for; a retry may be more patient, but may not ask for something else."""
+    body = msgspec.json.encode((group.attribution, group.items))
+    return hashlib.sha256(body).hexdigest()

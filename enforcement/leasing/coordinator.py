@@ -1,0 +1,164 @@
+"""The coalescing coordinator: one transaction for all messages of a moment.
+
+1. Messages that arrive while a transaction runs form the next batch; nothing waits on a timer.
+2. A batch locks spools, balances and leases in one global order, runs the rules of
+   `enforcement.rules.ledger`, writes back, commits, and only then answers (L9).
+3. A group that does not fit waits in this process, in order of arrival, for at most its patience.
+4. If a batch fails, its messages are tried one by one, so that a bad one harms nobody else.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from copy import copy
+
+from psycopg import errors
+from psycopg_pool import AsyncConnectionPool
+
+from enforcement.errors import BusyError, EnforcementError
+from enforcement.leasing.batch import Batch, Terms, Waiting, Work
+from enforcement.leasing.policies import Policy
+from enforcement.leasing.store import Connection
+from enforcement.rules.wire import Denial, Sync, SyncAnswer
+
+MAX_BATCH = 256
+MAX_INBOX = 5_000
+PUMP_S = 0.02
+SWEEP_S = 1.0
+RETRIES = 5
+RETRYABLE = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable)
+
+Recalls = list[tuple[str, str, str]]  # spool, budget, value
+
+log = logging.getLogger(__name__)
+
+
+class Coordinator:
+    """One for each web process. `recall` is told whose lots should go home."""
+
+    def __init__(
+        self,
+        pool: AsyncConnectionPool[Connection],
+        terms: Terms,
+        *,
+        recall: Callable[[Recalls], None],
+    ) -> None:
+        self._pool = pool
+        self._terms = terms
+        self._recall = recall
+        self._inbox: asyncio.Queue[Work] = asyncio.Queue(MAX_INBOX)
+        self._waiting = Waiting()
+        self._replies: dict[int, asyncio.Future[SyncAnswer]] = {}
+        self._sweep_at = 0.0
+
+    async def submit(self, sync: Sync, *, organization: str, policy: Policy) -> SyncAnswer:
+        """The answer to a Sync.
+
+        Raises:
+            BusyError: too many messages wait; the book keeps serving from its lots.
+            GroupKeyReusedError: a group key came with other content than before.
+            MessageError: the message contradicts itself.
+        """
+        work = Work(sync, organization, policy)
+        reply: asyncio.Future[SyncAnswer] = asyncio.get_running_loop().create_future()
+        self._replies[id(work)] = reply
+        try:
+            self._inbox.put_nowait(work)
+            return await reply
+        except asyncio.QueueFull as error:
+            raise BusyError("the ledger has more messages than it can answer") from error
+        finally:
+            del self._replies[id(work)]
+
+    async def run(self) -> None:
+        """Answer messages for as long as the process lives."""
+        while True:
+            await self._attempt(await self._gather())
+
+    async def _gather(self) -> list[Work]:
+        patience = PUMP_S if self._waiting.queue.waiting else SWEEP_S
+        try:
+            async with asyncio.timeout(patience):
+                works = [await self._inbox.get()]
+        except TimeoutError:
+            return []
+        while len(works) < MAX_BATCH and not self._inbox.empty():
+            works.append(self._inbox.get_nowait())
+        return works
+
+    async def _attempt(self, works: list[Work]) -> None:
+        """Commit a batch; if it cannot be, its messages one by one."""
+        kept = self._keep()
+        error: Exception = BusyError("the rows of the ledger stay locked")
+        for attempt in range(RETRIES):
+            try:
+                await self._commit(works)
+                return
+            except RETRYABLE:
+                self._restore(kept)
+                await asyncio.sleep(0.005 * 2**attempt)
+            except Exception as unexpected:  # noqa: BLE001 -- somebody waits for it, whatever it is
+                self._restore(kept)
+                error = unexpected
+                break
+        if len(works) > 1:
+            for work in works:
+                await self._attempt([work])
+            return
+        if not isinstance(error, EnforcementError):
+            log.error("a batch of the ledger failed", exc_info=error)
+            await asyncio.sleep(0.1)
+        for work in works:
+            self._reply(work, error)
+
+    def _keep(self) -> Waiting:
+        waiting = Waiting(works=dict(self._waiting.works), hashes=dict(self._waiting.hashes))
+        waiting.queue = copy(self._waiting.queue)
+        waiting.queue.waiting = list(self._waiting.queue.waiting)
+        return waiting
+
+    def _restore(self, kept: Waiting) -> None:
+        """A rolled-back batch leaves no trace in the queue of groups."""
+        self._waiting.works, self._waiting.hashes = dict(kept.works), dict(kept.hashes)
+        self._waiting.queue.waiting = list(kept.queue.waiting)
+
+    async def _commit(self, works: list[Work]) -> None:
+        time_s = asyncio.get_running_loop().time()
+        sweep = time_s >= self._sweep_at
+        if not works and not sweep and not self._waiting.queue.waiting:
+            return
+        for work in works:
+            work.unresolved.clear()
+        batch = Batch(self._terms, works, self._waiting, sweep=sweep)
+        async with self._pool.connection() as connection, connection.transaction():
+            await batch.run(connection)
+        if sweep:
+            self._sweep_at = time_s + SWEEP_S
+        self._tell(batch)
+
+    def _tell(self, batch: Batch) -> None:
+        """After the commit: grants become known, and recalls go out."""
+        told = [*batch.works, *batch.superseded]
+        for key, outcome in batch.resolved.items():
+            self._waiting.hashes.pop(key, None)
+            work = self._waiting.works.pop(key)
+            work.unresolved.discard(key)
+            if isinstance(outcome, Denial):
+                work.answer.denials.append(outcome)
+            else:
+                work.answer.grants.extend(outcome)
+            told.append(work)
+        for work in told:
+            if not work.unresolved:
+                self._reply(work, work.answer)
+        if batch.recalls:
+            self._recall(batch.recalls)
+
+    def _reply(self, work: Work, outcome: SyncAnswer | Exception) -> None:
+        reply = self._replies.get(id(work))
+        if reply is None or reply.done():
+            return  # answered before, or nobody waits any more
+        if isinstance(outcome, Exception):
+            reply.set_exception(outcome)
+        else:
+            reply.set_result(outcome)

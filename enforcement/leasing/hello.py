@@ -1,0 +1,91 @@
+"""A book introduces itself: its epoch, and the leases that its inventory lacks."""
+
+from datetime import timedelta
+
+from enforcement.errors import SpoolOfAnotherError
+from enforcement.leasing import spools, store
+from enforcement.leasing.auth import SidecarIdentity
+from enforcement.leasing.batch import Terms, to_uuid
+from enforcement.leasing.policies import Policy
+from enforcement.leasing.store import Connection
+from enforcement.rules.ledger import inventory_item
+from enforcement.rules.spools import greet
+from enforcement.rules.wire import Hello, Welcome
+
+_MAKE = """
+    INSERT INTO enforcement_spool (id, organization_id, sidecar_id, book, boot, epoch, incarnation,
+        kernel_boot_id, clean, policy_revision, policy_valid_until, last_sync_at, health, sessions)
+    VALUES (%s, %s, %s, %s, '', 1, %s, '', false, 0, %s, %s, '{}', '[]')
+    ON CONFLICT DO NOTHING
+"""
+_UPDATE = """
+    UPDATE enforcement_spool SET book = %s, boot = %s, epoch = %s, incarnation = %s,
+        kernel_boot_id = %s, clean = %s, policy_revision = %s, policy_valid_until = %s,
+        last_sync_at = %s
+    WHERE id = %s
+"""
+
+
+async def welcome(
+    connection: Connection, hello: Hello, *, identity: SidecarIdentity, policy: Policy, terms: Terms
+) -> Welcome:
+    """Run in a transaction.
+
+    Raises:
+        SpoolOfAnotherError: the spool was first seen at another sidecar.
+        MessageError: the spool's identity is no id.
+    """
+    header = hello.header
+    spool_id = to_uuid(header.spool)
+    now = await store.clock(connection)
+    until = now + timedelta(milliseconds=terms.policy_ttl_ms)
+    await connection.execute(
+        _MAKE,
+        [
+            spool_id,
+            to_uuid(identity.organization),
+            to_uuid(identity.sidecar),
+            header.book[:100],
+            to_uuid(terms.incarnation),
+            until,
+            now,
+        ],
+    )
+    row = (await spools.lock(connection, [str(spool_id)]))[str(spool_id)]
+    if row.sidecar != identity.sidecar:
+        raise SpoolOfAnotherError("this spool belongs to another sidecar")
+    spool = row.spool
+    if not spool.boot:
+        spool.epoch = 0  # made a moment ago: its first life is epoch 1
+    greet(spool, boot=hello.boot[:64], incarnation=terms.incarnation)
+    await connection.execute(
+        _UPDATE,
+        [
+            header.book[:100],
+            spool.boot,
+            spool.epoch,
+            to_uuid(spool.incarnation),
+            hello.kernel_boot_id[:64],
+            hello.clean_shutdown,
+            policy.revision,
+            until,
+            now,
+            spool_id,
+        ],
+    )
+    known = {item.lease for item in hello.inventory}
+    owed = await store.owed_leases(connection, [str(spool_id)])
+    return Welcome(
+        organization=identity.organization,
+        incarnation=terms.incarnation,
+        epoch=spool.epoch,
+        policy=policy.snapshot,
+        policy_ttl_ms=terms.policy_ttl_ms,
+        lease_ttl_ms=terms.lease_ttl_ms,
+        order_cursor=await spools.latest_cursor(connection, identity.organization),
+        unknown=[
+            inventory_item(lease, balance, sign=terms.sign)
+            for lease, balance in owed
+            if lease.id not in known
+        ],
+    )

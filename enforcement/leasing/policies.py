@@ -1,0 +1,86 @@
+"""Compiled policies, kept until a hint says that they have changed."""
+
+import asyncio
+from datetime import UTC, datetime
+from time import monotonic
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+
+from controlplane.identity.models import Organization
+from enforcement.domain.policy import compile_policy
+from enforcement.rules.matching import matches, subject_of, value_of
+from enforcement.rules.wire import AgentPolicy, BudgetPolicy, Group, Mode, PolicySnapshot
+
+RECHECK_S = 2.0  # how long a lost hint can hide a change
+
+
+class Policy:
+    """A snapshot with the look-ups that grants need."""
+
+    def __init__(self, snapshot: PolicySnapshot) -> None:
+        self.snapshot = snapshot
+        self.revision = snapshot.revision
+        self._agents: dict[str, AgentPolicy] = {agent.id: agent for agent in snapshot.agents}
+        self._budgets: dict[str, BudgetPolicy] = {b.id: b for b in snapshot.budgets}
+        self.checked_at = monotonic()
+
+    def budgets_of(self, group: Group) -> list[BudgetPolicy] | None:
+        """The budget of each item, or None when one is not what its attribution says (L15)."""
+        agent = self._agents.get(group.attribution.agent)
+        if agent is None:
+            return None
+        subject = subject_of(self.snapshot.organization, agent, session=group.attribution.session)
+        found = []
+        for item in group.items:
+            budget = self._budgets.get(item.budget)
+            if budget is None or budget.mode is not Mode.HARD or not matches(budget, subject):
+                return None
+            if value_of(budget.per, subject) != item.value:
+                return None
+            found.append(budget)
+        return found
+
+
+class Policies:
+    """One policy for each organization, compiled in a thread when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Policy] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def forget(self, organization: str) -> None:
+        """A hint came: compile anew when next asked."""
+        if policy := self._known.get(organization):
+            policy.checked_at = 0.0
+
+    async def get(self, organization: str) -> Policy:
+        known = self._known.get(organization)
+        if known is not None and monotonic() - known.checked_at < RECHECK_S:
+            return known
+        async with self._locks.setdefault(organization, asyncio.Lock()):
+            known = self._known.get(organization)
+            if known is not None and monotonic() - known.checked_at < RECHECK_S:
+                return known
+            asked_at = monotonic()
+            fresh = await sync_to_async(_read, thread_sensitive=False)(
+                UUID(organization), known.revision if known else 0
+            )
+            if fresh is not None or known is None:
+                if fresh is None:
+                    raise LookupError(f"no organization {organization}")
+                known = self._known[organization] = Policy(fresh)
+            known.checked_at = asked_at
+            return known
+
+
+def _read(organization_id: UUID, known_revision: int) -> PolicySnapshot | None:
+    """The policy, or None when the known revision still holds."""
+    revision = (
+        Organization.objects.filter(pk=organization_id)
+        .values_list("policy_revision", flat=True)
+        .first()
+    )
+    if revision is None or revision == known_revision:
+        return None
+    return compile_policy(organization_id=organization_id, now=datetime.now(tz=UTC))

@@ -1,0 +1,240 @@
+"""The lease service of one web process: its pool, its coordinator, its ears."""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from asgiref.sync import sync_to_async
+from django.db import connection as django_connection
+from psycopg import conninfo
+from psycopg_pool import AsyncConnectionPool
+
+from budgets.domain.budgets import arm_budgets
+from budgets.domain.incarnation import current_incarnation
+from budgets.enums import BudgetState
+from budgets.models import Budget
+from controlplane.identity.domain import derived_key
+from controlplane.identity.models import Organization
+from enforcement.domain.enrolment import register_upstreams
+from enforcement.domain.ingest import take_usage
+from enforcement.errors import EnforcementError
+from enforcement.leasing import hello as hellos
+from enforcement.leasing.auth import Authenticator, SidecarIdentity
+from enforcement.leasing.batch import Terms
+from enforcement.leasing.coordinator import Coordinator, Recalls
+from enforcement.leasing.hints import RECALL_CHANNEL, Hints
+from enforcement.leasing.policies import Policies
+from enforcement.leasing.store import Connection
+from enforcement.models import Sidecar, Spool
+from enforcement.rules.ledger import Balance
+from enforcement.rules.wire import (
+    Hello,
+    Recall,
+    Sync,
+    SyncAnswer,
+    Usage,
+    UsageAnswer,
+    Welcome,
+)
+
+POOL_SIZE = 6
+ARM_EVERY_S = 1.0
+SESSION_SETTINGS = (
+    "-c lock_timeout=2000 -c statement_timeout=10000 -c synchronous_commit=on"
+    " -c idle_in_transaction_session_timeout=10000"
+)
+REQUIRED = {"fsync": "on", "full_page_writes": "on"}
+
+log = logging.getLogger(__name__)
+
+
+class UnsafeDatabaseError(EnforcementError):
+    """The database would lose acknowledged grants, or is a replica."""
+
+
+class LeaseService:
+    """Started lazily, on the loop that serves; stopped with it."""
+
+    def __init__(self, *, lease_ttl_ms: int = 10_000, policy_ttl_ms: int = 30_000) -> None:
+        self._lease_ttl_ms = lease_ttl_ms
+        self._policy_ttl_ms = policy_ttl_ms
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.stopping = asyncio.Event()
+
+    async def start(self) -> None:
+        """Open the pool, check the database, start the coordinator and the listener.
+
+        Raises UnsafeDatabaseError.
+        """
+        address = _conninfo()
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            address,
+            min_size=1,
+            max_size=POOL_SIZE,
+            open=False,
+            kwargs={"options": SESSION_SETTINGS},
+        )
+        await self._pool.open(wait=True, timeout=10)
+        await self._check_database()
+        incarnation = await _in_thread(current_incarnation, now=_now())
+        self.terms = Terms(
+            incarnation=str(incarnation.pk),
+            sign=_signer(),
+            lease_ttl_ms=self._lease_ttl_ms,
+            policy_ttl_ms=self._policy_ttl_ms,
+        )
+        self.policies = Policies()
+        self.authenticator = Authenticator(self._pool)
+        self.hints = Hints(address, on_change=self.policies.forget)
+        self.coordinator = Coordinator(self._pool, self.terms, recall=self._recall)
+        for name, work in (
+            ("coordinator", self.coordinator.run()),
+            ("hints", self.hints.run()),
+            ("arming", self._arm()),
+        ):
+            self._start_task(work, name=name)
+
+    async def stop(self) -> None:
+        """End everything that was started."""
+        self.stopping.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._pool.close()
+
+    def _start_task(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("the task %r of the lease service died", task.get_name(), exc_info=error)
+
+    async def _check_database(self) -> None:
+        async with self._pool.connection() as connection:
+            for name, value in REQUIRED.items():
+                row = await (await connection.execute(f"SHOW {name}")).fetchone()
+                if row is not None and row[0] != value and not _is_throwaway():
+                    raise UnsafeDatabaseError(f"PostgreSQL runs with {name}={row[0]}")
+            row = await (await connection.execute("SELECT pg_is_in_recovery()")).fetchone()
+            if row is not None and row[0]:
+                raise UnsafeDatabaseError("this PostgreSQL is a replica")
+
+    # ------------------------------------------------------------------ messages
+
+    async def hello(self, identity: SidecarIdentity, hello: Hello) -> Welcome:
+        """Register the nodes that it names, then welcome the book."""
+        sidecar = await _in_thread(_sidecar, identity.sidecar)
+        await _in_thread(
+            register_upstreams,
+            sidecar=sidecar,
+            upstreams=hello.upstreams,
+            version=hello.version,
+            now=_now(),
+        )
+        self.policies.forget(identity.organization)
+        policy = await self.policies.get(identity.organization)
+        async with self._pool.connection() as connection, connection.transaction():
+            return await hellos.welcome(
+                connection, hello, identity=identity, policy=policy, terms=self.terms
+            )
+
+    async def sync(self, identity: SidecarIdentity, sync: Sync) -> SyncAnswer:
+        policy = await self.policies.get(identity.organization)
+        answer = await self.coordinator.submit(
+            sync, organization=identity.organization, policy=policy
+        )
+        recalls = self.hints.take_recalls(sync.header.spool)
+        answer.recalls.extend(Recall(budget, value) for budget, value in sorted(recalls))
+        return answer
+
+    async def usage(self, identity: SidecarIdentity, usage: Usage) -> UsageAnswer:
+        sidecar = await _in_thread(_sidecar, identity.sidecar)
+        booked = await _in_thread(take_usage, sidecar=sidecar, usage=usage, now=_now())
+        return UsageAnswer(booked.accepted, booked.duplicates, usage.position)
+
+    # ------------------------------------------------------------------ in the background
+
+    def _recall(self, recalls: Recalls) -> None:
+        self._start_task(self._notify_recalls(recalls), name="recall")
+
+    async def _notify_recalls(self, recalls: Recalls) -> None:
+        """Outside of any grant's transaction: NOTIFY takes a lock at commit."""
+        async with self._pool.connection() as connection:
+            for start in range(0, len(recalls), 50):
+                payload = msgspec.json.encode(recalls[start : start + 50]).decode()
+                await connection.execute("SELECT pg_notify(%s, %s)", [RECALL_CHANNEL, payload])
+
+    async def _arm(self) -> None:
+        """Arm budgets once every live book works by a policy that names them (L12)."""
+        while True:
+            await asyncio.sleep(ARM_EVERY_S)
+            try:
+                await _in_thread(arm_what_is_known, now=_now())
+            except Exception:
+                log.exception("budgets could not be armed; trying again")
+
+
+def arm_what_is_known(*, now: datetime) -> None:
+    """Arm the budgets that every book has acknowledged, or that books cannot work without."""
+    arming = Budget.objects.filter(state=BudgetState.ARMING, archived_at__isnull=True)
+    for organization_id in set(arming.values_list("organization_id", flat=True)):
+        arm_budgets(
+            organization_id=organization_id, revision=_oldest_in_use(organization_id, now), now=now
+        )
+
+
+def _oldest_in_use(organization_id: UUID, now: datetime) -> int:
+    live = Spool.objects.filter(organization_id=organization_id, policy_valid_until__gt=now)
+    revisions = list(live.values_list("policy_revision", flat=True))
+    if revisions:
+        return min(revisions)
+    return Organization.objects.values_list("policy_revision", flat=True).get(pk=organization_id)
+
+
+def _signer() -> Callable[[str, Balance, int], str]:
+    key = derived_key("grant-mac")
+
+    def sign(lease: str, balance: Balance, amount: int) -> str:
+        return hmac.new(key, f"{lease}:{balance.id}:{amount}".encode(), hashlib.sha256).hexdigest()
+
+    return sign
+
+
+def _conninfo() -> str:
+    """The address that Django uses, the test database included."""
+    settings = django_connection.settings_dict
+    parts = {
+        "dbname": settings["NAME"],
+        "user": settings["USER"],
+        "password": settings["PASSWORD"],
+        "host": settings["HOST"],
+        "port": settings["PORT"],
+    }
+    known = {name: value for name, value in parts.items() if value}
+    return conninfo.make_conninfo(**known, application_name="comptroller-leases")
+
+
+def _is_throwaway() -> bool:
+    """A test database may run without fsync; the launcher and production never do."""
+    return str(django_connection.settings_dict["NAME"]).startswith("test_")
+
+
+def _sidecar(sidecar_id: str) -> Sidecar:
+    return Sidecar.objects.get(pk=sidecar_id)
+
+
+def _in_thread(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Awaitable[Any]:
+    return sync_to_async(work, thread_sensitive=False)(*args, **kwargs)
+
+
+def _now() -> datetime:
+    return datetime.now(tz=UTC)

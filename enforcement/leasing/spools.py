@@ -1,0 +1,143 @@
+"""Rows of spools and orders, as a batch reads and writes them."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+from psycopg.types.json import Jsonb
+
+from controlplane.identity.ids import new_id
+from enforcement.leasing.store import Connection
+from enforcement.rules.spools import Spool
+from enforcement.rules.wire import Order, OrderKind, ScopeKind
+
+if TYPE_CHECKING:
+    from enforcement.leasing.batch import Work
+
+
+class SpoolRow(NamedTuple):
+    """A spool as the rules see it, and whose it is."""
+
+    spool: Spool
+    organization: str
+    sidecar: str
+
+
+async def lock(connection: Connection, ids: Collection[str]) -> dict[str, SpoolRow]:
+    """Lock spools by id: first of all locks of a transaction."""
+    if not ids:
+        return {}
+    cursor = await connection.execute(
+        "SELECT id, organization_id, sidecar_id, epoch, boot, incarnation"
+        " FROM enforcement_spool WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
+        [[UUID(i) for i in ids]],
+    )
+    return {
+        str(row[0]): SpoolRow(
+            Spool(str(row[0]), epoch=row[3], boot=row[4], incarnation=str(row[5])),
+            organization=str(row[1]),
+            sidecar=str(row[2]),
+        )
+        async for row in cursor
+    }
+
+
+async def note(
+    connection: Connection, works: "Sequence[Work]", *, now: datetime, policy_ttl_ms: int
+) -> None:
+    """Write down when a book was heard, and until when it may work by which policy (L12).
+
+    A book renews its policy lease from when it sent the Sync, so `policy_valid_until` is late
+    rather than early.
+    """
+    latest = {work.spool: work for work in sorted(works, key=lambda w: w.sync.header.sequence)}
+    until = now + timedelta(milliseconds=policy_ttl_ms)
+    for spool, work in sorted(latest.items()):
+        await connection.execute(
+            "UPDATE enforcement_spool SET last_sync_at = %s, health = %s, sessions = %s,"
+            " policy_revision = greatest(policy_revision, %s), policy_valid_until = %s"
+            " WHERE id = %s",
+            [
+                now,
+                Jsonb(msgspec.to_builtins(work.sync.health)),
+                Jsonb(msgspec.to_builtins(work.sync.sessions)),
+                work.sync.header.policy_revision,
+                until,
+                UUID(spool),
+            ],
+        )
+
+
+async def acknowledge(connection: Connection, works: "Sequence[Work]", *, now: datetime) -> None:
+    """Store the receipts of orders, each once for each spool."""
+    rows: list[tuple[Any, ...]] = [
+        (
+            new_id(),
+            UUID(work.spool),
+            a.streams_cut,
+            a.tokens_after,
+            a.last_byte_ms,
+            now,
+            UUID(a.order),
+            UUID(work.organization),
+        )
+        for work in works
+        for a in work.sync.acknowledgements
+    ]
+    for row in rows:
+        await connection.execute(
+            "INSERT INTO enforcement_orderacknowledgement"
+            " (id, order_id, spool_id, streams_cut, tokens_after, last_byte_ms, at)"
+            " SELECT %s, o.id, %s, %s, %s, %s, %s FROM enforcement_order o"
+            " WHERE o.id = %s AND o.organization_id = %s ON CONFLICT DO NOTHING",
+            row,
+        )
+
+
+async def add_orders(connection: Connection, works: "Sequence[Work]") -> None:
+    """Add the orders that each book has not seen."""
+    organizations = sorted({work.organization for work in works})
+    cursors = {
+        organization: min(
+            work.sync.header.order_cursor for work in works if work.organization == organization
+        )
+        for organization in organizations
+    }
+    for organization, after in cursors.items():
+        orders = await _orders_after(connection, organization, after)
+        for work in works:
+            if work.organization == organization:
+                seen = work.sync.header.order_cursor
+                work.answer.orders.extend(o for o in orders if o.cursor > seen)
+                work.answer.order_cursor = max([seen, *(o.cursor for o in orders)])
+
+
+async def latest_cursor(connection: Connection, organization: str) -> int:
+    """Where a fresh book begins: what was ordered before stands in the policy."""
+    cursor = await connection.execute(
+        "SELECT coalesce(max(cursor), 0) FROM enforcement_order WHERE organization_id = %s",
+        [UUID(organization)],
+    )
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+async def _orders_after(connection: Connection, organization: str, after: int) -> list[Order]:
+    cursor = await connection.execute(
+        "SELECT id, cursor, kind, scope_kind, scope_id, reason FROM enforcement_order"
+        " WHERE organization_id = %s AND cursor > %s ORDER BY cursor LIMIT 500",
+        [UUID(organization), after],
+    )
+    return [
+        Order(
+            id=str(row[0]),
+            cursor=row[1],
+            kind=OrderKind(row[2]),
+            scope_kind=ScopeKind(row[3]),
+            scope_id=str(row[4]),
+            reason=row[5],
+        )
+        async for row in cursor
+    ]

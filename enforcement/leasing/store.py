@@ -1,0 +1,293 @@
+"""The rows of the ledger, read and written with one connection inside one transaction.
+
+Lock order of the whole program: spools by id, then balances by id, then leases by id. Only this
+module and `budgets.domain` write balances.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from controlplane.identity.ids import new_id
+from enforcement.rules.ledger import Balance, Lease, LeaseState, Ledger
+
+Connection = AsyncConnection[TupleRow]
+
+_BALANCE = """
+    SELECT id, organization_id, budget_id, value, window_start, window_end, limit_amount,
+           cap_amount, spent_amount, held_amount, suspense_amount, overrun_amount
+    FROM budgets_balance WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE
+"""
+_LEASE_COLUMNS = """
+    l.id, l.balance_id, l.spool, l.amount, l.expires_at, l.epoch, l.incarnation, l.group_key,
+    l.used_amount, l.returned_amount, l.overrun_amount, l.open_amount, l.state
+"""
+_DUE = """
+    SELECT id, balance_id FROM budgets_lease
+    WHERE state = 'granted' AND expires_at < %s ORDER BY expires_at LIMIT %s
+"""
+_OWED = f"""
+    SELECT {_LEASE_COLUMNS}, b.budget_id, b.value, b.window_start
+    FROM budgets_lease l
+    JOIN budgets_balance b ON b.id = l.balance_id
+    JOIN enforcement_spool s ON s.id = l.spool
+    WHERE l.spool = ANY(%s)
+      AND (l.state = 'suspended' OR (l.state = 'granted' AND l.epoch < s.epoch))
+    ORDER BY l.id LIMIT 2000
+"""  # noqa: S608 -- the columns are a constant
+_HOLDERS = """
+    SELECT DISTINCT l.spool, b.budget_id, b.value
+    FROM budgets_lease l JOIN budgets_balance b ON b.id = l.balance_id
+    WHERE l.balance_id = ANY(%s) AND l.state = 'granted'
+"""
+
+
+async def clock(connection: Connection) -> datetime:
+    """The ledger's own clock: one reading for each batch."""
+    row = await (await connection.execute("SELECT clock_timestamp()")).fetchone()
+    if row is None:
+        raise RuntimeError("the database has no clock")
+    return row[0].astimezone(UTC)  # type: ignore[no-any-return]
+
+
+async def balances_of_leases(connection: Connection, leases: Collection[str]) -> dict[str, str]:
+    """The balance of each lease; it never changes, so no lock is needed."""
+    cursor = await connection.execute(
+        "SELECT id, balance_id FROM budgets_lease WHERE id = ANY(%s)", [[UUID(i) for i in leases]]
+    )
+    return {str(row[0]): str(row[1]) async for row in cursor}
+
+
+async def due_leases(connection: Connection, *, before: datetime, most: int) -> dict[str, str]:
+    """Leases past their deadline and grace, with their balances."""
+    cursor = await connection.execute(_DUE, [before, most])
+    return {str(row[0]): str(row[1]) async for row in cursor}
+
+
+async def lock_balances(
+    connection: Connection, ledger: Ledger, ids: Collection[str]
+) -> dict[str, str]:
+    """Lock balances by id into the working set; returns the organization of each."""
+    cursor = await connection.execute(_BALANCE, [[UUID(i) for i in ids]])
+    organizations = {}
+    async for row in cursor:
+        balance = Balance(
+            id=str(row[0]),
+            budget=str(row[2]),
+            value=row[3],
+            window_start_s=int(row[4].timestamp()),
+            window_ends_at_ms=_ms(row[5]) if row[5] else None,
+            limit=row[6],
+            cap=row[7],
+            spent=row[8],
+            held=row[9],
+            suspense=row[10],
+            overrun=row[11],
+        )
+        ledger.balances[balance.id] = balance
+        organizations[balance.id] = str(row[1])
+    return organizations
+
+
+async def lock_leases(connection: Connection, ledger: Ledger, ids: Collection[str]) -> None:
+    cursor = await connection.execute(
+        f"SELECT {_LEASE_COLUMNS} FROM budgets_lease l WHERE id = ANY(%s) ORDER BY id"  # noqa: S608 -- constant columns
+        " FOR NO KEY UPDATE",
+        [[UUID(i) for i in ids]],
+    )
+    async for row in cursor:
+        lease = _lease(row)
+        ledger.leases[lease.id] = lease
+
+
+async def leases_of_groups(
+    connection: Connection, keys: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], list[tuple[str, str, str]]]:
+    """What was granted before for (spool, group): lease, balance and the group's content hash."""
+    if not keys:
+        return {}
+    spools, groups = zip(*keys, strict=True)
+    cursor = await connection.execute(
+        "SELECT l.spool, l.group_key, l.id, l.balance_id, l.group_hash FROM budgets_lease l"
+        " JOIN unnest(%s::uuid[], %s::uuid[]) AS k(spool, key)"
+        " ON (l.spool, l.group_key) = (k.spool, k.key) ORDER BY l.id",
+        [[UUID(i) for i in spools], [UUID(i) for i in groups]],
+    )
+    found: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+    async for row in cursor:
+        found.setdefault((str(row[0]), str(row[1])), []).append((str(row[2]), str(row[3]), row[4]))
+    return found
+
+
+async def owed_leases(
+    connection: Connection, spools: Collection[str]
+) -> list[tuple[Lease, Balance]]:
+    """Leases whose spool should say how they ended, with enough of their balance to name them."""
+    cursor = await connection.execute(_OWED, [[UUID(i) for i in spools]])
+    return [
+        (
+            _lease(row),
+            Balance(str(row[1]), str(row[13]), row[14], int(row[15].timestamp()), limit=0, cap=0),
+        )
+        async for row in cursor
+    ]
+
+
+async def holders(connection: Connection, balances: Collection[str]) -> list[tuple[str, str, str]]:
+    """Who has live leases of these balances: (spool, budget, value)."""
+    cursor = await connection.execute(_HOLDERS, [[UUID(i) for i in balances]])
+    return [(str(row[0]), str(row[1]), row[2]) async for row in cursor]
+
+
+# ---------------------------------------------------------------------------- writing back
+
+
+async def write_back(
+    connection: Connection,
+    ledger: Ledger,
+    *,
+    organizations: dict[str, str],
+    group_hashes: dict[str, str],
+    now: datetime,
+) -> None:
+    """Everything that the rules changed: balances, leases, new leases, transfers."""
+    await _write_balances(connection, ledger, now)
+    await _write_leases(connection, ledger, now)
+    await _insert_leases(connection, ledger, organizations, group_hashes, now)
+    await _insert_transfers(connection, ledger, organizations, now)
+
+
+async def _write_balances(connection: Connection, ledger: Ledger, now: datetime) -> None:
+    rows = [ledger.balances[i] for i in sorted(ledger.touched_balances)]
+    if not rows:
+        return
+    await connection.execute(
+        "UPDATE budgets_balance b SET spent_amount = u.spent, held_amount = u.held,"
+        " suspense_amount = u.suspense, overrun_amount = u.overrun, cap_amount = u.cap,"
+        " updated_at = %s FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[],"
+        " %s::bigint[], %s::bigint[]) AS u(id, spent, held, suspense, overrun, cap)"
+        " WHERE b.id = u.id",
+        [
+            now,
+            [UUID(b.id) for b in rows],
+            [b.spent for b in rows],
+            [b.held for b in rows],
+            [b.suspense for b in rows],
+            [b.overrun for b in rows],
+            [b.cap for b in rows],
+        ],
+    )
+
+
+async def _write_leases(connection: Connection, ledger: Ledger, now: datetime) -> None:
+    fresh = {lease.id for lease in ledger.new_leases}
+    rows = [ledger.leases[i] for i in sorted(ledger.touched_leases - fresh)]
+    if not rows:
+        return
+    await connection.execute(
+        "UPDATE budgets_lease l SET used_amount = u.used, returned_amount = u.returned,"
+        " overrun_amount = u.overrun, open_amount = u.open, state = u.state,"
+        " expires_at = u.expires_at,"
+        " closed_at = CASE WHEN u.state IN ('settled', 'written_off') THEN %s::timestamptz END"
+        " FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],"
+        " %s::text[], %s::timestamptz[]) AS u(id, used, returned, overrun, open, state, expires_at)"
+        " WHERE l.id = u.id",
+        [
+            now,
+            [UUID(x.id) for x in rows],
+            [x.used for x in rows],
+            [x.returned for x in rows],
+            [x.overrun for x in rows],
+            [x.open for x in rows],
+            [x.state.value for x in rows],
+            [_instant(x.expires_at_ms) for x in rows],
+        ],
+    )
+
+
+async def _insert_leases(
+    connection: Connection,
+    ledger: Ledger,
+    organizations: dict[str, str],
+    group_hashes: dict[str, str],
+    now: datetime,
+) -> None:
+    for_insert: Sequence[tuple[Any, ...]] = [
+        (
+            UUID(lease.id),
+            UUID(organizations[lease.balance]),
+            UUID(lease.balance),
+            UUID(lease.spool),
+            lease.epoch,
+            UUID(lease.incarnation),
+            UUID(lease.group),
+            group_hashes[lease.group],
+            lease.amount,
+            now,
+            _instant(lease.expires_at_ms),
+        )
+        for lease in ledger.new_leases
+    ]
+    if not for_insert:
+        return
+    columns = [list(column) for column in zip(*for_insert, strict=True)]
+    await connection.execute(
+        "INSERT INTO budgets_lease (id, organization_id, balance_id, spool, epoch, incarnation,"
+        " group_key, group_hash, amount, granted_at, expires_at, used_amount, returned_amount,"
+        " overrun_amount, open_amount, state)"
+        " SELECT u.*, 0, 0, 0, 0, 'granted' FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[],"
+        " %s::uuid[], %s::int[], %s::uuid[], %s::uuid[], %s::text[], %s::bigint[],"
+        " %s::timestamptz[], %s::timestamptz[]) AS u",
+        columns,
+    )
+
+
+async def _insert_transfers(
+    connection: Connection, ledger: Ledger, organizations: dict[str, str], now: datetime
+) -> None:
+    if not ledger.transfers:
+        return
+    await connection.execute(
+        "INSERT INTO budgets_transfer (id, organization_id, balance_id, lease_id, kind, amount, at,"
+        " actor, reason) SELECT u.*, %s, '', '' FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[],"
+        " %s::uuid[], %s::text[], %s::bigint[]) AS u",
+        [
+            now,
+            [new_id() for _ in ledger.transfers],
+            [UUID(organizations[t.balance]) for t in ledger.transfers],
+            [UUID(t.balance) for t in ledger.transfers],
+            [UUID(t.lease) if t.lease else None for t in ledger.transfers],
+            [t.kind.value for t in ledger.transfers],
+            [t.amount for t in ledger.transfers],
+        ],
+    )
+
+
+def _lease(row: tuple[Any, ...]) -> Lease:
+    return Lease(
+        id=str(row[0]),
+        balance=str(row[1]),
+        spool=str(row[2]),
+        amount=row[3],
+        expires_at_ms=_ms(row[4]),
+        epoch=row[5],
+        incarnation=str(row[6]),
+        group=str(row[7]),
+        used=row[8],
+        returned=row[9],
+        overrun=row[10],
+        open=row[11],
+        state=LeaseState(row[12]),
+    )
+
+
+def _ms(instant: datetime) -> int:
+    return int(instant.timestamp() * 1000)
+
+
+def _instant(at_ms: int) -> datetime:
+    return datetime.fromtimestamp(at_ms / 1000, tz=UTC)
