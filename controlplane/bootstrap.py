@@ -51,6 +51,7 @@ def migrate() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
         call_command("migrate", interactive=False, verbosity=1, stdout=sys.stderr)
+        call_command("check", databases=["default"], stdout=sys.stderr, stderr=sys.stderr)
         cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
     import_catalogue(now=timezone.now())
 
@@ -200,7 +201,7 @@ def _api_token(organization: "Organization", _agent: "Agent", actor: "Actor", no
 def _sign_in_path(secret: str) -> str:
     from django.urls import reverse
 
-    return reverse("one-time-link", args=[secret])
+    return reverse("sign-in-link", args=[secret])
 
 
 _ISSUERS = {"agent-key": _agent_key, "api-token": _api_token, "sidecar-token": _sidecar_token}

@@ -12,7 +12,10 @@ from django.conf import settings
 
 BEAT_SCHEDULE = {
     "scan-nodes": {"task": "enforcement.scan_nodes", "schedule": 5.0},
-    "fold-usage": {"task": "budgets.fold_usage", "schedule": 15.0},
+    "fold-usage": {"task": "budgets.fold_usage", "schedule": 10.0},
+    "announce-prices": {"task": "budgets.announce_prices", "schedule": 30.0},
+    "beat": {"task": "identity.beat", "schedule": 10.0},
+    "sweep": {"task": "identity.sweep", "schedule": 3600.0},
     "verify-signatures": {"task": "skills.verify_signatures", "schedule": 3600.0},
 }
 
@@ -36,10 +39,10 @@ app.conf.update(
     },
     timezone="UTC",
 )
-app.autodiscover_tasks(["budgets", "enforcement", "skills"])
+app.autodiscover_tasks(["controlplane.identity", "budgets", "enforcement", "skills"])
 
 
-@worker_ready.connect
+@worker_ready.connect  # type: ignore[untyped-decorator]
 def announce(**_: object) -> None:
     """One line that a launcher can wait for, whatever the log level."""
     print("worker ready", file=sys.__stdout__, flush=True)

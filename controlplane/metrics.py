@@ -1,8 +1,83 @@
-"""Prometheus metrics of the control plane."""
+"""Prometheus metrics of the control plane: totals of the installation, never of an organization."""
 
+import hmac
+from collections.abc import Iterator
+
+from django.conf import settings
+from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    Counter,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from controlplane.identity.domain import upkeep
+from controlplane.identity.enums import State
+from controlplane.identity.models import Agent, Organization
+
+REQUESTS = Counter(
+    "comptroller_http_requests_total",
+    "Requests to the control plane.",
+    ["route", "method", "status"],
+)
+SECONDS = Histogram(
+    "comptroller_http_request_seconds",
+    "Time from a request to the begin of its answer.",
+    ["route", "method"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-def metrics(_request: HttpRequest) -> HttpResponse:
-    return HttpResponse(generate_latest(REGISTRY), content_type=CONTENT_TYPE_LATEST)
+class Totals(Collector):
+    """What the database knows, counted when somebody asks."""
+
+    def collect(self) -> Iterator[Metric]:
+        organizations = GaugeMetricFamily("comptroller_organizations", "Organizations.")
+        organizations.add_metric([], Organization.objects.count())
+        yield organizations
+        agents = GaugeMetricFamily("comptroller_agents", "Living agents.", labels=["state"])
+        living = Agent.objects.filter(retired_at__isnull=True)
+        counts = dict(living.values_list("state").annotate(Count("id")))
+        for state in State.values:
+            agents.add_metric([state], counts.get(state, 0))
+        yield agents
+        age = upkeep.age_of_pulse(now=timezone.now())
+        if age is not None:
+            worker = GaugeMetricFamily(
+                "comptroller_worker_pulse_age_seconds", "Since the worker's last beat."
+            )
+            worker.add_metric([], age.total_seconds())
+            yield worker
+
+
+TOTALS = CollectorRegistry(auto_describe=False)
+TOTALS.register(Totals())
+
+
+def count_request(request: HttpRequest, status: int, seconds: float) -> None:
+    """Count by route, as paths have ids in them; unknown methods and paths share one name."""
+    match = request.resolver_match
+    route = match.route if match else "unknown"
+    method = request.method if request.method in METHODS else "other"
+    REQUESTS.labels(route, method, str(status)).inc()
+    SECONDS.labels(route, method).observe(seconds)
+
+
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    """For Prometheus. With `COMPTROLLER_METRICS_TOKEN` set, it is asked for as a bearer token."""
+    wanted = f"Bearer {settings.METRICS_TOKEN}"
+    given = request.headers.get("Authorization", "")
+    if settings.METRICS_TOKEN and not hmac.compare_digest(given.encode(), wanted.encode()):
+        return HttpResponse("a token is needed\n", status=401, content_type="text/plain")
+    text = generate_latest(REGISTRY) + generate_latest(TOTALS)
+    return HttpResponse(text, content_type=CONTENT_TYPE_LATEST)

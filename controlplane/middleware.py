@@ -7,8 +7,11 @@ from collections.abc import Callable
 import structlog
 from django.http import HttpRequest, HttpResponse
 
+from controlplane.metrics import count_request
+
 log = structlog.get_logger("controlplane.request")
 HEADER = "X-Request-Id"
+NANOS_PER_SECOND = 1_000_000_000
 QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -23,13 +26,15 @@ class RequestLogMiddleware:
         began = time.perf_counter_ns()
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             response = self._get_response(request)
+            spent_ns = time.perf_counter_ns() - began
+            count_request(request, response.status_code, spent_ns / NANOS_PER_SECOND)
             if request.path not in QUIET_PATHS:
                 log.info(
                     "request",
                     method=request.method,
                     path=_safe(request.path),
                     status=response.status_code,
-                    ms=(time.perf_counter_ns() - began) // 1_000_000,
+                    ms=spent_ns // 1_000_000,
                 )
         response.headers[HEADER] = request_id
         return response

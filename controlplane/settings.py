@@ -16,6 +16,7 @@ SECRET_KEY = env_secret("COMPTROLLER_SECRET_KEY")
 DEBUG = env_bool("COMPTROLLER_DEBUG")
 PUBLIC_URL = env_text("COMPTROLLER_PUBLIC_URL", default="http://127.0.0.1:8300").rstrip("/")
 SIDECAR_URL = env_text("COMPTROLLER_SIDECAR_URL", default="http://127.0.0.1:8400").rstrip("/")
+METRICS_TOKEN = env_secret("COMPTROLLER_METRICS_TOKEN")
 DATA_DIR = env_text("COMPTROLLER_DATA_DIR")
 BROKER_URL = env_secret("BROKER_URL", default="redis://127.0.0.1:6379/0")
 DATABASES = {

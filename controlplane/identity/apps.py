@@ -10,6 +10,7 @@ class IdentityConfig(AppConfig):
     verbose_name = "Organizations, people, agents and keys"
 
     def ready(self) -> None:
+        import controlplane.checks  # noqa: F401, PLC0415 -- registers the system checks
         from controlplane.identity import errors  # noqa: PLC0415 -- beside its use
         from controlplane.problems import register  # noqa: PLC0415 -- needs the loaded settings
 

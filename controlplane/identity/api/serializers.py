@@ -18,13 +18,14 @@ from controlplane.identity.models import (
     Team,
 )
 
+SLUG = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
 MAX_OVERLAP_S = 30 * 24 * 3600
 SHOWN_ONCE = "Shown once and stored nowhere; null in a repeated answer."
 
 
 class SlugField(serializers.RegexField):
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z", max_length=63, **kwargs)
+        super().__init__(SLUG, max_length=63, trim_whitespace=False, **kwargs)
 
 
 class ReasonSerializer(StrictSerializer):

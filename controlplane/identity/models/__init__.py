@@ -2,6 +2,7 @@ from controlplane.identity.models.agent import Agent, AgentKey
 from controlplane.identity.models.idempotency import IdempotentAnswer
 from controlplane.identity.models.organization import Organization, Project, Team
 from controlplane.identity.models.person import Membership, Person, SignInAttempt, SignInLink
+from controlplane.identity.models.pulse import Pulse
 from controlplane.identity.models.token import ApiToken
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Organization",
     "Person",
     "Project",
+    "Pulse",
     "SignInAttempt",
     "SignInLink",
     "Team",
