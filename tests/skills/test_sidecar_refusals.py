@@ -90,6 +90,12 @@ async def test_agents(tmp_path: Path, facts: dict[str, Any], code: str) -> None:
         ({"tools": tools("shell")}, "skill_card_tool_denied"),
         ({"tools": tools("ＳＨＥＬＬ")}, "skill_card_tool_denied"),
         ({"functions": [{"name": "Write"}]}, "skill_card_tool_not_granted"),
+        ({"functions": [{"name": "Read"}]}, ""),
+        (
+            {"tools": [{"type": "custom", "custom": {"name": "Write"}}]},
+            "skill_card_tool_not_granted",
+        ),
+        ({"tools": tools("Read"), "functions": [{"name": "Write"}]}, "skill_card_tool_not_granted"),
     ],
     ids=str,
 )
