@@ -9,6 +9,7 @@ new one-time sign-in link each time, new secrets only where the launcher has los
 import argparse
 import json
 import os
+import socket
 import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -174,13 +175,15 @@ def _agent_key(organization: "Organization", agent: "Agent", actor: "Actor", now
 def _sidecar_token(
     organization: "Organization", _agent: "Agent", actor: "Actor", now: datetime
 ) -> str:
-    from controlplane.identity.domain.credentials import issue_api_token
-    from controlplane.identity.enums import TokenKind
+    """A new sidecar: one whose token was lost cannot be had again, so its name stays taken."""
+    from enforcement.domain.enrolment import enrol_sidecar
+    from enforcement.models import Sidecar
 
-    return issue_api_token(
+    host = socket.gethostname()[:60]
+    taken = Sidecar.objects.filter(organization=organization, name__startswith=host).count()
+    return enrol_sidecar(
         organization_id=organization.pk,
-        name="sidecar of this machine",
-        kind=TokenKind.SIDECAR,
+        name=f"{host}-{taken + 1}" if taken else host,
         actor=actor,
         now=now,
     ).secret
