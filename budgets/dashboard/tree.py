@@ -52,7 +52,7 @@ class ScopeRow:
 
 @dataclass(frozen=True)
 class BudgetLine:
-    """A budget at its level, or the balance of one session below it."""
+    """A budget of the level above it, or the balance of one of its sessions."""
 
     exposure: Exposure
     depth: int
@@ -70,7 +70,7 @@ def tree_rows(nodes: Sequence[ScopeNode], places: Places, *, now: datetime) -> l
         if node.kind != SESSION:
             nearest = node.effective.get(Unit.USD)
             rows.append(ScopeRow(node, exposure_of_row(nearest, now=now) if nearest else None))
-        depth = node.depth if node.kind == SESSION else node.depth + 1
+        depth = node.depth - 1 if node.kind == SESSION else node.depth
         for row in node.budgets:
             exposure = _noted(exposure_of_row(row, now=now), places)
             rows.append(BudgetLine(exposure, depth, is_session=node.kind == SESSION))

@@ -42,9 +42,15 @@ VERBS = {
     "add": "added",
     "remove": "removed",
     "enrol": "enrolled",
+    "sign_in": "signed in",
+    "invite": "made a sign-in link for",
+    "password": "set the password of",
 }
 NAMES = {"agent_key": "a key", "api_token": "an API token", "member": "a member", "price": "a rate"}
-HIDDEN = frozenset({"scope_id", "policy_revision"})
+HIDDEN = frozenset({"scope_id", "policy_revision", "state_reason"})  # said elsewhere, or no words
+FIRST = ("name", "limit_amount", "unit", "mode", "state", "role", "model", "email")
+CHANGES_SHOWN = 4
+NOTHING = ("", None, [])
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,14 @@ class Entry:
     reason: str
     changes: list[Change] = field(default_factory=list)
 
+    @property
+    def first_changes(self) -> list[Change]:
+        return self.changes[:CHANGES_SHOWN]
+
+    @property
+    def more_changes(self) -> list[Change]:
+        return self.changes[CHANGES_SHOWN:]
+
 
 def history_of(*, organization_id: UUID, object_kind: str, object_id: UUID) -> list[Entry]:
     """The latest entries about one object, latest first."""
@@ -81,7 +95,9 @@ def history_of(*, organization_id: UUID, object_kind: str, object_id: UUID) -> l
 
 def entry_of(row: AuditEntry) -> Entry:
     kind, _, verb = row.action.partition(".")
-    words = f"{VERBS.get(verb, verb.replace('_', ' '))} {NAMES.get(kind, 'the ' + kind)}"
+    words = VERBS.get(verb, verb.replace("_", " "))
+    if verb != "sign_in":
+        words += f" {NAMES.get(kind, 'the ' + kind)}"
     return Entry(
         id=row.pk,
         at=row.at,
@@ -107,9 +123,14 @@ def _changes(row: AuditEntry) -> list[Change]:
             before=_text(name, before.get(name), unit),
             after=_text(name, after.get(name), unit),
         )
-        for name in after
-        if name not in HIDDEN and after[name] != before.get(name) and after[name] not in ("", None)
+        for name in sorted(after, key=_rank)
+        if name not in HIDDEN and after[name] != before.get(name) and after[name] not in NOTHING
     ]
+
+
+def _rank(name: str) -> tuple[int, str]:
+    """What people look for first; the rest by name, since the database keeps no order."""
+    return (FIRST.index(name) if name in FIRST else len(FIRST), name)
 
 
 def _text(name: str, value: Any, unit: str) -> str:

@@ -38,7 +38,10 @@ class PersonForm(forms.Form):
 class TokenForm(forms.Form):
     name = forms.CharField(max_length=200, help_text="What will use it.")
     scopes = forms.MultipleChoiceField(
-        choices=Scope.choices, initial=[Scope.READ], widget=forms.SelectMultiple(attrs={"size": 4})
+        label="What it may do",
+        choices=[(scope.value, scope.label.capitalize()) for scope in Scope],
+        initial=[Scope.READ.value],
+        widget=forms.CheckboxSelectMultiple,
     )
 
 
@@ -153,12 +156,12 @@ def _once(request: PageRequest, title: str, text: str) -> HttpResponse:
 def _page(request: PageRequest, *, status: int = 200, **forms_: Any) -> HttpResponse:
     memberships = Membership.objects.filter(organization=request.organization)
     people = memberships.select_related("person").order_by("person__email")
-    tokens = ApiToken.objects.filter(organization=request.organization).order_by("-created_at")
+    tokens = ApiToken.objects.filter(organization=request.organization, kind=TokenKind.API)
     context = {
         "section": "settings",
         "may_manage": request.may_write,
         "people": [PersonRow(m.person, m.person.name or m.person.email, m.role) for m in people],
-        "tokens": [_token_row(token, request) for token in tokens],
+        "tokens": [_token_row(token, request) for token in tokens.order_by("-created_at")],
         "new_secret": request.session.pop(SECRET_IN_SESSION, None),
         "person_form": PersonForm(auto_id="person-%s"),
         "token_form": TokenForm(auto_id="token-%s"),

@@ -48,7 +48,8 @@ def sign_in(request: HttpRequest) -> HttpResponse:
             form.add_error(None, str(error))
             status = 422
         except TooManyAttemptsError as error:
-            form.add_error(None, f"Too many attempts. Try again in {span(timedelta(seconds=error.retry_after_s))}.")
+            wait = span(timedelta(seconds=error.retry_after_s))
+            form.add_error(None, f"Too many attempts. Try again in {wait}.")
             status = 429
         else:
             return _enter(request, person)

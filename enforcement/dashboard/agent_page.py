@@ -127,7 +127,8 @@ def _noted(exposures: Sequence[Exposure], agent: Agent) -> list[Exposure]:
 
 
 def _whose(budget: Budget, places: Places) -> str:
-    label = places.get(budget.scope_id).label
+    place = places.get(budget.scope_id)
+    label = "Organization" if place == places.root else place.label
     return f"{label}, each {budget.per}" if budget.per else label
 
 

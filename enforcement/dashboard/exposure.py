@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from django.http import Http404, HttpResponse
 from django.urls import reverse
@@ -14,8 +15,11 @@ from budgets.dashboard.forms import HOLD_MODES, MODES, UNITS
 from budgets.dashboard.places import Places
 from budgets.enums import LIVE_LEASE_STATES, TERMINAL_LEASE_STATES
 from budgets.models import Budget, Lease
+from budgets.queries import BudgetRow
+from controlplane.dashboard.formats import amount
 from controlplane.dashboard.history import history_of
 from controlplane.dashboard.web import PageRequest, page, show
+from enforcement.dashboard.fleet import book_label
 from enforcement.models import Spool
 from enforcement.rules.wire import HoldMode, Mode, Per
 
@@ -41,6 +45,19 @@ class LeaseRow:
         return self.state in TERMINAL_LEASE_STATES
 
 
+@dataclass(frozen=True)
+class CoursePoint:
+    """A corner of the burn-down: used up to this instant."""
+
+    at: datetime
+    used: int
+    label: str
+
+    @property
+    def epoch(self) -> int:
+        return int(self.at.timestamp())
+
+
 @page
 def budget(request: PageRequest, budget_id: UUID) -> HttpResponse:
     found = (
@@ -64,12 +81,28 @@ def budget(request: PageRequest, budget_id: UUID) -> HttpResponse:
         "balances": [_labelled(balance, places) for balance in balances] if found.per else [],
         "balance_count": count,
         "leases": _leases(found, places),
+        "course": _course(row, now=request.now),
         "history": history_of(
             organization_id=found.organization_id, object_kind="budget", object_id=found.id
         ),
         **_words(found),
     }
     return show(request, "enforcement/budget.html", context, fragment="enforcement/_exposure.html")
+
+
+def _course(row: BudgetRow, *, now: datetime) -> list[CoursePoint]:
+    """How the fullest balance was used up, for the chart."""
+    if row.balance is None:
+        return []
+    zone, unit = ZoneInfo(row.budget.organization.time_zone), row.budget.unit
+    return [
+        CoursePoint(
+            at=point.at,
+            used=point.used,
+            label=f"{point.at.astimezone(zone):%-d %b %H:%M} · {amount(point.used, unit)}",
+        )
+        for point in queries.burn_down(row.balance, now=now)
+    ]
 
 
 def _labelled(exposure: Exposure, places: Places) -> Exposure:
@@ -92,7 +125,7 @@ def _leases(budget: Budget, places: Places) -> list[LeaseRow]:
 def _lease_row(lease: Lease, spool: Spool | None, budget: Budget, places: Places) -> LeaseRow:
     return LeaseRow(
         id=lease.id,
-        holder=f"{spool.sidecar.name} · {spool.book}" if spool else "a sidecar that is gone",
+        holder=book_label(spool) if spool else "a sidecar that is gone",
         state=lease.state,
         value_label=places.value_label(budget.per, lease.balance.value),
         amount=lease.amount,

@@ -73,6 +73,12 @@ def live_spools(organization: Organization, *, now: datetime) -> list[Spool]:
     return list(spools.select_related("sidecar").order_by("sidecar__name", "book"))
 
 
+def book_label(spool: Spool) -> str:
+    """A book with its sidecar, whose name most books begin with anyway."""
+    name, book = spool.sidecar.name, spool.book or "book"
+    return book if book.startswith(name) else f"{name} · {book}"
+
+
 def running_sessions(organization: Organization, *, now: datetime) -> list[SessionInfo]:
     """Sessions with a request in flight, as the books that are online last told."""
     spools = Spool.objects.filter(organization=organization, last_sync_at__gt=now - ONLINE)

@@ -13,7 +13,13 @@ from controlplane.identity.errors import IdentityError
 from controlplane.identity.models import Agent
 from enforcement.dashboard.agent_views import find_agent
 from enforcement.dashboard.agents import place_of
-from enforcement.dashboard.fleet import LATE, link_counts, running_by_agent, running_sessions
+from enforcement.dashboard.fleet import (
+    LATE,
+    book_label,
+    link_counts,
+    running_by_agent,
+    running_sessions,
+)
 from enforcement.dashboard.forms import ReasonForm
 from enforcement.domain.orders import order_agent
 from enforcement.errors import EnforcementError
@@ -144,7 +150,7 @@ def receipts_of(order: Order, *, now: datetime) -> list[ReceiptRow]:
 def _acknowledged(row: OrderAcknowledgement, order: Order) -> ReceiptRow:
     return ReceiptRow(
         spool=row.spool_id,
-        name=f"{row.spool.sidecar.name} · {row.spool}",
+        name=book_label(row.spool),
         is_acknowledged=True,
         streams_cut=row.streams_cut,
         tokens_after=row.tokens_after,
@@ -157,9 +163,7 @@ def _waiting(spool: Spool, *, now: datetime) -> ReceiptRow:
     """A book that is cut off stops by itself when its policy lease runs out (L12)."""
     is_blind = spool.policy_valid_until > now
     note = "" if is_blind else "its policy lease has run out: it lets nothing through"
-    return ReceiptRow(
-        spool=spool.id, name=f"{spool.sidecar.name} · {spool}", is_acknowledged=False, note=note
-    )
+    return ReceiptRow(spool=spool.id, name=book_label(spool), is_acknowledged=False, note=note)
 
 
 def summary_of(receipts: list[ReceiptRow]) -> dict[str, Any]:

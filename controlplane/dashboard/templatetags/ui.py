@@ -76,6 +76,12 @@ def amount(value: int | None, unit: str) -> SafeString | str:
     return _data(formats.exact_amount(value, unit), formats.amount(value, unit))
 
 
+@register.simple_tag
+def rest(limit: int, used: int, unit: str) -> SafeString | str:
+    """What a limit leaves, never below nothing."""
+    return amount(max(0, limit - used), unit)
+
+
 def _data(exact: str, shown: str) -> SafeString:
     if exact == shown:
         return format_html('<data class="num" value="{}">{}</data>', exact, shown)
@@ -185,6 +191,13 @@ def short(value: object) -> str:
 def hue(value: str) -> str:
     """One of eight tints for an agent's or person's mark, always the same for the same name."""
     return str(hashlib.sha256(value.encode()).digest()[0] % 8)
+
+
+@register.filter
+def halves(value: str) -> tuple[str, str]:
+    """`Hard: hold before each call` as a title and what it means."""
+    title, _, note = str(value).partition(": ")
+    return title, note[:1].upper() + note[1:]
 
 
 @register.filter

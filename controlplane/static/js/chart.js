@@ -54,10 +54,10 @@
       width: box.clientWidth, height: box.clientHeight, legend: { show: false },
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), zone),
       cursor: { y: false, points: { show: false }, drag: { x: false } },
-      padding: [8, 8, 0, 0],
+      padding: [8, 20, 0, 0],
       scales: { y: { range: (u, low, high) => [0, (high || 1) * 1.12] } },
       axes: [
-        { ...axis, grid: { show: false }, space: 64,
+        { ...axis, grid: { show: false }, space: 72, size: 28, gap: 8,
           values: [[86400, "{D} {MMM}", null, null, null, null, null, null, 1],
                    [3600, "{HH}:{mm}", null, null, null, null, null, null, 1],
                    [60, "{HH}:{mm}", null, null, null, null, null, null, 1]] },
