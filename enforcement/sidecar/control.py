@@ -303,8 +303,10 @@ class Control:
             body = await self._client.post("usage", msgspec.json.encode(usage))
             msgspec.json.decode(body, type=UsageAnswer)
         except PayloadTooLargeError:
-            self._events_limit = max(self._events_limit // 2, 1)
-            return True
+            self._events_limit //= 2
+            fewer = self._events_limit > 0
+            self._events_limit = max(self._events_limit, 1)
+            return fewer
         except (ControlError, msgspec.MsgspecError) as error:
             desk.metrics.syncs["usage_failed"] += 1
             log.debug("usage was not taken: %s", error)
@@ -358,8 +360,9 @@ class Control:
         if book.needs_hello:
             return
         await self.sync_once()
-        while desk.unsent and await self.send_usage_once():
-            pass
+        while desk.unsent or desk.refusals or self._kept_refusals:
+            if not await self.send_usage_once():
+                break
 
 
 def resident_bytes() -> int:

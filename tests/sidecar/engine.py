@@ -58,7 +58,7 @@ class FakeEngine:
                     body = json.loads(await reader.readexactly(length))
                 await self._answer(path, head, body, reader, writer)
                 await writer.drain()
-        except (EOFError, ConnectionError):
+        except (EOFError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             writer.close()

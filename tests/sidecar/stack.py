@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import uvloop
 from openai import AsyncOpenAI
 
 from enforcement.rules.wire import AgentPolicy, BudgetPolicy, PricePolicy, Rates, ScopeKind, Unit
@@ -32,7 +33,8 @@ def in_loop(
             async with asyncio.timeout(30):
                 await test(*args, **kwargs)
 
-        asyncio.run(bounded())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(bounded())
 
     return run
 
@@ -97,7 +99,7 @@ class Stack:
         """Wait until nothing runs and all is told."""
         desk = self.service.desk
         async with asyncio.timeout(5):
-            while desk.live or desk.unsent or desk.book.lots.holds or self._unsaid():
+            while desk.live or desk.unsent or desk.refusals or self._unsaid():
                 await asyncio.sleep(0.01)
 
     def _unsaid(self) -> bool:
