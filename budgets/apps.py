@@ -14,3 +14,5 @@ class BudgetsConfig(AppConfig):
         register(errors.BudgetError, 400)
         register(errors.BudgetNotFoundError, 404)
         register(errors.BudgetArchivedError, 409)
+        register(errors.LeaseNotFoundError, 404)
+        register(errors.LeaseNotSuspendedError, 409)

@@ -57,7 +57,15 @@ class PriceError(BudgetError):
 
 
 class CorrectionError(BudgetError):
-    """A correction that the balance cannot bear."""
+    """A write-off or correction that the balance cannot bear, or that says no reason."""
+
+
+class LeaseNotFoundError(BudgetError):
+    """No such lease in this organization."""
+
+
+class LeaseNotSuspendedError(BudgetError):
+    """Only what is in suspense can be written off."""
 
 
 class UsageEventError(BudgetError):

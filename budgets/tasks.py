@@ -33,5 +33,21 @@ def verify_ledger() -> None:
     report = verify()
     log = structlog.get_logger("budgets")
     for difference in report.differences:
-        log.error("balance differs from its journal", **difference._asdict())
+        log.error(
+            "balance differs from its journal",
+            balance=str(difference.balance_id),
+            row=list(difference.row),
+            journal=list(difference.journal),
+            leased=[difference.leased_held, difference.leased_suspense],
+        )
     log.info("ledger verified", balances=report.balances, differences=len(report.differences))
+
+
+@shared_task(name="budgets.write_off", ignore_result=True, soft_time_limit=50, time_limit=60)  # type: ignore[untyped-decorator]
+def write_off() -> None:
+    """Close suspense a day after its window. Beat: hourly."""
+    from django.utils import timezone
+
+    from budgets.domain.suspense import write_off_due
+
+    write_off_due(now=timezone.now())

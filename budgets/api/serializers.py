@@ -109,11 +109,27 @@ class ReasonSerializer(StrictSerializer):
     reason = serializers.CharField(max_length=500, default="", allow_blank=True)
 
 
+class NeededReasonSerializer(StrictSerializer):
+    reason = serializers.CharField(max_length=500)
+
+
+class CorrectionSerializer(StrictSerializer):
+    amount_back = GivenAmountField(help_text="how much less was spent, in the balance's unit")
+    reason = serializers.CharField(max_length=500)
+
+    def amount(self, balance: Balance) -> int:
+        return _amount(balance.budget.unit, "amount_back", self.validated_data["amount_back"])
+
+
 def _limit(unit: str, given: object) -> int:
+    return _amount(unit, "limit", given)
+
+
+def _amount(unit: str, field: str, given: object) -> int:
     try:
         return amount_in(unit, given)
     except serializers.ValidationError as error:
-        raise serializers.ValidationError({"limit": error.detail}) from error
+        raise serializers.ValidationError({field: error.detail}) from error
 
 
 class BalanceSerializer(serializers.ModelSerializer[Balance]):

@@ -22,6 +22,7 @@ from budgets.api import serializers as forms
 from budgets.api.fields import errors_by_field
 from budgets.domain.budgets import archive_budget, change_budget, create_budget
 from budgets.domain.prices import set_own_price
+from budgets.domain.suspense import correct_spent, write_off_lease
 from budgets.models import Balance, Budget, Lease, PriceVersion, Refusal, Transfer, UsageEvent
 from budgets.queries.spending import GROUPINGS, Spend
 from controlplane.api import Caller, CursorPagination, caller_of
@@ -128,6 +129,22 @@ class BalanceViews(_ReadViews):
     queryset = Balance.objects.select_related("budget")
     serializer_class = forms.BalanceSerializer
     filterset_class = filters.BalanceFilter
+    write_scope = Scope.BUDGETS_WRITE.value
+
+    @extend_schema(request=forms.CorrectionSerializer, responses=forms.BalanceSerializer)
+    @action(detail=True, methods=["post"])
+    def correct(self, request: Request, pk: str) -> Response:
+        """Take back from what was spent, with a reason, when the truth is known to be less."""
+        given, balance = self.parse(forms.CorrectionSerializer), self.get_object()
+        corrected = correct_spent(
+            organization_id=self.caller.organization_id,
+            balance_id=balance.id,
+            amount=given.amount(balance),
+            actor=self.caller.actor,
+            reason=given.validated_data["reason"],
+            now=timezone.now(),
+        )
+        return Response(forms.BalanceSerializer(corrected).data)
 
 
 class LeaseViews(_ReadViews):
@@ -136,6 +153,20 @@ class LeaseViews(_ReadViews):
     queryset = Lease.objects.select_related("balance__budget")
     serializer_class = forms.LeaseSerializer
     filterset_class = filters.LeaseFilter
+    write_scope = Scope.BUDGETS_WRITE.value
+
+    @extend_schema(request=forms.NeededReasonSerializer, responses=forms.LeaseSerializer)
+    @action(detail=True, methods=["post"], url_path="write-off")
+    def write_off(self, request: Request, pk: str) -> Response:
+        """Give up on a lease in suspense: what it had out counts as spent, for ever."""
+        lease = write_off_lease(
+            organization_id=self.caller.organization_id,
+            lease_id=self.get_object().id,
+            actor=self.caller.actor,
+            reason=self.parse(forms.NeededReasonSerializer).validated_data["reason"],
+            now=timezone.now(),
+        )
+        return Response(forms.LeaseSerializer(lease).data)
 
 
 class TransferViews(_ReadViews):

@@ -42,7 +42,7 @@ _PAID = """
 SELECT l.balance_id, sum(p.amount)
 FROM budgets_usageevent e
 CROSS JOIN LATERAL jsonb_to_recordset(e.parts) AS p(lease text, amount bigint)
-JOIN budgets_lease l ON p.lease <> '' AND l.id = p.lease::uuid
+JOIN budgets_lease l ON l.id::text = p.lease
 WHERE l.organization_id = e.organization_id
     AND (%s::uuid IS NULL OR e.organization_id = %s::uuid)
 GROUP BY l.balance_id

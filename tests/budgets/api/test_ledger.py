@@ -4,13 +4,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.utils import timezone
 from rest_framework.test import APIClient
 
 from budgets.domain.usage import book_refusals, book_usage
 from budgets.models import Balance, Lease
 from controlplane.identity.ids import new_id
 from enforcement.rules.wire import Mode, Outcome, RefusalCount, Unit
+from tests.budgets.constraints.attack import sql
 from tests.budgets.world import NOW, World, call, make_balance, make_budget, make_lease, ms
 
 LISTS = ["balances", "leases", "transfers", "usage-events", "refusals"]
@@ -25,13 +25,8 @@ def lease(world: World) -> Lease:
 @pytest.fixture
 def booked(world: World, lease: Lease) -> None:
     make_budget(world, name="tokens", mode=Mode.SOFT, unit=Unit.TOKENS)
-    budget = lease.balance.budget
-    parts: list[Any] = [
-        {"budget": str(budget.id), "value": "", "lease": str(lease.id), "amount": 1_500}
-    ]
     event = call(world, session="s1", outcome=Outcome.CUT)
     book_usage(organization_id=world.id, sidecar_id=None, events=[event], now=NOW)
-    assert parts
     refusal = RefusalCount(str(new_id()), str(world.agent.id), "budget_exhausted", 3, ms(NOW))
     book_refusals(organization_id=world.id, refusals=[refusal], now=NOW)
 
@@ -150,4 +145,35 @@ def test_lists_cost_the_same_for_any_length(
     for name in ("balances", "leases", "transfers"):
         with django_assert_num_queries(2):
             assert len(owner.get(f"/api/v1/{name}").json()["results"]) == count
-    assert timezone.now() > NOW
+
+
+def test_an_owner_writes_off_what_is_in_suspense(
+    owner: APIClient, viewer: APIClient, stranger: APIClient, lease: Lease
+) -> None:
+    url, why = f"/api/v1/leases/{lease.id}/write-off", {"reason": "disk lost"}
+    live = owner.post(url, why, format="json")
+    assert (live.status_code, live.json()["type"]) == (
+        409,
+        "urn:comptroller:problem:lease-not-suspended",
+    )
+    sql("UPDATE budgets_lease SET state = 'suspended' WHERE id = %s", lease.id)
+    sql("UPDATE budgets_balance SET held_amount = 1500, suspense_amount = 3500")
+    assert viewer.post(url, why, format="json").status_code == 403
+    assert stranger.post(url, why, format="json").status_code == 404
+    assert list(owner.post(url, {}, format="json").json()["errors"]) == ["reason"]
+    done = owner.post(url, why, format="json").json()
+    assert (done["state"], done["used"]) == ("written_off", "0.000005")
+
+
+def test_an_owner_corrects_what_was_spent(
+    owner: APIClient, viewer: APIClient, stranger: APIClient, lease: Lease
+) -> None:
+    url = f"/api/v1/balances/{lease.balance_id}/correct"
+    wish = {"amount_back": "0.00000004", "reason": "counted twice"}
+    assert viewer.post(url, wish, format="json").status_code == 403
+    assert stranger.post(url, wish, format="json").status_code == 404
+    assert owner.post(url, wish, format="json").json()["spent"] == "0.00000006"
+    wrong = owner.post(url, wish | {"amount_back": 4}, format="json")
+    assert (wrong.status_code, list(wrong.json()["errors"])) == (400, ["amount_back"])
+    much = owner.post(url, wish | {"amount_back": "9"}, format="json")
+    assert (much.status_code, much.json()["type"]) == (400, "urn:comptroller:problem:correction")
