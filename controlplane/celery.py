@@ -14,6 +14,8 @@ BEAT_SCHEDULE = {
     "scan-nodes": {"task": "enforcement.scan_nodes", "schedule": 5.0},
     "fold-usage": {"task": "budgets.fold_usage", "schedule": 10.0},
     "announce-prices": {"task": "budgets.announce_prices", "schedule": 30.0},
+    "write-off": {"task": "budgets.write_off", "schedule": 3600.0},
+    "verify-ledger": {"task": "budgets.verify_ledger", "schedule": 3600.0},
     "beat": {"task": "identity.beat", "schedule": 10.0},
     "sweep": {"task": "identity.sweep", "schedule": 3600.0},
     "verify-signatures": {"task": "skills.verify_signatures", "schedule": 3600.0},
