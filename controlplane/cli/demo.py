@@ -18,7 +18,10 @@ def play(wishes: Wishes, output: Output, *, check: bool) -> Exit:
 
     async def story(running: Running) -> str | None:
         reason = await _story(running, output)
-        return reason if check else None
+        if check:
+            return reason
+        output.text(f"The dashboard stays at {running.installation.web_url} until Ctrl-C.")
+        return None
 
     try:
         reason = asyncio.run(run(wishes, output, lambda running: tell(running, output), story))
@@ -47,5 +50,4 @@ async def _story(running: Running, output: Output) -> str:
         output.error(line)
     if not wrong:
         output.text("Every figure agrees: agents, meter, engine, price and ledger.")
-        output.text(f"The dashboard stays at {running.installation.web_url}")
     return DISAGREED if wrong else AGREED

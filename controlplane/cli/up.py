@@ -1,7 +1,9 @@
 """The commands `up`, `down`, `status`: words around `controlplane.launcher`."""
 
 import asyncio
+import json
 import os
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +49,32 @@ def tell(running: Running, output: Output) -> None:
     output.text()
     output.text("An agent's call through the sidecar:")
     output.text()
-    output.text(f"  curl {installation.sidecar_url}/v1/models -H 'Authorization: Bearer {key}'")
+    output.text("  " + _curl(installation.sidecar_url, key))
     output.text()
     output.text("Stop with Ctrl-C.")
+
+
+def _curl(sidecar_url: str, key: str) -> str:
+    """A command that works right now: a model call if a node has answered, else the models."""
+    authorization = f"-H 'Authorization: Bearer {key}'"
+    model = _served_model(sidecar_url)
+    if model is None:
+        return f"curl {sidecar_url}/v1/models {authorization}"
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 32}
+    return (
+        f"curl {sidecar_url}/v1/chat/completions {authorization} \\\n"
+        f"    -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
+    )
+
+
+def _served_model(sidecar_url: str) -> str | None:
+    try:
+        with urllib.request.urlopen(f"{sidecar_url}/readyz", timeout=2) as answer:  # noqa: S310
+            upstreams = json.load(answer)["upstreams"]
+    except OSError:
+        return None
+    models = [str(model) for upstream in upstreams for model in upstream["models"]]
+    return models[0] if models else None
 
 
 def stop(data_dir: Path, output: Output) -> Exit:

@@ -27,7 +27,8 @@ class Role(NamedTuple):
 
 STEADY = Role("steady", "Steady", MODEL, 5 * NANOS_PER_CENT)
 CHATTY = Role("chatty", "Chatty", MODEL, 5 * NANOS_PER_CENT, requests_per_minute=3)
-RUNAWAY = Role("runaway", "Runaway (strict cap)", MODEL, NANOS_PER_CENT // 2)
+# Two whole answers of 160 tokens, and a rest that pays for less than a third one.
+RUNAWAY = Role("runaway", "Runaway (strict cap)", MODEL, 4 * NANOS_PER_CENT // 10)
 METERED = Role("metered", "Runaway (metered cap)", MODEL, NANOS_PER_CENT // 2, "metered")
 UNPRICED = Role("unpriced", "Unpriced model", UNPRICED_MODEL, NANOS_PER_CENT)
 CAST = (STEADY, CHATTY, RUNAWAY, METERED, UNPRICED)

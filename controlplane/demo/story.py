@@ -82,8 +82,9 @@ class Act:
             ("refusals, agent and ledger", len(self.seen.refused), ledger["refused"]),
             ("overspend", self.overspend_nanos, 0),
             ("overrun", ledger["overrun_nanos"], 0),
-            ("estimated calls", ledger["estimated"], 0),
         ]
+        if self.role is not METERED:  # a cut stream has no usage of the engine's own to go by
+            pairs.append(("estimated calls", ledger["estimated"], 0))
         wrong = [f"{name}: {one} and {other}" for name, one, other in pairs if one != other]
         if not _is_expected(self.role, self.seen):
             wrong.append(f"outcome: {self.outcome}")
@@ -103,7 +104,7 @@ def charge_of(made: Counters) -> int:
 
 def _outcome(role: Role, seen: Seen) -> str:
     parts = [f"{seen.answered} answered"]
-    parts += sorted(set(seen.notes))
+    parts += [f"{seen.notes.count(note)} of them {note}" for note in sorted(set(seen.notes))]
     parts += [f"{seen.refused.count(words)} × {words}" for words in sorted(set(seen.refused))]
     if role is CHATTY and seen.refused:
         parts.append("throttled")
