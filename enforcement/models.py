@@ -43,7 +43,7 @@ class Spool(models.Model):
     epoch = models.IntegerField(default=1)
     incarnation = models.UUIDField()
     kernel_boot_id = models.CharField(max_length=64, blank=True, default="")
-    clean = models.BooleanField(default=False)
+    clean_shutdown = models.BooleanField(default=False)
     policy_revision = models.BigIntegerField(default=0)
     policy_valid_until = models.DateTimeField()
     last_sync_at = models.DateTimeField()

@@ -61,7 +61,8 @@ class _Client(Exception):  # noqa: N818 -- not an error: the client went away
 class LeaseApplication:
     """Owns the lease service of the process, from startup to shutdown."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_service: Callable[[], LeaseService] = LeaseService) -> None:
+        self._make_service = make_service
         self._service: LeaseService | None = None
         self._starting = asyncio.Lock()
 
@@ -92,7 +93,7 @@ class LeaseApplication:
         """The running service; started here when the server has no lifespan."""
         async with self._starting:
             if self._service is None:
-                service = LeaseService()
+                service = self._make_service()
                 await service.start()
                 self._service = service
         return self._service

@@ -14,13 +14,13 @@ from enforcement.rules.wire import Hello, Welcome
 
 _MAKE = """
     INSERT INTO enforcement_spool (id, organization_id, sidecar_id, book, boot, epoch, incarnation,
-        kernel_boot_id, clean, policy_revision, policy_valid_until, last_sync_at, health, sessions)
+        kernel_boot_id, clean_shutdown, policy_revision, policy_valid_until, last_sync_at, health, sessions)
     VALUES (%s, %s, %s, %s, '', 1, %s, '', false, 0, %s, %s, '{}', '[]')
     ON CONFLICT DO NOTHING
 """
 _UPDATE = """
     UPDATE enforcement_spool SET book = %s, boot = %s, epoch = %s, incarnation = %s,
-        kernel_boot_id = %s, clean = %s, policy_revision = %s, policy_valid_until = %s,
+        kernel_boot_id = %s, clean_shutdown = %s, policy_revision = %s, policy_valid_until = %s,
         last_sync_at = %s
     WHERE id = %s
 """

@@ -5,10 +5,9 @@ from datetime import UTC, datetime
 from time import monotonic
 from uuid import UUID
 
-from asgiref.sync import sync_to_async
-
 from controlplane.identity.models import Organization
 from enforcement.domain.policy import compile_policy
+from enforcement.leasing.threads import DjangoThreads
 from enforcement.rules.matching import matches, subject_of, value_of
 from enforcement.rules.wire import AgentPolicy, BudgetPolicy, Group, Mode, PolicySnapshot
 
@@ -45,7 +44,8 @@ class Policy:
 class Policies:
     """One policy for each organization, compiled in a thread when it is first asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: DjangoThreads) -> None:
+        self._threads = threads
         self._known: dict[str, Policy] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -63,9 +63,8 @@ class Policies:
             if known is not None and monotonic() - known.checked_at < RECHECK_S:
                 return known
             asked_at = monotonic()
-            fresh = await sync_to_async(_read, thread_sensitive=False)(
-                UUID(organization), known.revision if known else 0
-            )
+            known_revision = known.revision if known else 0
+            fresh = await self._threads.run(_read, UUID(organization), known_revision)
             if fresh is not None or known is None:
                 if fresh is None:
                     raise LookupError(f"no organization {organization}")

@@ -4,13 +4,12 @@ import asyncio
 import hashlib
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from asgiref.sync import sync_to_async
 from django.db import connection as django_connection
 from psycopg import conninfo
 from psycopg_pool import AsyncConnectionPool
@@ -31,6 +30,7 @@ from enforcement.leasing.coordinator import Coordinator, Recalls
 from enforcement.leasing.hints import RECALL_CHANNEL, Hints
 from enforcement.leasing.policies import Policies
 from enforcement.leasing.store import Connection
+from enforcement.leasing.threads import DjangoThreads
 from enforcement.models import Sidecar, Spool
 from enforcement.rules.ledger import Balance
 from enforcement.rules.wire import (
@@ -65,6 +65,7 @@ class LeaseService:
         self._lease_ttl_ms = lease_ttl_ms
         self._policy_ttl_ms = policy_ttl_ms
         self._tasks: set[asyncio.Task[None]] = set()
+        self._threads = DjangoThreads()
         self.stopping = asyncio.Event()
 
     async def start(self) -> None:
@@ -82,14 +83,14 @@ class LeaseService:
         )
         await self._pool.open(wait=True, timeout=10)
         await self._check_database()
-        incarnation = await _in_thread(current_incarnation, now=_now())
+        incarnation = await self._threads.run(current_incarnation, now=_now())
         self.terms = Terms(
             incarnation=str(incarnation.pk),
             sign=_signer(),
             lease_ttl_ms=self._lease_ttl_ms,
             policy_ttl_ms=self._policy_ttl_ms,
         )
-        self.policies = Policies()
+        self.policies = Policies(self._threads)
         self.authenticator = Authenticator(self._pool)
         self.hints = Hints(address, on_change=self.policies.forget)
         self.coordinator = Coordinator(self._pool, self.terms, recall=self._recall)
@@ -107,6 +108,7 @@ class LeaseService:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._pool.close()
+        await self._threads.close()
 
     def _start_task(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -132,8 +134,8 @@ class LeaseService:
 
     async def hello(self, identity: SidecarIdentity, hello: Hello) -> Welcome:
         """Register the nodes that it names, then welcome the book."""
-        sidecar = await _in_thread(_sidecar, identity.sidecar)
-        await _in_thread(
+        sidecar = await self._threads.run(_sidecar, identity.sidecar)
+        await self._threads.run(
             register_upstreams,
             sidecar=sidecar,
             upstreams=hello.upstreams,
@@ -157,8 +159,8 @@ class LeaseService:
         return answer
 
     async def usage(self, identity: SidecarIdentity, usage: Usage) -> UsageAnswer:
-        sidecar = await _in_thread(_sidecar, identity.sidecar)
-        booked = await _in_thread(take_usage, sidecar=sidecar, usage=usage, now=_now())
+        sidecar = await self._threads.run(_sidecar, identity.sidecar)
+        booked = await self._threads.run(take_usage, sidecar=sidecar, usage=usage, now=_now())
         return UsageAnswer(booked.accepted, booked.duplicates, usage.position)
 
     # ------------------------------------------------------------------ in the background
@@ -178,7 +180,7 @@ class LeaseService:
         while True:
             await asyncio.sleep(ARM_EVERY_S)
             try:
-                await _in_thread(arm_what_is_known, now=_now())
+                await self._threads.run(arm_what_is_known, now=_now())
             except Exception:
                 log.exception("budgets could not be armed; trying again")
 
@@ -230,10 +232,6 @@ def _is_throwaway() -> bool:
 
 def _sidecar(sidecar_id: str) -> Sidecar:
     return Sidecar.objects.get(pk=sidecar_id)
-
-
-def _in_thread(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Awaitable[Any]:
-    return sync_to_async(work, thread_sensitive=False)(*args, **kwargs)
 
 
 def _now() -> datetime:

@@ -104,7 +104,7 @@ class Migration(migrations.Migration):
                 ('epoch', models.IntegerField(default=1)),
                 ('incarnation', models.UUIDField()),
                 ('kernel_boot_id', models.CharField(blank=True, default='', max_length=64)),
-                ('clean', models.BooleanField(default=False)),
+                ('clean_shutdown', models.BooleanField(default=False)),
                 ('policy_revision', models.BigIntegerField(default=0)),
                 ('policy_valid_until', models.DateTimeField()),
                 ('last_sync_at', models.DateTimeField()),

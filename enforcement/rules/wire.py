@@ -424,7 +424,7 @@ class Order(Struct, frozen=True):
     reason: str = ""
 
 
-class SyncAnswer(Struct, frozen=True):
+class SyncAnswer(Struct):
     """`status`: ok; rehello: say Hello for this incarnation; fenced: another boot has the spool."""
 
     status: Literal["ok", "rehello", "fenced"] = "ok"
