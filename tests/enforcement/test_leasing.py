@@ -182,7 +182,7 @@ def test_a_group_must_be_what_its_attribution_says(site: Site, peer: Peer, wrong
     budget = site.budget(
         1_000, per=Per.AGENT, scope_kind=ScopeKind.ORGANIZATION, scope_id=site.organization.id
     )
-    peer.sync()
+    peer.learn(site)
     agent = str(uuid4()) if wrong == "other-agent" else str(site.agent.id)
     value = "x" if wrong == "other-value" else agent
     named = str(uuid4()) if wrong == "no-budget" else str(budget.id)
