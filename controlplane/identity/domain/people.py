@@ -17,7 +17,7 @@ from controlplane.identity.errors import (
     LastOwnerError,
     NotFoundInOrganizationError,
 )
-from controlplane.identity.models import ApiToken, Membership, Person
+from controlplane.identity.models import ApiToken, Membership, Organization, Person
 
 
 @transaction.atomic
@@ -59,6 +59,7 @@ def change_role(
     *, organization_id: UUID, person_id: UUID, role: Role, actor: Actor, now: datetime
 ) -> Membership:
     """Raises NotFoundInOrganizationError, LastOwnerError."""
+    _one_at_a_time(organization_id)
     membership = member(organization_id=organization_id, person_id=person_id, lock=True)
     before = membership.role
     if before == Role.OWNER and role != Role.OWNER:
@@ -79,6 +80,7 @@ def remove_member(
 
     Raises NotFoundInOrganizationError, LastOwnerError.
     """
+    _one_at_a_time(organization_id)
     membership = member(organization_id=organization_id, person_id=person_id, lock=True)
     if membership.role == Role.OWNER:
         _keep_an_owner(organization_id)
@@ -135,12 +137,15 @@ def _check_password(password: str, person: Person) -> None:
         raise IdentityValidationError("password", " ".join(error.messages)) from None
 
 
+def _one_at_a_time(organization_id: UUID) -> None:
+    """Changes of roles wait for each other: two owners who leave at once must not both see one."""
+    Organization.objects.select_for_update(no_key=True).get(pk=organization_id)
+
+
 def _keep_an_owner(organization_id: UUID) -> None:
-    """Both of two owners who leave at once wait here; a trigger says the same in the database."""
-    owners = Membership.objects.select_for_update().filter(
-        organization_id=organization_id, role=Role.OWNER
-    )
-    if len(owners.order_by("id")) <= 1:
+    """A trigger says the same in the database."""
+    owners = Membership.objects.filter(organization_id=organization_id, role=Role.OWNER)
+    if owners.count() <= 1:
         raise LastOwnerError("an organization keeps at least one owner")
 
 

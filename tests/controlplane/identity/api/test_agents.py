@@ -14,7 +14,11 @@ def problem(response: Any) -> tuple[int, str, str]:
     assert response.headers["Content-Type"] == "application/problem+json"
     body = response.json()
     assert body["status"] == response.status_code
-    return response.status_code, body["type"].removeprefix("urn:comptroller:problem:"), body["detail"]
+    return (
+        response.status_code,
+        body["type"].removeprefix("urn:comptroller:problem:"),
+        body["detail"],
+    )
 
 
 def test_an_admin_creates_an_agent(world: World, admin: Api) -> None:
