@@ -51,14 +51,18 @@ def enrol_sidecar(
 
 @transaction.atomic
 def revoke_sidecar(
-    *, organization_id: UUID, sidecar_id: UUID, actor: Actor, now: datetime
+    *, organization_id: UUID, sidecar_id: UUID, actor: Actor, now: datetime, reason: str = ""
 ) -> Sidecar:
     """Take a sidecar's token away: it can neither spend nor report from then on."""
     sidecar = find(Sidecar, organization_id=organization_id, object_id=sidecar_id)
     revoke_api_token(
-        organization_id=organization_id, token_id=sidecar.token_id, actor=actor, now=now
+        organization_id=organization_id,
+        token_id=sidecar.token_id,
+        reason=reason,
+        actor=actor,
+        now=now,
     )
-    _record(sidecar, "sidecar.revoke", actor, now)
+    _record(sidecar, "sidecar.revoke", actor, now, reason=reason)
     return sidecar
 
 
@@ -105,13 +109,16 @@ def _describe(node: ServingNode, sidecar: Sidecar, upstream: UpstreamInfo) -> bo
     return changed
 
 
-def _record(sidecar: Sidecar, action: str, actor: Actor, now: datetime) -> None:
+def _record(
+    sidecar: Sidecar, action: str, actor: Actor, now: datetime, *, reason: str = ""
+) -> None:
     record(
         organization_id=sidecar.organization_id,
         actor=actor,
         action=action,
         object_kind="sidecar",
         object_id=str(sidecar.pk),
+        reason=reason,
         after={"name": sidecar.name},
         now=now,
     )

@@ -1,0 +1,26 @@
+from importlib import import_module
+from importlib.util import find_spec
+
+from django.urls import URLPattern, URLResolver, path
+from rest_framework.routers import SimpleRouter
+
+from enforcement.api import views
+
+router = SimpleRouter(trailing_slash=False, use_regex_path=False)
+router.register("orders", views.OrderViews, basename="order")
+router.register("sidecars", views.SidecarViews, basename="sidecar")
+router.register("spools", views.SpoolViews, basename="spool")
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    *[
+        path(
+            f"agents/<uuid:agent_id>/{kind}",
+            views.AgentOrderViews.as_view({"post": kind}),
+            name=f"agent-{kind}",
+        )
+        for kind in ("kill", "pause", "throttle", "resume")
+    ],
+    *router.urls,
+]
+if find_spec("enforcement.api.nodes") is not None:
+    urlpatterns += import_module("enforcement.api.nodes").urlpatterns

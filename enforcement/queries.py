@@ -1,0 +1,73 @@
+"""Reads that API and pages share: what is out at each book, who has yet to acknowledge."""
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from django.db.models import F, QuerySet, Sum
+
+from budgets.enums import LIVE_LEASE_STATES
+from budgets.models import Lease
+from enforcement.models import Order, Spool
+
+EXPECTED_TO_ANSWER = timedelta(seconds=60)  # a book that was silent for longer is not waited for
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """What a book has of one budget: still leased, held by running requests, and in suspense."""
+
+    budget: UUID
+    budget_name: str
+    unit: str
+    leased: int
+    open: int
+    suspense: int
+
+
+def exposures(spools: Collection[UUID]) -> dict[UUID, list[Exposure]]:
+    """What each book can still spend, or may have spent, by budget. One query."""
+    rows = (
+        Lease.objects.filter(spool__in=list(spools), state__in=LIVE_LEASE_STATES)
+        .values(
+            "spool",
+            "state",
+            budget=F("balance__budget"),
+            name=F("balance__budget__name"),
+            unit=F("balance__budget__unit"),
+        )
+        .annotate(
+            rest=Sum(F("amount") - F("used_amount") - F("returned_amount")),
+            running=Sum("open_amount"),
+        )
+        .order_by("name", "budget")
+    )
+    totals: dict[tuple[UUID, UUID], list[int]] = defaultdict(lambda: [0, 0, 0])
+    words: dict[UUID, tuple[str, str]] = {}
+    for row in rows:
+        words[row["budget"]] = (row["name"], row["unit"])
+        total = totals[row["spool"], row["budget"]]
+        if row["state"] == "suspended":
+            total[2] += row["rest"]
+        else:
+            total[0] += row["rest"]
+            total[1] += row["running"]
+    found: dict[UUID, list[Exposure]] = defaultdict(list)
+    for (spool, budget), amounts in totals.items():
+        found[spool].append(Exposure(budget, *words[budget], *amounts))
+    return found
+
+
+def waiting_for(order: Order) -> QuerySet[Spool]:
+    """Books that lived when the order was given and have not acknowledged it."""
+    return (
+        Spool.objects.filter(
+            organization_id=order.organization_id,
+            last_sync_at__gt=order.created_at - EXPECTED_TO_ANSWER,
+        )
+        .exclude(id__in=order.acknowledgements.values("spool"))
+        .select_related("sidecar")
+        .order_by("sidecar__name", "book")
+    )
