@@ -31,6 +31,11 @@ from enforcement.rules.wire import BudgetPolicy, Outcome, RefusalCount, Unit
 
 MAX_COUNT = 2**62
 OLDEST = timedelta(days=366)  # an event that claims to be older has a broken clock behind it
+_INSERT = """
+INSERT INTO budgets_usageevent
+SELECT * FROM json_populate_recordset(NULL::budgets_usageevent, %s::json)
+ON CONFLICT (id) DO NOTHING RETURNING id
+"""
 IDLE_FAILURE = Q(
     outcome=Outcome.UPSTREAM_FAILED.value, input_tokens=0, output_tokens=0, presumed=False
 )
@@ -46,9 +51,10 @@ class Booked(NamedTuple):
 class Charge(NamedTuple):
     """What an event adds to a balance that it holds no lease of."""
 
-    event_id: UUID
+    event_id: UUID | None
     amount: int
     unheld: bool  # the call held on this balance, and used more than any lease could pay
+    reason: str = ""
 
 
 @transaction.atomic
@@ -191,22 +197,14 @@ def _row(
 
 
 def _insert(rows: Mapping[UUID, UsageEvent]) -> list[UUID]:
-    """Insert in the order of ids, and tell which were new: a twin in flight is waited for."""
-    fields = UsageEvent._meta.concrete_fields  # noqa: SLF001 -- Django's documented API
-    columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in fields)
-    marks = ", ".join(["%s"] * len(fields))
-    values = [
-        field.get_db_prep_save(getattr(rows[key], field.attname), connection)
-        for key in sorted(rows)
-        for field in fields
-    ]
-    statement = (
-        f"INSERT INTO budgets_usageevent ({columns}) VALUES "  # noqa: S608 -- our own column names
-        + ", ".join([f"({marks})"] * len(rows))
-        + " ON CONFLICT (id) DO NOTHING RETURNING id"
-    )
+    """Insert in the order of ids, and tell which were new: a twin in flight is waited for.
+
+    One JSON document instead of a placeholder for each value: that takes a third of the time.
+    """
+    names = [field.attname for field in UsageEvent._meta.concrete_fields]  # noqa: SLF001 -- documented
+    document = [{name: getattr(rows[key], name) for name in names} for key in sorted(rows)]
     with connection.cursor() as cursor:
-        cursor.execute(statement, values)
+        cursor.execute(_INSERT, [msgspec.json.encode(document).decode()])
         return [key for (key,) in cursor.fetchall()]
 
 
@@ -244,16 +242,16 @@ def _charge(
             organization_id=organization_id, archived_at__isnull=True
         )
     }
-    policies = [budget.to_policy() for budget in budgets.values()]
+    policies = [(budget.id, budget.to_policy()) for budget in budgets.values()]
     charges: dict[BalanceKey, list[Charge]] = defaultdict(list)
     windows: dict[BalanceKey, datetime | None] = {}
     for row, event in events:
         subject = _subject(organization_id, row)
-        for policy in policies:
+        for budget_id, policy in policies:
             charge = _charge_of(row, event, policy) if matches(policy, subject) else None
             if charge is not None:
                 start, end = window_at(policy.window, row.started_at)
-                key = BalanceKey(UUID(policy.id), value_of(policy.per, subject), start)
+                key = BalanceKey(budget_id, value_of(policy.per, subject), start)
                 charges[key].append(charge)
                 windows[key] = end
     balances = open_balances(budgets=budgets, windows=windows, now=now)
@@ -287,12 +285,16 @@ def _post(
     *,
     now: datetime,
 ) -> None:
-    """Split every charge into what the limit has room for and overrun, and write both down."""
+    """Split every charge into what the limit has room for and overrun, and write both down.
+
+    A hard balance gets a row for each event. A soft one gets one for the batch: its events stand
+    beside it, and thousands of them a second must not become as many rows for every level above.
+    """
     changes: dict[UUID, tuple[int, int]] = defaultdict(lambda: (0, 0))
     transfers = []
     for key, items in charges.items():
         balance = balances[key]
-        for charge in items:
+        for charge in items if balance.hard else _together(items):
             spent, overrun = changes[balance.id]
             fits = _room(balance, charge, spent=spent)
             over = charge.amount - fits
@@ -305,12 +307,23 @@ def _post(
                     kind=kind.value,
                     amount=amount,
                     at=now,
+                    reason=charge.reason,
                 )
                 for kind, amount in ((TransferKind.USAGE, fits), (TransferKind.OVERRUN, over))
                 if amount
             ]
     add_amounts(changes, now=now)
     Transfer.objects.bulk_create(transfers)
+
+
+def _together(charges: list[Charge]) -> list[Charge]:
+    """Several charges of a soft balance as one, and overrun that no lease could pay apart."""
+    held = [charge for charge in charges if not charge.unheld]
+    if len(held) < 2:
+        return charges
+    total = sum(charge.amount for charge in held)
+    one = Charge(None, total, unheld=False, reason=f"{len(held)} calls")
+    return [one, *(charge for charge in charges if charge.unheld)]
 
 
 def _room(balance: Balance, charge: Charge, *, spent: int) -> int:

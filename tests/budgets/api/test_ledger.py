@@ -116,8 +116,9 @@ def test_current_balances(world: World, owner: APIClient, lease: Lease) -> None:
 
 def test_lists_page_by_cursor(world: World, owner: APIClient) -> None:
     make_budget(world, mode=Mode.SOFT)
-    events = [call(world, charge_nanos=number + 1) for number in range(5)]
-    book_usage(organization_id=world.id, sidecar_id=None, events=events, now=NOW)
+    for number in range(5):
+        event = call(world, charge_nanos=number + 1)
+        book_usage(organization_id=world.id, sidecar_id=None, events=[event], now=NOW)
     seen: list[str] = []
     url: str | None = "/api/v1/transfers?page_size=2"
     pages = 0

@@ -246,6 +246,17 @@ def test_what_a_hard_limit_has_no_room_for_is_overrun(world: World) -> None:
     ]
 
 
+def test_a_soft_budget_gets_one_row_for_a_batch(world: World) -> None:
+    soft = make_budget(world, mode=Mode.SOFT)
+    book(world, call(world), call(world), call(world, charge_nanos=0))
+    row = Transfer.objects.get()
+    assert (row.amount, row.usage_event_id, row.reason) == (3_000, None, "2 calls")
+    event = call(world)
+    book(world, event)
+    assert Transfer.objects.filter(usage_event_id=event.id).count() == 1
+    assert amounts(soft) == (4_500, 0, 0, 0)
+
+
 def test_held_money_is_no_room(world: World) -> None:
     hard = make_budget(world, limit_amount=2_000)
     make_lease(make_balance(hard), amount=1_900)
