@@ -14,30 +14,47 @@ class Scope(NamedTuple):
     id: UUID
 
 
+def team_of(agent: Agent) -> UUID | None:
+    """The team that an agent's use counts for: its own, else its project's."""
+    if agent.team_id is None and agent.project is not None:
+        return agent.project.team_id
+    return agent.team_id
+
+
 def scopes_above(*, organization_id: UUID, kind: ScopeKind, scope_id: UUID) -> set[Scope]:
     """The scope itself and all above it.
 
     Raises:
         ScopeNotFoundError: it is not in the organization, so a budget on it would match nothing.
     """
-    if kind is ScopeKind.AGENT:
-        agent = Agent.objects.filter(organization_id=organization_id, id=scope_id).first()
-        teams, project = ({agent.team_id}, agent.project) if agent else (None, None)
-    elif kind is ScopeKind.PROJECT:
-        project = Project.objects.filter(organization_id=organization_id, id=scope_id).first()
-        teams = set() if project else None
-    elif kind is ScopeKind.TEAM:
-        found = Team.objects.filter(organization_id=organization_id, id=scope_id).exists()
-        teams, project = (set() if found else None), None
-    else:
-        teams, project = (set() if scope_id == organization_id else None), None
-    if teams is None:
+    above = _above(organization_id, kind, scope_id)
+    if above is None:
         raise ScopeNotFoundError(kind.value, scope_id)
-    scopes = {Scope(kind, scope_id), Scope(ScopeKind.ORGANIZATION, organization_id)}
-    if project is not None:
-        scopes.add(Scope(ScopeKind.PROJECT, project.id))
-        teams.add(project.team_id)
-    return scopes | {Scope(ScopeKind.TEAM, team) for team in teams if team is not None}
+    return {Scope(kind, scope_id), Scope(ScopeKind.ORGANIZATION, organization_id), *above}
+
+
+def _above(organization_id: UUID, kind: ScopeKind, scope_id: UUID) -> list[Scope] | None:
+    """Project and team above a scope; None when the organization has no such scope."""
+    team: UUID | None = None
+    project: UUID | None = None
+    if kind is ScopeKind.AGENT:
+        agents = Agent.objects.select_related("project")
+        agent = agents.filter(organization_id=organization_id, id=scope_id).first()
+        if agent is None:
+            return None
+        team, project = team_of(agent), agent.project_id
+    elif kind is ScopeKind.PROJECT:
+        row = Project.objects.filter(organization_id=organization_id, id=scope_id).first()
+        if row is None:
+            return None
+        team = row.team_id
+    elif kind is ScopeKind.TEAM:
+        if not Team.objects.filter(organization_id=organization_id, id=scope_id).exists():
+            return None
+    elif scope_id != organization_id:
+        return None
+    found = ((ScopeKind.PROJECT, project), (ScopeKind.TEAM, team))
+    return [Scope(level, place) for level, place in found if place is not None]
 
 
 def bounds_sessions(budget: Budget) -> bool:

@@ -20,6 +20,7 @@ from django.db.models import Q
 
 from budgets.domain import locks
 from budgets.domain.balances import BalanceKey, add_amounts, open_balances
+from budgets.domain.scopes import team_of
 from budgets.errors import UsageEventError
 from budgets.models import Balance, Budget, Refusal, Transfer, UsageEvent
 from controlplane.identity.models import Agent
@@ -162,7 +163,7 @@ def _row(
 ) -> UsageEvent:
     return UsageEvent(
         id=UUID(event.id),
-        team_id=_team_of(agent),
+        team_id=team_of(agent) if agent else None,
         project_id=agent.project_id if agent else None,
         agent_id=UUID(event.agent),
         session=_text(event.session, 200),
@@ -206,14 +207,6 @@ def _insert(rows: Mapping[UUID, UsageEvent]) -> list[UUID]:
     with connection.cursor() as cursor:
         cursor.execute(_INSERT, [msgspec.json.encode(document).decode()])
         return [key for (key,) in cursor.fetchall()]
-
-
-def _team_of(agent: Agent | None) -> UUID | None:
-    if agent is None:
-        return None
-    if agent.team_id is None and agent.project is not None:
-        return agent.project.team_id
-    return agent.team_id
 
 
 def _instant(at_ms: int, *, now: datetime) -> datetime:

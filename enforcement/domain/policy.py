@@ -4,6 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 from budgets.domain.prices import price_policies
+from budgets.domain.scopes import team_of
 from budgets.models import Budget
 from controlplane.identity.domain import organization_pepper
 from controlplane.identity.models import Agent, AgentKey, Organization
@@ -54,13 +55,15 @@ def _agents(organization: Organization, grants: dict[str, list[CardGrant]]) -> l
         keys.setdefault(key.agent_id, []).append(
             KeyPolicy(id=str(key.pk), hash=key.key_hash, expires_at_ms=expires_at_ms)
         )
-    agents = Agent.objects.filter(organization=organization, retired_at__isnull=True)
+    agents = Agent.objects.select_related("project").filter(
+        organization=organization, retired_at__isnull=True
+    )
     return [
         AgentPolicy(
             id=str(agent.pk),
             slug=agent.slug,
             state=AgentState(agent.state),
-            team=str(agent.team_id) if agent.team_id else None,
+            team=str(team) if (team := team_of(agent)) else None,
             project=str(agent.project_id) if agent.project_id else None,
             keys=keys.get(agent.pk, []),
             requires_card=organization.requires_skill_cards,

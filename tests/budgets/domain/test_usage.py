@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -253,7 +253,7 @@ def test_a_soft_budget_gets_one_row_for_a_batch(world: World) -> None:
     assert (row.amount, row.usage_event_id, row.reason) == (3_000, None, "2 calls")
     event = call(world)
     book(world, event)
-    assert Transfer.objects.filter(usage_event_id=event.id).count() == 1
+    assert Transfer.objects.filter(usage_event_id=UUID(event.id)).count() == 1
     assert amounts(soft) == (4_500, 0, 0, 0)
 
 
