@@ -74,7 +74,7 @@ class LimitForm(forms.Form):
     reason = forms.CharField(
         max_length=500, required=False, help_text="Kept in the audit trail with your name."
     )
-    limit_fields = (("name", "field-half"), ("limit", "field-half"))
+    limit_fields: tuple[tuple[str, str], ...] = (("name", "field-half"), ("limit", "field-half"))
 
     def __init__(self, *args: Any, unit: str = Unit.USD.value, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -143,4 +143,4 @@ def _unpriced(request: PageRequest) -> list[dict[str, Any]]:
     """Models that calls asked for in vain, the most wanted first."""
     rows = Refusal.objects.filter(organization=request.organization, code__contains="price")
     grouped = rows.exclude(model="").values("model").annotate(count=Sum("count"), at=Max("at"))
-    return list(grouped.order_by("-count", "model")[:UNPRICED_SHOWN])
+    return [dict(row) for row in grouped.order_by("-count", "model")[:UNPRICED_SHOWN]]

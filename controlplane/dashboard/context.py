@@ -1,6 +1,6 @@
 """What base.html needs on every page."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from django.http import HttpRequest
 from django.urls import reverse
@@ -60,14 +60,15 @@ def page(request: HttpRequest) -> dict[str, Any]:
         "theme": theme if theme in THEMES else "",
         "csp_nonce": getattr(request, "csp_nonce", None),
     }
-    if not isinstance(request, PageRequest):
+    if not hasattr(request, "membership"):
         return common
+    asked = cast("PageRequest", request)
     return {
         **common,
         "navigation": NAVIGATION,
-        "organization": request.organization,
-        "role": request.membership.role,
-        "person_name": request.person.name or request.person.email,
-        "may_write": request.may_write,
-        "now": request.now,
+        "organization": asked.organization,
+        "role": asked.membership.role,
+        "person_name": asked.person.name or asked.person.email,
+        "may_write": asked.may_write,
+        "now": asked.now,
     }

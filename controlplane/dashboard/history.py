@@ -50,7 +50,7 @@ NAMES = {"agent_key": "a key", "api_token": "an API token", "member": "a member"
 HIDDEN = frozenset({"scope_id", "policy_revision", "state_reason"})  # said elsewhere, or no words
 FIRST = ("name", "limit_amount", "unit", "mode", "state", "role", "model", "email")
 CHANGES_SHOWN = 4
-NOTHING = ("", None, [])
+NOTHING: tuple[object, ...] = ("", None, [])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from typing import Any, Concatenate, ParamSpec, cast
 from urllib.parse import quote
 
 from django.conf import settings
-from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import render, resolve_url
@@ -31,22 +30,17 @@ P = ParamSpec("P")
 
 
 class PageRequest(HttpRequest):
-    """A request of somebody who is signed in and a member of the organization shown."""
+    """A request of somebody who is signed in and a member of the organization shown.
+
+    Never made as such: `admit` sets these on the handler's own request.
+    """
 
     person: Person
     membership: Membership
     organization: Organization
+    actor: Actor  # the person, as the audit trail names them
+    may_write: bool
     now: datetime
-    user: Person | AnonymousUser  # type: ignore[assignment]  # django-stubs: User
-
-    @property
-    def actor(self) -> Actor:
-        """The person, as the audit trail names them."""
-        return Actor(kind=ActorKind.PERSON, id=str(self.person.id), label=str(self.person))
-
-    @property
-    def may_write(self) -> bool:
-        return self.membership.role in WRITERS
 
 
 View = Callable[Concatenate[HttpRequest, P], HttpResponseBase]
@@ -75,7 +69,7 @@ def writing(view: PageView[P]) -> View[P]:
     """A page that changes something: for owners and admins."""
 
     @functools.wraps(view)
-    def checked(request: PageRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+    def checked(request: PageRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
         if not request.may_write:
             raise PermissionDenied("Only owners and admins of the organization may do this.")
         return view(request, *args, **kwargs)
@@ -95,16 +89,11 @@ def admit(request: HttpRequest) -> PageRequest | None:
     if membership is None:
         raise PermissionDenied("You are not a member of any organization. Ask an owner to add you.")
     asked = cast("PageRequest", request)
-    asked.__class__ = _page_class(type(request))
     asked.person, asked.membership = person, membership
     asked.organization, asked.now = membership.organization, timezone.now()
+    asked.actor = Actor(kind=ActorKind.PERSON, id=str(person.id), label=str(person))
+    asked.may_write = membership.role in WRITERS
     return asked
-
-
-@functools.cache
-def _page_class(kind: type[HttpRequest]) -> type[HttpRequest]:
-    """The handler's own request class, with what a page adds."""
-    return type("PageRequest", (PageRequest, kind), {})
 
 
 def _to_sign_in(request: HttpRequest) -> HttpResponse:

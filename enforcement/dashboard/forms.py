@@ -37,7 +37,7 @@ class AgentForm(forms.Form):
     def __init__(
         self, *args: Any, organization: Organization, agent: Agent | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(*args, initial=_initial(agent), **kwargs)
+        super().__init__(*args, **{"initial": _initial(agent), **kwargs})
         choices: dict[str, Any] = {
             "team": Team.objects.filter(organization=organization).order_by("name"),
             "project": Project.objects.filter(organization=organization).order_by("name"),

@@ -7,6 +7,7 @@ themselves (spools, leases, samples, receipts) is written as rows. The same seed
 import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
@@ -57,6 +58,7 @@ from enforcement.rules.wire import (
     UsageEvent,
 )
 
+HOUR_MS = 3_600_000
 PASSWORD = "a-long-password-for-tests"
 EMAIL = "dana@northwind.example"
 ZONES = (
@@ -131,7 +133,8 @@ def make_sample(*, now: datetime, calls: bool = True) -> Sample:
         now=began,
     ).person
     sample = Sample(organization, owner, now)
-    import_catalogue(now=began)
+    if calls:
+        import_catalogue(now=began)
     _people(sample, began)
     _agents(sample, began)
     _rates(sample, began)
@@ -243,7 +246,7 @@ def _budgets(sample: Sample, at: datetime) -> None:
             ScopeKind.PROJECT,
             project["paper-reader"],
             Unit.TOKENS,
-            2_500_000,
+            9_000_000,
             day,
         ),
         ("Crawler requests", agent, scope["web-crawler"].id, Unit.REQUESTS, 250, day),
@@ -289,12 +292,12 @@ def _calls(sample: Sample) -> None:
             at = _moment(chance, sample.now, zone)
             events.append(_event(sample.agents[slug], model, prices[model], at, chance, index))
     events.sort(key=lambda event: event.started_at_ms)
-    for first in range(0, len(events), 200):
+    for hour, group in groupby(events, key=lambda event: event.started_at_ms // HOUR_MS):
         book_usage(
             organization_id=sample.organization.id,
             sidecar_id=None,
-            events=events[first : first + 200],
-            now=sample.now,
+            events=list(group),
+            now=min(sample.now, datetime.fromtimestamp((hour + 1) * 3600, tz=UTC)),
         )
     _refusals(sample)
 
@@ -527,6 +530,7 @@ def keep_alive(sample: Sample) -> None:
     now = datetime.now(tz=UTC)
     sample.organization.refresh_from_db()
     Sidecar.objects.filter(name__startswith="gpu").update(last_seen_at=now)
+    Lease.objects.update(expires_at=now + timedelta(seconds=24))
     Spool.objects.filter(book__startswith="gpu").update(
         last_sync_at=now,
         policy_valid_until=now + timedelta(seconds=30),

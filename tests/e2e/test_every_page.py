@@ -1,0 +1,79 @@
+"""Every page: nothing in the console, nothing that axe finds, in light and in dark."""
+
+from collections.abc import Mapping
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+
+from tests.e2e.conftest import NewContext, listen, sign_in
+from tests.e2e.sample import Sample, keep_alive
+
+pytestmark = pytest.mark.browser
+
+
+def paths(sample: Sample) -> Mapping[str, str]:
+    assert sample.order is not None
+    agent, budget = sample.agents["code-reviewer"].id, sample.budgets["Reviewer session"].id
+    return {
+        "overview": "/",
+        "budgets": "/budgets/",
+        "archived budgets": "/budgets/?archived=1",
+        "budget": f"/budgets/{budget}/",
+        "new budget": "/budgets/new/",
+        "edit budget": f"/budgets/{budget}/edit/",
+        "archive budget": f"/budgets/{budget}/archive/",
+        "agents": "/agents/",
+        "agent": f"/agents/{agent}/",
+        "killed agent": f"/agents/{sample.agents['runaway'].id}/",
+        "new agent": "/agents/new/",
+        "kill": f"/agents/{agent}/kill/",
+        "receipt": f"/orders/{sample.order.id}/",
+        "nodes": "/nodes/",
+        "enrol": "/sidecars/new/",
+        "prices": "/prices/",
+        "new rate": "/prices/new/",
+        "skills": "/skills/",
+        "audit": "/audit/",
+        "settings": "/settings/",
+        "missing": "/no-such-page/",
+    }
+
+
+def found_by_axe(page: Page) -> list[str]:
+    result = Axe().run(page)
+    return [
+        f"{violation['id']}: {node['html'][:160]}"
+        for violation in result.response["violations"]
+        for node in violation["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_is_accessible_and_quiet(
+    new_context: NewContext, busy_sample: Sample, complaints: list[str], scheme: str
+) -> None:
+    page = new_context(color_scheme=scheme, reduced_motion="reduce").new_page()
+    page.goto("/sign-in/")
+    found = {"sign-in": found_by_axe(page)}
+    sign_in(page)
+    listen(page, complaints)
+    for name, path in paths(busy_sample).items():
+        keep_alive(busy_sample)
+        page.goto(path)
+        page.wait_for_load_state("load")
+        page.wait_for_timeout(150)
+        found[name] = found_by_axe(page)
+    assert {name: rows for name, rows in found.items() if rows} == {}
+    assert [text for text in complaints if "404" not in text] == []
+
+
+def test_the_pages_ask_only_this_server(new_context: NewContext, busy_sample: Sample) -> None:
+    context = new_context()
+    page = context.new_page()
+    sign_in(page)
+    asked: set[str] = set()
+    page.on("request", lambda request: asked.add(request.url.split("/")[2]))
+    for path in paths(busy_sample).values():
+        page.goto(path)
+    assert len(asked) == 1
