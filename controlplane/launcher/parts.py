@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -37,9 +38,15 @@ class Installation:
         self.wishes = wishes
         self.places = places
         self.host = wishes.host
-        self.web_port = probes.free_port(wishes.host, wishes.port)
-        self.sidecar_port = probes.free_port(wishes.host, self.web_port + SIDECAR_PORT_OFFSET)
-        self.model_port = probes.free_port("127.0.0.1", self.web_port + MODEL_PORT_OFFSET)
+        self._web = probes.reserved_port(wishes.host, wishes.port)
+        self.web_port = probes.port_of(self._web)
+        self._sidecar = probes.reserved_port(wishes.host, self.web_port + SIDECAR_PORT_OFFSET)
+        self.sidecar_port = probes.port_of(self._sidecar)
+        self._model: socket.socket | None = None
+        self.model_port = self.web_port + MODEL_PORT_OFFSET
+        if wishes.demo_model:
+            self._model = probes.reserved_port("127.0.0.1", self.model_port)
+            self.model_port = probes.port_of(self._model)
         self.cluster = None if wishes.environ.get("DATABASE_URL") else self._cluster()
         self.broker = None if wishes.environ.get("BROKER_URL") else self._broker()
 
@@ -130,6 +137,7 @@ class Installation:
             *("--host", self.host, "--port", str(self.web_port)),
             *("--timeout-graceful-shutdown", "3"),
             address=self.web_url,
+            reservation=self._web,
             ready=lambda _: probes.http_ok(self._visible_host, self.web_port, "/healthz"),
         )
 
@@ -155,6 +163,7 @@ class Installation:
             *("-m", "controlplane.demo.model", "--port", str(self.model_port)),
             *("--file", str(self.places.service("model") / "gemma-3-270m.gguf")),
             address=self.model_url,
+            reservation=self._model,
             ready=lambda _: probes.http_ok("127.0.0.1", self.model_port, "/health"),
         )
 
@@ -172,6 +181,7 @@ class Installation:
             *("--listen", f"{self.host}:{self.sidecar_port}"),
             *("--spool-dir", str(self.places.service("spool")), *upstreams),
             address=self.sidecar_url,
+            reservation=self._sidecar,
             ready=lambda _: probes.http_ok(self._visible_host, self.sidecar_port, "/readyz"),
         )
         # The sidecar is told only what it needs: no key of the control plane, no database.
@@ -191,6 +201,7 @@ class Installation:
         *arguments: str,
         ready: Callable[[int], probes.Probe],
         address: str = "",
+        reservation: socket.socket | None = None,
     ) -> Part:
         return Part(
             name=name,
@@ -202,6 +213,7 @@ class Installation:
             ready=ready,
             farewell=signal.SIGTERM,
             address=address,
+            reservation=reservation,
         )
 
     def _bare_environment(self) -> dict[str, str]:

@@ -47,14 +47,31 @@ def log_says(log: Path, words: bytes, *, after: int) -> Probe:
     return probe
 
 
-def free_port(host: str, wanted: int) -> int:
-    """The wanted port, or one that the system chooses if somebody has it already."""
-    for port in (wanted, 0):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind((host, port))
-            except OSError:
-                continue
-            return int(listener.getsockname()[1])
-    return wanted
+def reserved_port(host: str, wanted: int) -> socket.socket:
+    """A socket on the wanted port, or on one that the system chooses if that is taken.
+
+    While it is open no other launcher takes the port. Close it just before the port is used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return _listening(family, host, wanted)
+    except OSError:
+        return _listening(family, host, 0)
+
+
+def _listening(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    """Listening, because sockets that are merely bound do not exclude each other."""
+    reservation = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # Connections of an earlier start that linger in the kernel must not cost us the port.
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reservation.bind((host, port))
+        reservation.listen(1)
+    except OSError:
+        reservation.close()
+        raise
+    return reservation
+
+
+def port_of(reservation: socket.socket) -> int:
+    return int(reservation.getsockname()[1])

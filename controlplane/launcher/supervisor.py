@@ -7,6 +7,7 @@ thread that started the child.
 import asyncio
 import os
 import signal
+import socket
 import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Mapping
@@ -41,6 +42,7 @@ class Part:
     vital: bool = False  # everything stops when it dies
     start_timeout_s: int = 60
     address: str = ""
+    reservation: socket.socket | None = None  # keeps the part's port until its first start
     # what the supervisor knows
     process: Process | None = None
     state: str = "waiting"
@@ -99,6 +101,9 @@ class Supervisor:
 
     async def _spawn(self, part: Part) -> int:
         offset = part.log.stat().st_size if part.log.exists() else 0
+        if part.reservation is not None:
+            part.reservation.close()
+            part.reservation = None
         try:
             with part.log.open("ab") as sink:
                 part.process = await asyncio.create_subprocess_exec(
@@ -120,9 +125,12 @@ class Supervisor:
     async def _await_ready(self, part: Part, offset: int) -> None:
         probe = part.ready(offset)
         began = time.monotonic()
-        while not await probe():
+        while True:
+            answered = await probe()
             if part.process is None or part.process.returncode is not None:
                 raise LauncherError(f"{part.title} ended at its start:\n{log_tail(part.log)}")
+            if answered:
+                break
             if time.monotonic() - began > part.start_timeout_s:
                 raise LauncherError(f"{part.title} is not ready:\n{log_tail(part.log)}")
             await asyncio.sleep(POLL_S)

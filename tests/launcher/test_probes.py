@@ -2,7 +2,6 @@
 
 import asyncio
 import http.server
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,16 +37,26 @@ def test_only_200_counts(web_port: int, path: str, ready: bool) -> None:
 
 
 def test_a_closed_port_is_not_ready() -> None:
-    port = probes.free_port("127.0.0.1", 0)
+    with probes.reserved_port("127.0.0.1", 0) as reservation:
+        port = probes.port_of(reservation)
 
     assert asyncio.run(probes.http_ok("127.0.0.1", port, "/")()) is False
 
 
-def test_a_taken_port_is_replaced_by_a_free_one() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_a_free_port_is_taken_as_wished() -> None:
+    with probes.reserved_port("127.0.0.1", 0) as first:
+        port = probes.port_of(first)
 
-        assert probes.free_port("127.0.0.1", port) not in (port, 0)
+    with probes.reserved_port("127.0.0.1", port) as second:
+        assert probes.port_of(second) == port
+
+
+def test_a_reserved_port_is_replaced_by_a_free_one() -> None:
+    with (
+        probes.reserved_port("127.0.0.1", 0) as first,
+        probes.reserved_port("127.0.0.1", probes.port_of(first)) as second,
+    ):
+        assert probes.port_of(second) not in (probes.port_of(first), 0)
 
 
 def test_words_of_an_earlier_start_do_not_count(tmp_path: Path) -> None:

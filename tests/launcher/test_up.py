@@ -32,7 +32,7 @@ def up(installation: Installation) -> Installation:
 
 def fact(up: Installation, name: str) -> str:
     """A line of what `up` printed at its end."""
-    (line,) = (line for line in up.said().splitlines() if line.strip().startswith(name))
+    (line,) = (line for line in up.said().splitlines() if line.startswith(f"  {name}  "))
     return line.split()[-1]
 
 
