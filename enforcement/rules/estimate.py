@@ -103,12 +103,19 @@ def needs_of(
     metered_output: int | None = None,
 ) -> list[Need]:
     """What a request must hold. `metered_output`: output that metered budgets cover at first."""
+    whole: dict[Unit, int] = {}  # budgets of one unit need the same: rated once
     needs = []
     for budget, (budget_id, value) in zip(budgets, balances, strict=True):
-        output = bound.output_tokens
+        unit = budget.unit
         if metered_output is not None and budget.hold_mode is HoldMode.METERED:
-            output = min(output, metered_output)
-        amount = amount_of(budget.unit, bound, output_tokens=output, price=price)
+            output = min(bound.output_tokens, metered_output)
+            amount = amount_of(unit, bound, output_tokens=output, price=price)
+        else:
+            known = whole.get(unit)
+            if known is None:
+                output = bound.output_tokens
+                known = whole[unit] = amount_of(unit, bound, output_tokens=output, price=price)
+            amount = known
         needs.append(Need(budget_id, value, amount))
     return needs
 

@@ -64,7 +64,7 @@ class Config:
     probe_interval: float = 30.0
     heartbeat: float = 2.0
     spool_quota_bytes: int = 1024 * 1024 * 1024
-    spool_segment_bytes: int = 32 * 1024 * 1024
+    spool_segment_bytes: int = 128 * 1024 * 1024
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense together or alone."""

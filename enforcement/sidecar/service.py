@@ -29,6 +29,7 @@ from enforcement.sidecar.spooling import kernel_boot_id, restatement, revive
 SWEEP_S = 0.1
 FORGET_AFTER_MS = 24 * 3_600_000
 BACKLOG = 4096
+MAX_RESTATED = 20_000  # a longer backlog of events stays where it is until it is told
 VERSION = "0.1.0"
 
 log = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ class Service:
             for live in list(self.desk.live):
                 live.check_deadline(now_ns)
             self._journal.retry()
-            if self._journal.full:
+            if self._journal.full and len(self.desk.unsent) < MAX_RESTATED:
                 self.restate()
 
     def restate(self) -> None:
