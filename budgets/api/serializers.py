@@ -105,11 +105,11 @@ class BudgetChangeSerializer(StrictSerializer):
         return values
 
 
-class ReasonSerializer(StrictSerializer):
+class ArchiveSerializer(StrictSerializer):
     reason = serializers.CharField(max_length=500, default="", allow_blank=True)
 
 
-class NeededReasonSerializer(StrictSerializer):
+class WriteOffSerializer(StrictSerializer):
     reason = serializers.CharField(max_length=500)
 
 

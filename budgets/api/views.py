@@ -107,11 +107,11 @@ class BudgetViews(_ReadViews):
             )
         return Response(forms.BudgetSerializer(budget).data)
 
-    @extend_schema(request=forms.ReasonSerializer, responses=forms.BudgetSerializer)
+    @extend_schema(request=forms.ArchiveSerializer, responses=forms.BudgetSerializer)
     @action(detail=True, methods=["post"])
     def archive(self, request: Request, pk: str) -> Response:
         """End a budget. Its ledger stays."""
-        given = self.parse(forms.ReasonSerializer)
+        given = self.parse(forms.ArchiveSerializer)
         with errors_by_field():
             budget = archive_budget(
                 organization_id=self.caller.organization_id,
@@ -155,7 +155,7 @@ class LeaseViews(_ReadViews):
     filterset_class = filters.LeaseFilter
     write_scope = Scope.BUDGETS_WRITE.value
 
-    @extend_schema(request=forms.NeededReasonSerializer, responses=forms.LeaseSerializer)
+    @extend_schema(request=forms.WriteOffSerializer, responses=forms.LeaseSerializer)
     @action(detail=True, methods=["post"], url_path="write-off")
     def write_off(self, request: Request, pk: str) -> Response:
         """Give up on a lease in suspense: what it had out counts as spent, for ever."""
@@ -163,7 +163,7 @@ class LeaseViews(_ReadViews):
             organization_id=self.caller.organization_id,
             lease_id=self.get_object().id,
             actor=self.caller.actor,
-            reason=self.parse(forms.NeededReasonSerializer).validated_data["reason"],
+            reason=self.parse(forms.WriteOffSerializer).validated_data["reason"],
             now=timezone.now(),
         )
         return Response(forms.LeaseSerializer(lease).data)

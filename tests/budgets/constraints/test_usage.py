@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 
 from budgets.domain.usage import book_usage
-from budgets.models import UsageEvent
+from budgets.models import Refusal, UsageEvent
 from tests.budgets.constraints.attack import refused_by, sql
 from tests.budgets.world import NOW, World, call
 
@@ -46,3 +46,8 @@ def test_outcomes_are_known(event: UsageEvent) -> None:
     event.outcome = "vanished"
     with refused_by("usage_outcome_known"):
         event.save(force_insert=True)
+
+
+def test_a_refusal_counts_something(world: World) -> None:
+    with refused_by("refusal_count_positive"):
+        Refusal.objects.create(organization=world.organization, code="x", count=0, at=NOW)

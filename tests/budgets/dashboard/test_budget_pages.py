@@ -1,0 +1,187 @@
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+
+from budgets.enums import WindowKind
+from budgets.models import Budget
+from controlplane.audit.models import AuditEntry
+from enforcement.rules.wire import HoldMode, Mode, Per, ScopeKind, Unit
+from tests.budgets.world import World, make_balance, make_budget
+from tests.visitors import Visitors
+
+Queries = Callable[[int], AbstractContextManager[Any]]
+
+
+def wish(world: World, **changes: str) -> dict[str, str]:
+    """The form of a new budget as a browser sends it."""
+    return {
+        "name": "Pocket money",
+        "scope": f"agent:{world.agent.id}",
+        "per": "",
+        "unit_of_limit": "usd",
+        "limit": "$1,250.50",
+        "window": "month",
+        "time_zone": "Europe/Berlin",
+        "anchor_day": "15",
+        "mode": "hard",
+        "hold_mode": "strict",
+        "max_values": "",
+        "reason": "asked for by Rita",
+        **changes,
+    }
+
+
+def test_a_budget_is_created_as_the_form_says(world: World, visitors: Visitors) -> None:
+    response = visitors.admin.post("/budgets/new/", wish(world))
+    budget = Budget.objects.get()
+    assert response.headers["Location"] == f"/budgets/{budget.id}/"
+    assert (budget.scope_kind, budget.scope_id) == (ScopeKind.AGENT, world.agent.id)
+    assert (budget.limit_amount, budget.unit) == (1_250_500_000_000, Unit.USD)
+    assert (budget.window_kind, budget.period) == (WindowKind.CALENDAR, "month")
+    assert (budget.time_zone, budget.anchor_day) == ("Europe/Berlin", 15)
+    assert (budget.mode, budget.hold_mode) == (Mode.HARD, HoldMode.STRICT)
+    entry = AuditEntry.objects.get(action="budget.create")
+    assert (entry.actor_label, entry.reason) == ("Acme Admin", "asked for by Rita")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "words"),
+    [
+        ({"limit": "0"}, "limit", "The limit must be above zero."),
+        ({"limit": "-3"}, "limit", "The limit must be above zero."),
+        ({"limit": "1e"}, "limit", "Write dollars, like 25 or 0.01."),
+        ({"limit": "0.0000000001"}, "limit", "Write dollars, like 25 or 0.01."),
+        ({"limit": "99999999999"}, "limit", "Write dollars, like 25 or 0.01."),
+        ({"unit_of_limit": "tokens", "limit": "1.5"}, "limit", "Write a whole number."),
+        ({"name": ""}, "name", "This field is required."),
+        ({"time_zone": "Mars/Olympus"}, "time_zone", "Mars/Olympus is no time zone"),
+        ({"anchor_day": "31"}, "anchor_day", "less than or equal to 28"),
+        ({"scope": "agent:00000000-0000-0000-0000-000000000000"}, "scope", "valid choice"),
+        ({"per": "session"}, "per", "needs a hard budget"),
+    ],
+)
+def test_a_wish_that_cannot_be_meant_is_told_at_its_field(
+    world: World, visitors: Visitors, changes: dict[str, str], field: str, words: str
+) -> None:
+    response = visitors.owner.post("/budgets/new/", wish(world, **changes))
+    assert response.status_code == 422
+    assert words in " ".join(response.context["form"].errors[field])
+    assert Budget.objects.count() == 0
+
+
+def test_a_taken_name_is_told_at_the_name(world: World, visitors: Visitors) -> None:
+    make_budget(world, name="Pocket money")
+    response = visitors.owner.post("/budgets/new/", wish(world))
+    assert response.context["form"].errors["name"] == ["Another budget is named 'Pocket money'."]
+
+
+def test_a_lifetime_has_neither_zone_nor_anchor(world: World, visitors: Visitors) -> None:
+    visitors.owner.post("/budgets/new/", wish(world, window="lifetime"))
+    budget = Budget.objects.get()
+    assert (budget.window_kind, budget.period, budget.time_zone) == ("lifetime", "", "UTC")
+
+
+def test_a_soft_budget_holds_nothing(world: World, visitors: Visitors) -> None:
+    visitors.owner.post("/budgets/new/", wish(world, mode="soft", hold_mode="metered"))
+    assert Budget.objects.get().hold_mode == HoldMode.STRICT
+
+
+def test_an_edit_changes_the_limit_only(world: World, visitors: Visitors) -> None:
+    budget = make_budget(world)
+    page = visitors.owner.get(f"/budgets/{budget.id}/edit/")
+    assert page.context["form"].initial["limit"] == "1.00"
+    changes = {"name": "Reader", "limit": "0.5", "mode": "hard", "hold_mode": "strict"}
+    visitors.owner.post(f"/budgets/{budget.id}/edit/", changes)
+    budget.refresh_from_db()
+    assert (budget.limit_amount, budget.max_values) == (500_000_000, 10_000)
+
+
+def test_an_archived_budget_leaves_the_tree(world: World, visitors: Visitors) -> None:
+    budget = make_budget(world, name="Old money")
+    visitors.owner.post(f"/budgets/{budget.id}/archive/", {"reason": "done"})
+    assert "Old money" not in visitors.owner.get("/budgets/?archived=0").content.decode().replace(
+        "Old money is archived", ""
+    )
+    assert "Old money" in visitors.owner.get("/budgets/?archived=1").content.decode()
+    assert visitors.owner.get(f"/budgets/{budget.id}/edit/").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/budgets/new/", "/budgets/{}/edit/", "/budgets/{}/archive/"])
+def test_only_owners_and_admins_write(world: World, visitors: Visitors, path: str) -> None:
+    address = path.format(make_budget(world).id)
+    assert visitors.owner.get(address).status_code == 200
+    assert visitors.admin.get(address).status_code == 200
+    assert visitors.viewer.get(address).status_code == 403
+    assert visitors.viewer.post(address, {}).status_code == 403
+    assert visitors.nobody.get(address).headers["Location"] == f"/sign-in/?next={address}"
+
+
+def test_strangers_see_neither_tree_nor_budget(world: World, visitors: Visitors) -> None:
+    budget = make_budget(world, name="Secret plan")
+    assert "Secret plan" not in visitors.stranger.get("/budgets/").content.decode()
+    for path in (f"/budgets/{budget.id}/", f"/budgets/{budget.id}/edit/"):
+        assert visitors.stranger.get(path).status_code == 404
+    visitors.stranger.post(f"/budgets/{budget.id}/archive/", {"reason": "mine now"})
+    budget.refresh_from_db()
+    assert budget.archived_at is None
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_tree_asks_as_often_for_three_budgets_as_for_one(
+    world: World, visitors: Visitors, count: int, django_assert_num_queries: Queries
+) -> None:
+    for index in range(count):
+        make_balance(make_budget(world, name=f"Budget {index}"), spent_amount=index)
+    with django_assert_num_queries(15):
+        assert visitors.viewer.get("/budgets/").status_code == 200
+
+
+def test_the_tree_shows_the_nearest_cap_of_each_level(world: World, visitors: Visitors) -> None:
+    make_balance(make_budget(world, name="Agent cap"), spent_amount=900_000_000)
+    make_budget(
+        world,
+        name="Company cap",
+        scope_kind=ScopeKind.ORGANIZATION,
+        scope_id=world.organization.id,
+        limit_amount=5_000_000_000,
+    )
+    rows = visitors.viewer.get("/budgets/").context["tree"]
+    caps = {row.name: row.effective.free for row in rows if row.is_scope}
+    assert caps == {
+        "Acme": 5_000_000_000,
+        "Research": 5_000_000_000,
+        "Papers": 5_000_000_000,
+        "Reader": 100_000_000,
+    }
+
+
+def test_a_split_budget_names_its_fullest_balance(world: World, visitors: Visitors) -> None:
+    budget = make_budget(
+        world,
+        name="Each",
+        scope_kind=ScopeKind.ORGANIZATION,
+        scope_id=world.organization.id,
+        per=Per.AGENT,
+    )
+    make_balance(budget, value=str(world.agent.id), spent_amount=10)
+    make_balance(budget, value=str(world.loner.id), spent_amount=20)
+    assert "each agent, fullest: Loner" in visitors.viewer.get("/budgets/").content.decode()
+
+
+def test_the_csv_has_exact_amounts_and_no_formulas(world: World, visitors: Visitors) -> None:
+    make_balance(make_budget(world, name="=1+1"), spent_amount=123_456_789)
+    lines = visitors.viewer.get("/budgets/export.csv").content.decode().splitlines()
+    assert lines[1].startswith("'=1+1,Agent Reader,none,hard,usd,lifetime,")
+    assert lines[1].endswith(",1.00,0.123456789,0.00,0.00,0.00,0.876543211")
+
+
+def test_a_fragment_is_the_tree_alone(world: World, visitors: Visitors) -> None:
+    response = visitors.viewer.get("/budgets/", headers={"HX-Request": "true"})
+    assert b"<html" not in response.content
+    assert visitors.nobody.get("/budgets/", headers={"HX-Request": "true"}).status_code == 401
+
+
+def test_pages_are_never_kept_by_caches(world: World, visitors: Visitors) -> None:
+    assert "no-store" in visitors.viewer.get("/budgets/").headers["Cache-Control"]

@@ -1,0 +1,111 @@
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from budgets.models import PriceVersion, Refusal
+from tests.budgets.world import World
+from tests.visitors import Visitors
+
+Queries = Callable[[int], AbstractContextManager[Any]]
+
+
+def wish(**changes: str) -> dict[str, str]:
+    return {
+        "model": "gemma",
+        "match": "exact",
+        "provider": "",
+        "input": "0.05",
+        "output": "$0.10",
+        "cached_input": "",
+        "cache_write": "0",
+        "request": "0.000001",
+        "reason": "measured",
+        **changes,
+    }
+
+
+def make_rate(model: str, **changes: Any) -> PriceVersion:
+    values: dict[str, Any] = {
+        "model": model,
+        "provider": "openai",
+        "input_nanos_per_mtok": 1_000_000_000,
+        "valid_from": timezone.now() - timedelta(days=1),
+        "source": "test",
+    }
+    return PriceVersion.objects.create(**values | changes)
+
+
+def test_a_rate_is_set_in_nano_dollars(world: World, visitors: Visitors) -> None:
+    assert visitors.admin.post("/prices/new/", wish()).status_code == 302
+    rate = PriceVersion.objects.get(own=True)
+    assert (rate.input_nanos_per_mtok, rate.output_nanos_per_mtok) == (50_000_000, 100_000_000)
+    assert (rate.cached_input_nanos_per_mtok, rate.cache_write_nanos_per_mtok) == (50_000_000, 0)
+    assert rate.request_nanos == 1_000
+
+
+def test_a_rate_that_is_no_amount_is_told_at_its_field(world: World, visitors: Visitors) -> None:
+    response = visitors.admin.post("/prices/new/", wish(output="cheap"))
+    assert response.status_code == 422
+    assert response.context["form"].errors["output"] == ["Write dollars, like 25 or 0.01."]
+    assert PriceVersion.objects.count() == 0
+
+
+def test_models_without_a_price_are_told_loudly(world: World, visitors: Visitors) -> None:
+    for count in (2, 3):
+        Refusal.objects.create(
+            organization=world.organization,
+            agent=world.agent,
+            model="mixtral",
+            code="model_unpriced",
+            count=count,
+            at=timezone.now(),
+        )
+    page = visitors.viewer.get("/prices/")
+    assert [(row["model"], row["count"]) for row in page.context["unpriced"]] == [("mixtral", 5)]
+
+
+def test_the_catalogue_is_searched_by_every_word(world: World, visitors: Visitors) -> None:
+    make_rate("gpt-5")
+    make_rate("gpt-5-mini")
+    make_rate("gpt-5-mini", provider="azure")
+    found = visitors.viewer.get("/prices/?q=azure mini").context["rates"]
+    assert [(rate.provider, rate.model) for rate in found] == [("azure", "gpt-5-mini")]
+
+
+def test_only_rates_of_now_are_shown(world: World, visitors: Visitors) -> None:
+    now = timezone.now()
+    make_rate("old", valid_from=now - timedelta(days=9), valid_to=now - timedelta(days=1))
+    make_rate("coming", valid_from=now + timedelta(days=1))
+    make_rate("now")
+    found = visitors.viewer.get("/prices/").context["rates"]
+    assert [rate.model for rate in found] == ["now"]
+
+
+def test_viewers_and_strangers_set_no_rate(world: World, visitors: Visitors) -> None:
+    assert visitors.viewer.post("/prices/new/", wish()).status_code == 403
+    visitors.stranger.post("/prices/new/", wish())
+    assert PriceVersion.objects.filter(organization=world.organization).count() == 0
+    assert "gemma" not in visitors.viewer.get("/prices/").content.decode()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_list_asks_as_often_for_three_rates_as_for_one(
+    world: World, visitors: Visitors, count: int, django_assert_num_queries: Queries
+) -> None:
+    for index in range(count):
+        make_rate(f"model-{index}")
+        make_rate(f"own-{index}", own=True, organization=world.organization)
+    with django_assert_num_queries(10):
+        assert visitors.viewer.get("/prices/").status_code == 200
+
+
+def test_the_csv_has_own_rates_first(world: World, visitors: Visitors) -> None:
+    make_rate("listed")
+    make_rate("mine", own=True, organization=world.organization, provider="")
+    lines = visitors.viewer.get("/prices/export.csv").content.decode().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["model", "mine", "listed"]
+    assert lines[1].split(",")[3] == "1.00"
