@@ -14,6 +14,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from controlplane.audit.enums import ActorKind
 from controlplane.audit.models import AuditEntry
 from controlplane.idempotency import idempotent
 from controlplane.identity import domain
@@ -90,11 +91,10 @@ class PasswordViews(OrganizationViewSet[Person]):
     )
     def change(self, request: Request) -> Response:
         """Needs a session: a token must not be able to take over its person."""
-        person, data = self.caller.person, self.parse(forms.PasswordSerializer)
-        if person is None or request.successful_authenticator is None:
-            raise exceptions.PermissionDenied("only a person has a password")
-        if self.caller.actor.kind != "person":
-            raise exceptions.PermissionDenied("sign in to change the password")
+        person = self.caller.person
+        if person is None or self.caller.actor.kind != ActorKind.PERSON:
+            raise exceptions.PermissionDenied("sign in to change your password")
+        data = self.parse(forms.PasswordSerializer)
         if person.has_usable_password() and not person.check_password(data["current_password"]):
             raise exceptions.ValidationError({"current_password": ["This is not the password."]})
         domain.set_password(
