@@ -300,7 +300,9 @@ def _read_tools(parsed: ParsedRequest) -> None:
     if tools is None and functions is None:
         return
     names = []
-    for field, offered in (("tools", tools or []), ("functions", functions or [])):
+    for field, offered in (("tools", tools), ("functions", functions)):
+        if offered is None:
+            continue
         if not isinstance(offered, list):
             _bad(field, "must be a list")
         for tool in offered:

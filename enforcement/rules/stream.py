@@ -29,6 +29,7 @@ _USAGE = re.compile(rb', ?"usage": ?(?:null|\{(?:[^{}]|\{[^{}]*\})*\})')
 _FINISH = re.compile(rb'"finish_reason": ?"([a-z_]{1,32})"')
 _NO_CHOICES = re.compile(rb'"choices": ?\[\]')
 _CLAMPED = re.compile(rb'"finish_reason": ?"length"[^\n]*?(\}\s*)\n\n')
+_BLANKS = re.compile(rb"\n{3,}")
 _DONE = b"data: [DONE]"
 
 
@@ -237,6 +238,10 @@ class StreamMeter:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _take(self, frames: bytes) -> bytes:
+        if b"\n\n\n" in frames or frames.startswith(b"\n"):
+            frames = _BLANKS.sub(b"\n\n", frames).lstrip(b"\n")
+            if not frames:
+                return b""
         if not self.started:
             frames = frames.removeprefix(b"\xef\xbb\xbf")
             self.started = True

@@ -139,7 +139,11 @@ def events_of(body: bytes) -> list[Any]:
 
 @asynccontextmanager
 async def stack(
-    spool_dir: Path, *, engine: FakeEngine | None = None, plane: Plane | None = None, **settings: Any
+    spool_dir: Path,
+    *,
+    engine: FakeEngine | None = None,
+    plane: Plane | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Stack]:
     """Start everything, wait until it serves, and end it well."""
     engine = engine or FakeEngine()

@@ -7,7 +7,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from enforcement.rules.wire import HoldMode, Outcome, Rates, PricePolicy, Unit
+from enforcement.rules.wire import HoldMode, Outcome, PricePolicy, Rates, Unit
 from tests.sidecar.engine import PROMPT_TOKENS, FakeEngine
 from tests.sidecar.plane import Plane
 from tests.sidecar.stack import PRICE, agent, budget, chat, events_of, in_loop, stack
@@ -28,7 +28,11 @@ async def test_an_answer_is_clamped_to_what_is_left_then_402(tmp_path: Path) -> 
         await world.quiet()
     assert status == 200
     note = json.loads(body)["comptroller"]
-    assert (note["outcome"], note["max_output_tokens"], note["budget"]) == ("clamped", 50, "cap in usd")
+    assert (note["outcome"], note["max_output_tokens"], note["budget"]) == (
+        "clamped",
+        50,
+        "cap in usd",
+    )
     assert plane.balance("budget-usd").spent == 107
     (event,) = plane.events.values()
     assert (event.outcome, event.output_tokens, event.stopped_by) == (

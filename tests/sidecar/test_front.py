@@ -60,7 +60,9 @@ async def test_the_forwarded_head_is_ours(tmp_path: Path) -> None:
     assert lines[0] == "post /v1/chat/completions http/1.1"
     assert f"x-request-id: {headers['x-request-id']}" in lines
     assert f"traceparent: {trace}" in lines
-    assert not any(line.startswith(("authorization", "x-forwarded", "connection")) for line in lines)
+    assert not any(
+        line.startswith(("authorization", "x-forwarded", "connection")) for line in lines
+    )
     (event,) = world.plane.events.values()
     assert event.session == "a" * 32
 
@@ -185,7 +187,9 @@ async def test_metrics_count_what_happened(tmp_path: Path) -> None:
         raw = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
         _, _, text = split_answer(await world.raw(raw))
     lines = text.decode().split("\n")
-    calls = 'comptroller_sidecar_requests_total{endpoint="chat/completions",outcome="completed"} 1.0'
+    calls = (
+        'comptroller_sidecar_requests_total{endpoint="chat/completions",outcome="completed"} 1.0'
+    )
     assert calls in lines
     assert 'comptroller_sidecar_refusals_total{reason="invalid_json"} 1.0' in lines
     assert "comptroller_sidecar_ready 1.0" in lines

@@ -21,7 +21,9 @@ def head(*lines: bytes, first: bytes = LINE, host: bytes = HOST) -> bytes:
 
 def test_a_usual_head() -> None:
     parsed = parse_request_head(
-        head(b"Content-Type: application/json", b"Content-Length: 12", b"X-Odd:\t a b \t", b"Empty:")
+        head(
+            b"Content-Type: application/json", b"Content-Length: 12", b"X-Odd:\t a b \t", b"Empty:"
+        )
     )
     assert (parsed.method, parsed.path, parsed.length) == (b"POST", b"/v1/chat/completions", 12)
     assert parsed.headers[b"x-odd"] == b"a b"

@@ -8,7 +8,18 @@ from pathlib import Path
 from enforcement.rules.wire import AgentState, OrderKind, Outcome, Unit
 from tests.sidecar.engine import FakeEngine
 from tests.sidecar.plane import Plane
-from tests.sidecar.stack import AGENT, KEY, PRICE, Stack, agent, budget, chat, events_of, in_loop, stack
+from tests.sidecar.stack import (
+    AGENT,
+    KEY,
+    PRICE,
+    Stack,
+    agent,
+    budget,
+    chat,
+    events_of,
+    in_loop,
+    stack,
+)
 
 
 def slow_world(tmp_path: Path, kind: str = "llamacpp") -> tuple[Plane, FakeEngine]:
@@ -143,7 +154,8 @@ async def open_stream(world: Stack) -> tuple[asyncio.StreamReader, asyncio.Strea
     body = json.dumps(chat(max_tokens=900, stream=True)).encode()
     writer.write(
         f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+        + body
     )
     await reader.readuntil(b"word")
     return reader, writer
