@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from controlplane.env import database_settings, env_bool, env_int, env_secret, env_text
 from controlplane.logs import logging_settings
+from enforcement.rules.wire import OrderKind
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -164,6 +165,7 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "Comptroller",
     "DESCRIPTION": "Budgets for AI agents that are never overspent.",
+    "SERVERS": [{"url": "/"}],
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": [],
@@ -173,6 +175,15 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "ENUM_NAME_OVERRIDES": {
+        "AgentState": "controlplane.identity.enums.State",
+        "CardState": "skills.enums.CardState",
+        "NodeState": "enforcement.enums.NodeState",
+        "OrderKind": [kind.value for kind in OrderKind],
+        "RevocationKind": "skills.enums.RevocationKind",
+        "SkillState": "skills.enums.SkillState",
+        "TokenKind": "controlplane.identity.enums.TokenKind",
+    },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "controlplane.schema.add_problems",
