@@ -56,7 +56,10 @@ class Launch:
         self.running: Running | None = None
 
     async def start(self) -> Running:
-        """Everything up and ready, or an error and nothing left running."""
+        """Everything up and ready, or an error; `stop` ends what has been started.
+
+        The caller has prepared the places and holds the lock.
+        """
         for name in state.end_strays(self.places):
             self.narrator.step(name, "of a killed launcher ended")
         installation = Installation(self.wishes, self.places)

@@ -1,0 +1,26 @@
+"""The demo for real: model, agents, engine, ledger, and an exit code."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.launcher.installation import Installation
+
+pytestmark = pytest.mark.model
+
+
+@pytest.fixture
+def installation() -> Iterator[Installation]:
+    pytest.importorskip("xllamacpp", reason="the extra 'demo' is not installed")
+    made = Installation()
+    yield made
+    made.close()
+
+
+def test_every_figure_agrees(installation: Installation) -> None:
+    answer = installation.run("demo", "--check", "--port", "18700")
+
+    assert answer.returncode == 0, answer.stderr
+    assert "Every figure agrees" in answer.stdout
+    assert "$0.004000000  $0.004000000  $0.000000000" in answer.stdout
+    assert installation.leftovers() == []
