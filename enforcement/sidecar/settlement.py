@@ -17,6 +17,7 @@ from enforcement.sidecar.admission import Call
 NOTHING = TokenUsage()
 _FRAMES_PER_TOKEN = 2  # tool calls and roles may take a frame beside the token's own
 _EXTRA_FRAMES = 16
+_NS_PER_MS = 1_000_000
 _DOUBT = 4  # a usage of so many times its bound is a lie, not an overrun
 _DOUBT_TOKENS = 4096
 
@@ -81,15 +82,30 @@ def believable(usage: TokenUsage, bound: Bound) -> bool:
 
 
 def reckon_stream(call: Call, bound: Bound, meter: StreamMeter, *, complete: bool) -> Reckoning:
-    """The charge for a stream, whole or not."""
+    """The charge for a stream, whole or not.
+
+    An engine that was told to stop makes a few more tokens before it does, and nobody sees them.
+    They are charged too, up to the limit that stands in the request: what the engine made must
+    never be more than what the ledger counts.
+    """
+    usage, estimated = _stream_usage(call, bound, meter)
+    if complete:
+        return reckon(call, usage, estimated=estimated)
+    most = max(usage.output_tokens, bound.output_tokens)
+    unseen = min(usage.output_tokens + call.upstream.abort_tokens, most)
+    return reckon(call, replace(usage, output_tokens=unseen), estimated=True)
+
+
+def _stream_usage(call: Call, bound: Bound, meter: StreamMeter) -> tuple[TokenUsage, bool]:
+    """What was seen of a stream, and whether that is only our own count."""
     said = meter.usage
     if said is None or not believable(said, bound):
-        usage = TokenUsage(input_tokens=estimated_input(call, bound), output_tokens=meter.produced)
-        return reckon(call, usage, estimated=True)
-    counted = meter.events - _EXTRA_FRAMES
-    if counted > said.output_tokens * _FRAMES_PER_TOKEN:  # fewer tokens than were seen
-        return reckon(call, replace(said, output_tokens=counted), estimated=True)
-    return reckon(call, said, estimated=meter.disputed or not complete)
+        counted = estimated_input(call, bound)
+        return TokenUsage(input_tokens=counted, output_tokens=meter.produced), True
+    seen = meter.events - _EXTRA_FRAMES
+    if seen > said.output_tokens * _FRAMES_PER_TOKEN:  # fewer tokens than were seen
+        return replace(said, output_tokens=seen), True
+    return said, meter.disputed
 
 
 def estimated_input(call: Call, bound: Bound) -> int:
@@ -101,3 +117,35 @@ def estimated_input(call: Call, bound: Bound) -> int:
 
 def _charge(usage: TokenUsage, price: PricePolicy | None) -> int:
     return charge_nanos(usage, price) if price is not None else 0
+
+
+def final_event(
+    event: UsageEvent,
+    owed: Reckoning,
+    *,
+    outcome: Outcome,
+    duration_ns: int,
+    first_byte_ns: int | None,
+    finish_reason: str,
+    stopped_by: str,
+    upstream_id: str,
+) -> UsageEvent:
+    """The event of a call that has ended."""
+    usage = owed.usage
+    return replace(
+        event,
+        outcome=outcome,
+        input_tokens=usage.input_tokens,
+        cached_input_tokens=usage.cached_input_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        output_tokens=usage.output_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        charge_nanos=owed.charge_nanos,
+        presumed=owed.presumed,
+        estimated=owed.estimated,
+        duration_ms=duration_ns // _NS_PER_MS,
+        ttft_ms=None if first_byte_ns is None else first_byte_ns // _NS_PER_MS,
+        finish_reason=finish_reason,
+        stopped_by=stopped_by,
+        upstream_id=upstream_id,
+    )

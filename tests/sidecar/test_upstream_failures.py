@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from enforcement.rules.wire import Outcome, Unit, UsageEvent
+from enforcement.sidecar.engines import ABORT_TOKENS, Engine
 from tests.sidecar.engine import (
     PROMPT_TOKENS,
     FakeEngine,
@@ -220,7 +221,8 @@ async def test_a_stream_that_dies_ends_well_and_is_charged_by_count(tmp_path: Pa
     assert json.loads(frames[5].removeprefix(b"data: "))["error"]["code"] == "upstream_failed"
     assert frames[6:] == [b"data: [DONE]", b""]
     assert (event.outcome, event.estimated) == (Outcome.UPSTREAM_FAILED, True)
-    assert (event.input_tokens, event.output_tokens) == (PROMPT_TOKENS, 5)
+    unseen = ABORT_TOKENS[Engine.VLLM]
+    assert (event.input_tokens, event.output_tokens) == (PROMPT_TOKENS, 5 + unseen)
 
 
 @in_loop
