@@ -9,6 +9,7 @@ from uuid import UUID
 from budgets.models import Balance
 from budgets.queries.rows import BudgetRow, budget_rows, current_balances
 from controlplane.identity.models import Agent, Organization, Project, Team
+from enforcement.rules.windows import window_at
 from enforcement.rules.wire import Per, ScopeKind
 
 SESSIONS_SHOWN = 5
@@ -54,15 +55,22 @@ def tree(organization: Organization, *, now: datetime, archived: bool = False) -
     for row in budget_rows(organization, now=now, archived=archived):
         rows[Place(row.budget.scope_kind, row.budget.scope_id)].append(row)
     sessions = {} if archived else _fullest_sessions(organization, now=now)
+    shares = {} if archived else _shares_of_agents(organization, now=now)
     children: dict[Place | None, list[_Level]] = defaultdict(list)
     for level in _levels(organization):
         children[level.parent].append(level)
     nodes: list[ScopeNode] = []
 
-    def walk(parent: Place | None, depth: int, above: dict[str, BudgetRow]) -> None:
+    def walk(
+        parent: Place | None, depth: int, above: dict[str, BudgetRow], split: list[BudgetRow]
+    ) -> None:
         for level in children[parent]:
             own = rows[level.place]
+            each = [*split, *(row for row in own if row.budget.per == Per.AGENT)]
             effective = effective_caps(own, above=above)
+            if level.place.kind == ScopeKind.AGENT:
+                mine = [_share(row, shares, agent=level.place.id, now=now) for row in each]
+                effective = _narrowed(effective, mine)
             nodes.append(
                 ScopeNode(
                     kind=level.place.kind,
@@ -79,22 +87,43 @@ def tree(organization: Organization, *, now: datetime, archived: bool = False) -
                     _session_node(row, balance, depth + 1, effective)
                     for balance in sessions.get(row.budget.id, [])
                 )
-            walk(level.place, depth + 1, effective)
+            walk(level.place, depth + 1, effective, each)
 
-    walk(None, 0, {})
+    walk(None, 0, {}, [])
     return nodes
 
 
 def effective_caps(rows: list[BudgetRow], *, above: dict[str, BudgetRow]) -> dict[str, BudgetRow]:
     """For each unit the hard budget with the least left. Split budgets bind only their values."""
+    return _narrowed(above, [row for row in rows if row.budget.per == Per.NONE])
+
+
+def _narrowed(above: dict[str, BudgetRow], rows: list[BudgetRow]) -> dict[str, BudgetRow]:
     caps = dict(above)
     for row in rows:
-        if not row.is_hard or row.budget.per != Per.NONE:
-            continue
         nearest = caps.get(row.unit)
-        if nearest is None or row.free < nearest.free:
+        if row.is_hard and (nearest is None or row.free < nearest.free):
             caps[row.unit] = row
     return caps
+
+
+def _shares_of_agents(
+    organization: Organization, *, now: datetime
+) -> dict[tuple[UUID, str], Balance]:
+    """The balances of budgets that are split by agent, by budget and agent."""
+    balances = current_balances(organization, now=now).filter(
+        budget__per=Per.AGENT, budget__archived_at__isnull=True
+    )
+    return {(balance.budget_id, balance.value): balance for balance in balances}
+
+
+def _share(
+    row: BudgetRow, shares: dict[tuple[UUID, str], Balance], *, agent: UUID, now: datetime
+) -> BudgetRow:
+    """A split budget as one agent has it; an agent without a balance has the whole limit."""
+    balance = shares.get((row.budget.id, str(agent)))
+    start, end = window_at(row.budget.window, now)
+    return BudgetRow(row.budget, balance, start, end, row.balances)
 
 
 def _levels(organization: Organization) -> list[_Level]:
@@ -133,9 +162,7 @@ def _session_node(
     row: BudgetRow, balance: Balance, depth: int, above: dict[str, BudgetRow]
 ) -> ScopeNode:
     own = BudgetRow(row.budget, balance, balance.window_start, balance.window_end, 1)
-    effective = dict(above)
-    if own.is_hard and (own.unit not in above or own.free < above[own.unit].free):
-        effective[own.unit] = own
+    effective = _narrowed(above, [own])
     return ScopeNode(
         kind="session",
         id=str(balance.id),

@@ -149,11 +149,26 @@ def test_the_effective_cap_is_the_nearest_on_the_way_up(world: World) -> None:
     assert nodes["Loner"].effective["usd"].free == 0
 
 
+def test_a_budget_for_each_agent_binds_each_by_its_own_share(world: World) -> None:
+    each = make_budget(
+        world,
+        name="each",
+        per=Per.AGENT,
+        scope_kind=ScopeKind.ORGANIZATION,
+        scope_id=world.id,
+    )
+    make_balance(each, value=str(world.agent.id), spent_amount=LIMIT - 5)
+    nodes = {node.name: node for node in queries.tree(world.organization, now=NOW)}
+    assert nodes["Reader"].effective["usd"].free == 5
+    assert nodes["Loner"].effective["usd"].free == LIMIT
+    assert nodes["Papers"].effective == nodes["Acme"].effective == {}
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_tree_costs_the_same_for_any_size(
     world: World, count: int, django_assert_num_queries: Any
 ) -> None:
     for number in range(count):
         make_balance(make_budget(world, name=f"b{number}"))
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(8):
         queries.tree(world.organization, now=NOW)
