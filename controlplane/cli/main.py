@@ -136,6 +136,14 @@ def migrate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     _manage(data_dir, ["migrate", "--noinput"])
 
 
+@app.command()
+def version(wanted: FormatOption = Format.AUTO, as_json: JsonOption = False) -> None:
+    """Show the version of the program."""
+    from importlib.metadata import version as installed
+
+    _output(wanted, as_json).result({"version": installed("comptroller")})
+
+
 def _manage(data_dir: Path, arguments: list[str]) -> None:
     from controlplane.cli.up import environment_of
 
