@@ -5,8 +5,10 @@ from typing import Any
 import msgspec
 
 from enforcement.rules.requests import Endpoint
+from enforcement.rules.stream import read_answer
 from enforcement.rules.verdicts import (
     INVALID,
+    PERMISSION,
     UPSTREAM,
     Clamped,
     Cut,
@@ -19,6 +21,9 @@ from enforcement.sidecar.front import ClientConnection
 
 _encode = msgspec.json.Encoder().encode
 DONE = b"data: [DONE]\n\n"
+MAX_ERROR_BYTES = 1024 * 1024
+_OURS_ALONE = (401, 402, 403, 407)  # about our own key, not about the caller's
+_CALLERS = (400, 404, 408, 409, 413, 422, 429, 503)
 
 
 def send_refusal(connection: ClientConnection, refusal: Refuse, *, request_id: str) -> None:
@@ -41,6 +46,30 @@ def invalid(message: str, *, status: int = 400, code: str = "", param: str = "")
 
 def upstream_failed(message: str, *, status: int, code: str) -> Refuse:
     return Refuse(status=status, type=UPSTREAM, message=message, code=code, reason=code)
+
+
+def passed_status(status: int, body: bytes) -> int:
+    """The status under which an engine's refusal is passed on; 0: it is none of the caller's."""
+    if not 400 <= status < 600 or status in _OURS_ALONE:
+        return 0
+    if len(body) > MAX_ERROR_BYTES or not read_answer(body).valid:
+        return 0
+    if status in _CALLERS:
+        return status
+    return 502 if status >= 500 else 400
+
+
+def refusal_of_cut(cut: Cut) -> Refuse:
+    """What a caller is told whose call was stopped before its answer began."""
+    status = 403 if cut.order else 504 if cut.reason == "request_timeout" else 502
+    return Refuse(
+        status=status,
+        type=PERMISSION if cut.order else UPSTREAM,
+        code=cut.reason,
+        reason=cut.reason,
+        message=cut.message,
+        budget=cut.budget,
+    )
 
 
 def cut_events(

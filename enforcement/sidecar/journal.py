@@ -246,6 +246,12 @@ class Journal:
             return False
         return not self.sync_failed
 
+    def trust_again(self) -> None:
+        """What a failed sync left in doubt has been accounted for, durably: forget the failure."""
+        marker = self.directory / "sync-failed"
+        if marker.exists() and not self.sync_failed and self.sync():
+            marker.unlink()
+
     # ------------------------------------------------------------------ restating
 
     def restate(self, found: Iterable[tuple[bytes, bytes]]) -> bool:

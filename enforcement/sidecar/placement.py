@@ -32,10 +32,10 @@ from enforcement.rules.verdicts import (
 from enforcement.rules.wire import Denial, SessionInfo, UsageEvent
 from enforcement.sidecar import clock
 from enforcement.sidecar.admission import Call, unbounded_refusal
-from enforcement.sidecar.answers import send_refusal
+from enforcement.sidecar.answers import refusal_of_cut, send_refusal
 from enforcement.sidecar.desk import Desk
 from enforcement.sidecar.front import ClientConnection
-from enforcement.sidecar.relay import Relay, refusal_of_cut
+from enforcement.sidecar.relay import Relay
 from enforcement.sidecar.settlement import first_event
 
 RETRY_S = 0.02

@@ -11,15 +11,13 @@
 import asyncio
 from enum import IntEnum
 
-from msgspec.structs import replace
-
-from enforcement.rules.estimate import Bound, extension_of, used_of
-from enforcement.rules.lots import BalanceKey, Hold, Shortage
+from enforcement.rules.estimate import Bound
+from enforcement.rules.lots import Hold
 from enforcement.rules.money import TokenUsage
 from enforcement.rules.requests import Endpoint, forward_body
 from enforcement.rules.stream import StreamError, StreamMeter, read_answer
-from enforcement.rules.verdicts import PERMISSION, Clamped, Cut, Refuse, is_hopeless
-from enforcement.rules.wire import Denial, Outcome, SessionInfo, UsageEvent
+from enforcement.rules.verdicts import Clamped, Cut
+from enforcement.rules.wire import Outcome, SessionInfo, UsageEvent
 from enforcement.sidecar import clock
 from enforcement.sidecar.admission import Call
 from enforcement.sidecar.answers import (
@@ -27,18 +25,22 @@ from enforcement.sidecar.answers import (
     cut_events,
     error_events,
     note_of,
+    passed_status,
+    refusal_of_cut,
     send_refusal,
     upstream_failed,
     with_note,
 )
 from enforcement.sidecar.desk import Desk
 from enforcement.sidecar.front import ClientConnection
+from enforcement.sidecar.holding import Holding
 from enforcement.sidecar.http1 import ResponseHead
 from enforcement.sidecar.settlement import (
     NOTHING,
     Reckoning,
     believable,
     estimated_input,
+    final_event,
     presume,
     reckon,
     reckon_stream,
@@ -46,7 +48,6 @@ from enforcement.sidecar.settlement import (
 from enforcement.sidecar.upstream import UpstreamConnection
 
 EXTRA_EVENTS = 8  # events that carry no token: roles, ends
-MAX_ERROR_BYTES = 1024 * 1024
 _NS = 1_000_000_000
 
 
@@ -70,14 +71,11 @@ class Relay:
         "_clamped",
         "_client",
         "_connection",
-        "_covered",
-        "_denial",
         "_desk",
         "_ending",
-        "_event",
         "_first_ns",
-        "_group",
-        "_hold",
+        "_holding",
+        "_id",
         "_limit",
         "_meter",
         "_paused",
@@ -109,11 +107,17 @@ class Relay:
         self._client: ClientConnection | None = client
         self._call = call
         self._bound = bound
-        self._hold = hold
-        self._event = event
+        self._holding = Holding(
+            desk,
+            call,
+            bound=bound,
+            hold=hold,
+            event=event,
+            covered=covered,
+            again=self._check_again,
+        )
+        self._id = event.id
         self._limit = output_limit
-        # Output tokens that metered budgets pay for so far.
-        self._covered = bound.output_tokens if covered is None else covered
         self._clamped = clamped
         self._rated = rated_tokens
         self._connection: UpstreamConnection | None = None
@@ -124,8 +128,6 @@ class Relay:
         self._size = 0
         self._meter: StreamMeter | None = None
         self._paused = False
-        self._group = ""
-        self._denial: Denial | None = None
         self._ending = Outcome.COMPLETED
         self._stopped_by = ""
         self._timer: asyncio.TimerHandle | None = None
@@ -145,7 +147,7 @@ class Relay:
             limit_field=upstream.limit_field(parsed),
             extra=upstream.additions(parsed),
         )
-        request_id = self._event.id.encode("ascii")
+        request_id = self._id.encode("ascii")
         headers = b"x-request-id: %b\r\n%b" % (request_id, trace)
         path = b"/v1/" + parsed.endpoint.value.encode("ascii")
         if client is not None:
@@ -182,7 +184,7 @@ class Relay:
 
     def _start_stream(self) -> None:
         parsed = self._call.parsed
-        request_id = self._event.id
+        request_id = self._id
         note = b"" if self._clamped is None else note_of(self._clamped, request_id=request_id)
         self._meter = StreamMeter(
             strip_usage=not parsed.wants_usage,
@@ -271,10 +273,10 @@ class Relay:
         outcome = Outcome.CLIENT_GONE if self._client is None else Outcome.COMPLETED
         if self._clamped is not None and answer.finish_reason == "length":
             outcome = Outcome.CLAMPED
-            body = with_note(body, note_of(self._clamped, request_id=self._event.id))
+            body = with_note(body, note_of(self._clamped, request_id=self._id))
         self._settle(owed, outcome, finish_reason=answer.finish_reason, upstream_id=answer.id)
         if self._client is not None:
-            headers = b"x-request-id: %b\r\n" % self._event.id.encode("ascii")
+            headers = b"x-request-id: %b\r\n" % self._id.encode("ascii")
             self._client.respond(200, body, headers=headers)
 
     def _end_refused(self, body: bytes) -> None:
@@ -285,11 +287,9 @@ class Relay:
         self._settle(reckon(self._call, NOTHING), Outcome.UPSTREAM_FAILED, requests=0)
         if self._client is None:
             return
-        passes = 400 <= self._status < 600 and self._status not in (401, 402, 403, 407)
-        if passes and len(body) <= MAX_ERROR_BYTES and read_answer(body).valid:
-            headers = b"x-request-id: %b\r\n" % self._event.id.encode("ascii")
-            status = self._status if self._status in (400, 404, 408, 409, 413, 422, 429) else 0
-            status = status or (503 if self._status == 503 else 502 if self._status >= 500 else 400)
+        status = passed_status(self._status, body)
+        if status:
+            headers = b"x-request-id: %b\r\n" % self._id.encode("ascii")
             self._client.respond(status, body, headers=headers)
             return
         refusal = upstream_failed(
@@ -297,14 +297,14 @@ class Relay:
             status=502,
             code="upstream_refused",
         )
-        send_refusal(self._client, refusal, request_id=self._event.id)
+        send_refusal(self._client, refusal, request_id=self._id)
 
     def _fail(self, reason: str, *, status: int, code: str, owed: Reckoning) -> None:
         requests = 1 if owed.presumed else 0
         self._settle(owed, Outcome.UPSTREAM_FAILED, requests=requests)
         if self._client is not None:
             refusal = upstream_failed(reason.capitalize(), status=status, code=code)
-            send_refusal(self._client, refusal, request_id=self._event.id)
+            send_refusal(self._client, refusal, request_id=self._id)
 
     def _break(self, reason: str) -> None:
         """The answer makes no sense: stop it."""
@@ -342,85 +342,20 @@ class Relay:
         )
         if self._client is not None:
             refusal = upstream_failed(reason.capitalize(), status=502, code="upstream_failed")
-            self._client.end_stream(error_events(refusal, request_id=self._event.id))
+            self._client.end_stream(error_events(refusal, request_id=self._id))
 
     def _check_meter(self, meter: StreamMeter) -> None:
-        """Extend what metered budgets hold, and stop an engine that goes beyond its limit."""
+        """Stop an engine that goes beyond its limit, or beyond what its budgets pay for."""
         produced = meter.produced
         slack = EXTRA_EVENTS if meter.running is None else 0
         if produced > self._bound.output_tokens + slack:
             self.cut(Cut("limit_ignored", "The engine produced more than it was asked for"))
-        elif self._covered < self._bound.output_tokens and not meter.done:
-            config = self._desk.config
-            low = config.metered_margin_tokens + config.metered_slice_tokens // 2
-            if self._covered - produced <= low:
-                self._extend(produced)
+        elif not meter.done:
+            cut = self._holding.check(produced)
+            if cut is not None:
+                self.cut(cut)
 
-    def _extend(self, produced: int) -> None:
-        config, desk, call = self._desk.config, self._desk, self._call
-        wanted = produced + config.metered_margin_tokens + config.metered_slice_tokens
-        more = min(
-            max(wanted - self._covered, config.metered_slice_tokens),
-            self._bound.output_tokens - self._covered,
-        )
-        now_ns = clock.now_ns()
-        needs = extension_of(
-            call.agent.budgets,
-            call.balances,
-            self._bound,
-            price=call.price,
-            covered_output=self._covered,
-            more_output=more,
-        )
-        reckoned = presume(call, self._bound, output_tokens=self._covered + more)
-        event = replace(
-            self._event,
-            output_tokens=self._covered + more,
-            charge_nanos=reckoned.charge_nanos,
-        )
-        desk.book.note_demand(needs, now_ns=now_ns)
-        shortage = desk.book.lots.extend(self._hold, needs, now_ns=now_ns, event=event)
-        if shortage is None and desk.commit():
-            self._covered += more
-            self._event = event
-            return
-        if shortage is not None and not self._group and not self._hopeless():
-            self._ask(shortage)
-        if self._covered - produced < config.metered_margin_tokens:
-            self.cut(self._exhausted(shortage))
-
-    def _ask(self, shortage: Shortage) -> None:
-        book = self._desk.book
-        items = [book.item(need, floor=need.amount) for need in shortage.missing]
-        self._group = clock.new_id()
-        self._desk.waiting[self._group] = self
-        book.ask(self._group, self._call.attribution(), items)
-        self._desk.ask_now()
-
-    def _hopeless(self) -> bool:
-        return self._denial is not None and is_hopeless(self._denial, floor=1)
-
-    def _exhausted(self, shortage: Shortage | None) -> Cut:
-        view = self._desk.view
-        missing = shortage.missing[0].budget if shortage is not None else ""
-        budget = view.budgets.get(missing) if view is not None else None
-        name = repr(budget.name) if budget is not None else "of this agent"
-        return Cut("budget_exhausted", f"Budget {name} is exhausted", budget=budget)
-
-    def on_granted(self, granted: dict[BalanceKey, int]) -> None:  # noqa: ARG002 -- Waiter
-        """More was leased for this stream."""
-        self._group = ""
-        self._denial = None
-        if self._state is State.STREAMING and self._meter is not None:
-            self._check_meter(self._meter)
-
-    def on_denied(self, denial: Denial) -> None:
-        """Nothing more: the stream goes on until its margin is reached."""
-        self._group = ""
-        self._denial = denial
-
-    def on_released(self) -> None:
-        """Another request has given something back here."""
+    def _check_again(self) -> None:
         if self._state is State.STREAMING and self._meter is not None:
             self._check_meter(self._meter)
 
@@ -438,7 +373,7 @@ class Relay:
             if self._state is State.STREAMING:
                 client.end_stream(self._last_events(cut))
             else:
-                send_refusal(client, refusal_of_cut(cut), request_id=self._event.id)
+                send_refusal(client, refusal_of_cut(cut), request_id=self._id)
         self._drain()
 
     def _last_events(self, cut: Cut) -> bytes:
@@ -456,7 +391,7 @@ class Relay:
             cut,
             endpoint=call.parsed.endpoint,
             named=meter.named(),
-            request_id=self._event.id,
+            request_id=self._id,
             output_tokens=meter.produced,
             usage=usage,
         )
@@ -479,7 +414,7 @@ class Relay:
             self._settle(reckon(self._call, NOTHING), self._ending, requests=0)
             return
         self._state = State.DRAINING
-        self._forget_group()
+        self._holding.forget()
         if not connection.half_close():
             connection.drop()
             self._end_drain(complete=False)
@@ -507,7 +442,7 @@ class Relay:
         self._settle(owed, self._ending, finish_reason=meter.finish_reason if meter else "")
 
     def _presumed(self) -> Reckoning:
-        return presume(self._call, self._bound, output_tokens=self._covered)
+        return presume(self._call, self._bound, output_tokens=self._holding.covered)
 
     # ------------------------------------------------------------------ settling
 
@@ -524,38 +459,19 @@ class Relay:
         if self._state is State.DONE:
             return
         self._state = State.DONE
-        desk, call, now_ns = self._desk, self._call, clock.now_ns()
-        usage = owed.usage
-        event = replace(
-            self._event,
+        call, now_ns = self._call, clock.now_ns()
+        event = final_event(
+            self._holding.event,
+            owed,
             outcome=outcome,
-            input_tokens=usage.input_tokens,
-            cached_input_tokens=usage.cached_input_tokens,
-            cache_write_tokens=usage.cache_write_tokens,
-            output_tokens=usage.output_tokens,
-            reasoning_tokens=usage.reasoning_tokens,
-            charge_nanos=owed.charge_nanos,
-            presumed=owed.presumed,
-            estimated=owed.estimated,
-            duration_ms=(now_ns - self._started_ns) // 1_000_000,
-            ttft_ms=(self._first_ns - self._started_ns) // 1_000_000 if self._first_ns else None,
+            duration_ns=now_ns - self._started_ns,
+            first_byte_ns=self._first_ns - self._started_ns if self._first_ns else None,
             finish_reason=finish_reason,
             stopped_by=self._stopped_by or self._clamped_by(outcome),
             upstream_id=upstream_id,
         )
-        if owed.presumed:
-            used = {key: self._hold.amount(key) for key in call.balances}
-        else:
-            used = used_of(
-                call.agent.budgets,
-                call.balances,
-                usage,
-                charge_nanos=owed.charge_nanos,
-                requests=requests,
-            )
-        desk.book.lots.settle(self._hold, used, now_ns=now_ns, event=event)
-        desk.commit()
-        call.agent.refund_tokens(self._rated - usage.total_tokens)
+        self._holding.settle(owed, event, requests=requests, now_ns=now_ns)
+        call.agent.refund_tokens(self._rated - owed.usage.total_tokens)
         self._leave(event)
 
     def _clamped_by(self, outcome: Outcome) -> str:
@@ -567,7 +483,7 @@ class Relay:
         desk, metrics = self._desk, self._desk.metrics
         desk.live.discard(self)
         self._call.upstream.running -= 1
-        self._forget_group()
+        self._holding.forget()
         if self._timer is not None:
             self._timer.cancel()
         metrics.requests[event.endpoint, event.outcome.value] += 1
@@ -579,12 +495,6 @@ class Relay:
         metrics.estimated += event.estimated
         metrics.disputed += self._meter is not None and self._meter.disputed
         desk.released()
-
-    def _forget_group(self) -> None:
-        if self._group:
-            self._desk.waiting.pop(self._group, None)
-            self._desk.book.abandon(self._group)
-            self._group = ""
 
     # ------------------------------------------------------------------ Running, Live
 
@@ -639,22 +549,11 @@ class Relay:
             running=1,
             output_tokens=usage.output_tokens,
             charge_nanos=reckon(call, usage).charge_nanos,
-            age_ms=now_ms - self._event.started_at_ms,
+            age_ms=now_ms - self._holding.event.started_at_ms,
         )
 
     def presumed_event(self) -> tuple[int, UsageEvent] | None:
         """The hold, and what to book if nothing else is heard of it."""
-        return (self._hold.id, self._event) if self._state is not State.DONE else None
-
-
-def refusal_of_cut(cut: Cut) -> Refuse:
-    """What a caller is told whose call was stopped before its answer began."""
-    status = 403 if cut.order else 504 if cut.reason == "request_timeout" else 502
-    return Refuse(
-        status=status,
-        type=PERMISSION if cut.order else "upstream_error",
-        code=cut.reason,
-        reason=cut.reason,
-        message=cut.message,
-        budget=cut.budget,
-    )
+        return (
+            (self._holding.hold.id, self._holding.event) if self._state is not State.DONE else None
+        )

@@ -55,6 +55,7 @@ class Service:
             name=config.book or f"{socket.gethostname()}/0",
             boot_id=self._boot_id,
         )
+        self._journal.trust_again()
         router = Router(tuple(Upstream(target, config) for target in config.upstreams))
         self.desk = Desk(config, book=revived.book, journal=self._journal, router=router)
         self.desk.unsent.extend(Unsent(self._journal.sequence, event) for event in revived.unsent)
