@@ -1,0 +1,59 @@
+"""What every collector gives: one reading of an engine's own counters."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from enforcement.collectors.prometheus import Page
+
+
+class CollectorError(Exception):
+    """A node did not tell its counters. The text is short, for people, and shown with the node."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Totals since the engine's start, aborted requests included.
+
+    `prompt_tokens` is the whole prompt, cached tokens too, as in a usage event; engines differ in
+    this. `started` names the life of the process, where the engine tells it. `resolution` is the
+    step in which the engine prints its totals: more than 1 where it rounds them.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+    generation_tokens: int
+    requests_running: int = 0
+    requests_waiting: int = 0
+    started: str = ""
+    resolution: int = 1
+    extra: Mapping[str, int] = field(default_factory=dict)
+
+
+class Collector(Protocol):
+    """How one engine is read: a module each, registered in `enforcement.collectors.registry`."""
+
+    @property
+    def engine(self) -> str:
+        """Its name, as sidecars spell it."""
+
+    @property
+    def metrics_path(self) -> str:
+        """Where its counters are, unless a node says otherwise."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The metrics that are kept of a page, normalised; all others are skipped unread."""
+
+    @property
+    def version_path(self) -> str:
+        """Where it tells its version."""
+
+    def recognises(self, page: Page) -> bool:
+        """Whether this page is of this engine."""
+
+    def read(self, page: Page) -> Reading:
+        """Raises CollectorError: a total is missing."""
+
+    def version(self, body: bytes) -> str:
+        """The version in what `version_path` answered; empty when it is not there."""

@@ -1,0 +1,56 @@
+"""llama.cpp's server (`--metrics`), also inside `xllamacpp` and newer Ollama.
+
+Its page has no labels, no start time, and prints totals with six digits. A request is counted when
+it ends, also when it was aborted; until then it shows in `requests_processing`.
+"""
+
+import json
+from typing import Final
+
+from enforcement.collectors.base import CollectorError, Reading
+from enforcement.collectors.prometheus import Page
+
+_PROMPT: Final = "llamacpp:prompt_tokens"
+_CACHED: Final = "llamacpp:prompt_tokens_cached"
+_PRODUCED: Final = "llamacpp:tokens_predicted"
+_RUNNING: Final = "llamacpp:requests_processing"
+_WAITING: Final = "llamacpp:requests_deferred"
+_EXTRA: Final = {
+    "llamacpp:n_decode": "decodes",
+    "llamacpp:spec_decode_num_draft_tokens": "draft_tokens",
+    "llamacpp:spec_decode_num_accepted_tokens": "accepted_draft_tokens",
+}
+
+
+class LlamaCpp:
+    engine = "llama.cpp"
+    metrics_path = "/metrics"
+    version_path = "/props"
+    names = frozenset({_PROMPT, _CACHED, _PRODUCED, _RUNNING, _WAITING, *_EXTRA})
+
+    def recognises(self, page: Page) -> bool:
+        return "llamacpp" in page.prefixes
+
+    def read(self, page: Page) -> Reading:
+        """Builds before the cached counter leave cached tokens out: their prompts are uncached."""
+        uncached, produced = page.total(_PROMPT), page.total(_PRODUCED)
+        if uncached is None or produced is None:
+            raise CollectorError("llama.cpp's page has no token counters")
+        cached = page.total(_CACHED) or 0
+        return Reading(
+            prompt_tokens=uncached + cached,
+            cached_tokens=cached,
+            generation_tokens=produced,
+            requests_running=page.total(_RUNNING) or 0,
+            requests_waiting=page.total(_WAITING) or 0,
+            resolution=page.resolution(_PROMPT, _CACHED, _PRODUCED),
+            extra={word: page.total(name) or 0 for name, word in _EXTRA.items() if page.has(name)},
+        )
+
+    def version(self, body: bytes) -> str:
+        """`build_info` of /props, for example `b11434-6d2a3a1`."""
+        try:
+            said = json.loads(body).get("build_info", "")
+        except (ValueError, AttributeError):
+            return ""
+        return said if isinstance(said, str) else ""

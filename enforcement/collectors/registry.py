@@ -1,0 +1,31 @@
+"""The engines that can be read. A new one: a module beside this one, and a line here."""
+
+from collections.abc import Iterable
+
+from enforcement.collectors.base import Collector, CollectorError, Reading
+from enforcement.collectors.llamacpp import LlamaCpp
+from enforcement.collectors.prometheus import PageError, parse_page
+from enforcement.collectors.vllm import Vllm
+
+COLLECTORS: tuple[Collector, ...] = (LlamaCpp(), Vllm())
+BY_ENGINE = {collector.engine: collector for collector in COLLECTORS}
+NAMES = frozenset(name for collector in COLLECTORS for name in collector.names)
+
+
+def read_page(text: str) -> tuple[Collector, Reading]:
+    """Which engine a page is of, and what it says.
+
+    Raises CollectorError: a page of no known engine, or a broken one.
+    """
+    try:
+        page = parse_page(text, names=NAMES)
+        for collector in COLLECTORS:
+            if collector.recognises(page):
+                return collector, collector.read(page)
+    except PageError as error:
+        raise CollectorError(str(error)) from error
+    raise CollectorError(f"metrics of no known engine: {_listed(page.prefixes)}")
+
+
+def _listed(prefixes: Iterable[str]) -> str:
+    return ", ".join(sorted(prefix for prefix in prefixes if prefix)[:5]) or "no names"
