@@ -32,7 +32,7 @@ def handle(error: Exception, _context: dict[str, Any]) -> Response | None:
     status = _status_of(error)
     if status is not None:
         set_rollback()
-        return problem(status, _kind_of(error), str(error), **_extras_of(error))
+        return problem(status, kind_of(error), str(error), **_extras_of(error))
     if isinstance(error, Http404):
         error = exceptions.NotFound()
     elif isinstance(error, PermissionDenied):
@@ -60,7 +60,7 @@ def problem(
     **extra: Any,
 ) -> Response:
     """A problem document as a response."""
-    content = _document(status, kind, detail) | extra
+    content = problem_document(status, kind, detail) | extra
     return Response(content, status=status, headers=headers, content_type=CONTENT_TYPE)
 
 
@@ -79,11 +79,12 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def _plain(status: int, kind: str, detail: str) -> HttpResponse:
-    content = _document(status, kind, detail)
+    content = problem_document(status, kind, detail)
     return JsonResponse(content, status=status, content_type=CONTENT_TYPE)
 
 
-def _document(status: int, kind: str, detail: str) -> dict[str, Any]:
+def problem_document(status: int, kind: str, detail: str) -> dict[str, Any]:
+    """A problem document as plain data, for those who answer without DRF."""
     return {
         "type": TYPE_PREFIX + kind,
         "title": kind.replace("-", " ").capitalize(),
@@ -111,6 +112,7 @@ def _status_of(error: Exception) -> int | None:
     return None
 
 
-def _kind_of(error: Exception) -> str:
+def kind_of(error: Exception) -> str:
+    """The last part of an error's type: its class's name in kebab case."""
     name = type(error).__name__.removesuffix("Error")
     return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()

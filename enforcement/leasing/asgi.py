@@ -6,14 +6,17 @@ Not Django's: a watch stream would keep a thread and a database connection for h
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from http import HTTPStatus
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl
 
 import msgspec
+import psycopg
+from django.db import DataError as DjangoDataError
+from django.db import OperationalError as DjangoOperationalError
 
 from budgets.errors import UsageEventError
 from controlplane.identity.errors import CredentialError
+from controlplane.problems import kind_of, problem_document
 from enforcement.errors import (
     BusyError,
     EnforcementError,
@@ -50,7 +53,11 @@ STATUS: dict[type[Exception], int] = {
     GroupKeyReusedError: 422,
     MessageError: 422,
     UsageEventError: 422,
+    psycopg.DataError: 422,
+    DjangoDataError: 422,
     BusyError: 503,
+    psycopg.OperationalError: 503,
+    DjangoOperationalError: 503,
 }
 
 
@@ -113,7 +120,8 @@ class LeaseApplication:
             await _problem(send, error)
             return
         if answer is None:
-            await _respond(send, 404, {"type": "about:blank", "title": "Not Found", "status": 404})
+            body = problem_document(404, "not-found", "Nothing is at this address.")
+            await _respond(send, 404, body)
         else:
             await _respond(send, 200, answer)
 
@@ -200,18 +208,22 @@ async def _until_gone(receive: Receive) -> None:
 
 async def _problem(send: Send, error: Exception) -> None:
     """A problem document (RFC 9457); what is unexpected is logged and told without detail."""
-    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+    kind = next((kind for kind in type(error).__mro__ if kind in STATUS), None)
+    status = STATUS[kind] if kind else 500
     detail = str(error)
     if status == 500:
         log.error("a message of a sidecar failed", exc_info=error)
         detail = "the control plane failed; see its log"
-    body = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-    }
-    await _respond(send, status, body)
+    elif kind is not None and kind.__module__.startswith(("psycopg", "django")):
+        log.warning("a message of a sidecar was not taken: %s", error)
+        detail = "no database answers" if status == 503 else "a value that cannot be stored"
+    await _respond(send, status, problem_document(status, _name(error, status), detail))
+
+
+def _name(error: Exception, status: int) -> str:
+    if isinstance(error, (EnforcementError, CredentialError, UsageEventError)):
+        return kind_of(error)
+    return {422: "message", 503: "busy"}.get(status, "internal")
 
 
 async def _respond(send: Send, status: int, content: Any) -> None:

@@ -45,10 +45,13 @@ class Wanted(NamedTuple):
 
 
 def wanted(group: Group, budgets: list[BudgetPolicy], *, now: datetime) -> list[Wanted] | None:
-    """The balances of a group in the windows of now; None when a split value is too long."""
+    """The balances of a group in the windows of now; None when a split value cannot be stored.
+
+    Clients name sessions: a bad name denies its own group, never the message around it.
+    """
     found = []
     for item, budget in zip(group.items, budgets, strict=True):
-        if len(item.value) > MAX_VALUE_CHARS:
+        if len(item.value) > MAX_VALUE_CHARS or "\0" in item.value:
             return None
         window = window_at(budget.window, now)
         found.append(Wanted(Key(budget.id, item.value, window[0]), budget, window))
@@ -92,9 +95,14 @@ async def _find(connection: Connection, keys: list[Key]) -> dict[Key, str]:
 
 
 async def _is_full(connection: Connection, want: Wanted) -> bool:
+    """Whether a split has all the values it may have; nobody else adds one meanwhile."""
+    budget = UUID(want.key.budget)
+    await connection.execute(
+        "SELECT 1 FROM budgets_budget WHERE id = %s FOR NO KEY UPDATE", [budget]
+    )
     cursor = await connection.execute(
         "SELECT count(*) FROM budgets_balance WHERE budget_id = %s AND window_start = %s",
-        [UUID(want.key.budget), want.key.window_start],
+        [budget, want.key.window_start],
     )
     row = await cursor.fetchone()
     return row is not None and row[0] >= want.budget.max_values

@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from uuid import UUID
 
 import msgspec
 
 from controlplane.identity.ids import new_id
-from enforcement.errors import GroupKeyReusedError, MessageError
+from enforcement.errors import GroupKeyReusedError, SpoolOfAnotherError
 from enforcement.leasing import spools, store
+from enforcement.leasing.auth import SidecarIdentity
 from enforcement.leasing.balances import Key, Wanted, open_balances, wanted
 from enforcement.leasing.policies import Policy
 from enforcement.leasing.spools import SpoolRow
@@ -34,7 +34,6 @@ MAX_DUE = 500
 class Terms:
     """What a ledger promises: how long things live without word, and how grants are signed."""
 
-    incarnation: str
     sign: Callable[[str, Balance, int], str]
     lease_ttl_ms: int = 10_000
     grace_ms: int = 1_000
@@ -46,7 +45,7 @@ class Work:
     """One Sync on its way: answered when all of its groups are resolved."""
 
     sync: Sync
-    organization: str
+    identity: SidecarIdentity
     policy: Policy
     answer: SyncAnswer = field(default_factory=SyncAnswer)
     unresolved: set[str] = field(default_factory=set)
@@ -54,6 +53,10 @@ class Work:
     @property
     def spool(self) -> str:
         return self.sync.header.spool
+
+    @property
+    def organization(self) -> str:
+        return self.identity.organization
 
 
 @dataclass
@@ -63,9 +66,11 @@ class Waiting:
     queue: GrantQueue = field(default_factory=GrantQueue)
     works: dict[str, Work] = field(default_factory=dict)  # group key → who is to be told
     hashes: dict[str, str] = field(default_factory=dict)  # group key → its content
+    spools: dict[str, str] = field(default_factory=dict)  # group key → whose it is
 
 
 Outcome = Denial | list[Grant]
+Known = dict[tuple[str, str], list[str]]  # (spool, group key) → the leases granted before
 
 
 class Batch:
@@ -86,12 +91,15 @@ class Batch:
             grace_ms=terms.grace_ms,
         )
         self._organizations: dict[str, str] = {}  # of each locked balance
+        self._incarnation = ""
         self._asks: list[tuple[Work, Group, list[Wanted]]] = []
         self._opened: set[str] = set()  # balances of the groups that are new
 
     async def run(self, connection: Connection) -> None:
-        """Raises GroupKeyReusedError, MessageError, InvariantError; then nothing has happened."""
-        now = await store.clock(connection)
+        """Raises GroupKeyReusedError, SpoolOfAnotherError, BusyError, InvariantError; then nothing
+        has happened.
+        """
+        now, self._incarnation = await store.moment(connection)
         now_ms = int(now.timestamp() * 1000)
         rows = await spools.lock(connection, {work.spool for work in self.works})
         live = [work for work in self.works if self._admit(work, rows.get(work.spool))]
@@ -125,11 +133,11 @@ class Batch:
     # ------------------------------------------------------------------ who may speak
 
     def _admit(self, work: Work, row: SpoolRow | None) -> bool:
-        work.answer = SyncAnswer(incarnation=self._terms.incarnation)
-        if row is not None and row.organization != work.organization:
-            raise MessageError("the spool belongs to another organization")
+        work.answer = SyncAnswer(incarnation=self._incarnation)
+        if row is not None and row.sidecar != work.identity.sidecar:
+            raise SpoolOfAnotherError("this spool belongs to another sidecar")
         status = standing(
-            row.spool if row else None, work.sync.header, incarnation=self._terms.incarnation
+            row.spool if row else None, work.sync.header, incarnation=self._incarnation
         )
         work.answer.status = status
         return status == "ok"
@@ -138,7 +146,6 @@ class Batch:
         """Find the balances of each group; what cannot be granted is denied at once."""
         stale = work.sync.header.policy_revision < work.policy.revision
         for group in work.sync.groups:
-            _check_group(group)
             budgets = work.policy.budgets_of(group)
             wants = None if budgets is None else wanted(group, budgets, now=now)
             if stale:
@@ -150,20 +157,20 @@ class Batch:
 
     # ------------------------------------------------------------------ the working set
 
-    async def _known_groups(self, connection: Connection) -> dict[str, list[str]]:
+    async def _known_groups(self, connection: Connection) -> Known:
         """Groups that were granted before: the same key gets the same leases (L10)."""
         keys = {(work.spool, group.key): group for work, group, _ in self._asks}
         found = await store.leases_of_groups(connection, list(keys))
         for place, leases in found.items():
             if any(content != _content(keys[place]) for _, _, content in leases):
                 raise GroupKeyReusedError(f"group {place[1]} was asked before with other content")
-        return {key: [lease for lease, _, _ in leases] for (_, key), leases in found.items()}
+        return {place: [lease for lease, _, _ in leases] for place, leases in found.items()}
 
     async def _open(
-        self, connection: Connection, now: datetime, known: dict[str, list[str]]
+        self, connection: Connection, now: datetime, known: Known
     ) -> list[tuple[Work, Group, list[str]]]:
         """The balance ids of the groups that are new."""
-        fresh = [ask for ask in self._asks if ask[1].key not in known]
+        fresh = [ask for ask in self._asks if (ask[0].spool, ask[1].key) not in known]
         balances: dict[Key, str | DenialCause] = {}
         for organization in sorted({work.organization for work, _, _ in fresh}):
             wants = [w for work, _, ws in fresh if work.organization == organization for w in ws]
@@ -183,12 +190,10 @@ class Batch:
         return asks
 
     async def _lock(
-        self, connection: Connection, now: datetime, live: list[Work], known: dict[str, list[str]]
+        self, connection: Connection, now: datetime, live: list[Work], known: Known
     ) -> list[str]:
         """Lock balances by id, then leases by id; returns the leases that are due to expire."""
         leases = {report.lease for work in live for report in work.sync.reports}
-        for lease in leases:
-            to_uuid(lease)
         leases |= {lease for group in known.values() for lease in group}
         due: dict[str, str] = {}
         if self._sweep:
@@ -216,9 +221,9 @@ class Batch:
             if ack is not None:
                 work.answer.acks.append(ack)
 
-    def _repeat(self, known: dict[str, list[str]], now_ms: int) -> None:
+    def _repeat(self, known: Known, now_ms: int) -> None:
         for work, group, _ in self._asks:
-            for lease in known.get(group.key, ()):
+            for lease in known.get((work.spool, group.key), ()):
                 grant = self._ledger.grant_message(self._ledger.leases[lease], now_ms=now_ms)
                 work.answer.grants.append(grant)
 
@@ -228,9 +233,11 @@ class Batch:
         content = _content(group)
         if self._waiting.hashes.setdefault(group.key, content) != content:
             raise GroupKeyReusedError(f"group {group.key} waits with other content")
+        if self._waiting.spools.setdefault(group.key, row.spool.id) != row.spool.id:
+            raise GroupKeyReusedError(f"group {group.key} waits for another book")
         pairs = list(zip(items, group.items, strict=True))
         self._waiting.queue.submit(
-            Ask(group, row.spool.id, row.spool.epoch, self._terms.incarnation, pairs, now_ms)
+            Ask(group, row.spool.id, row.spool.epoch, self._incarnation, pairs, now_ms)
         )
         older = self._waiting.works.get(group.key)
         if older is not None and older is not work:  # the same ask came again on its own
@@ -272,25 +279,6 @@ class Batch:
 def _refuse(group: Group, cause: DenialCause) -> Denial:
     item = group.items[0]
     return Denial(group=group.key, budget=item.budget, value=item.value, cause=cause)
-
-
-def _check_group(group: Group) -> None:
-    to_uuid(group.key)
-    if not group.items:
-        raise MessageError(f"group {group.key} asks for nothing")
-    for item in group.items:
-        if not 0 <= item.floor <= item.need <= item.want or item.need == 0:
-            raise MessageError(f"group {group.key}: floor ≤ need ≤ want, and need > 0")
-    if len({(item.budget, item.value) for item in group.items}) != len(group.items):
-        raise MessageError(f"group {group.key} names a balance twice")
-
-
-def to_uuid(text: str) -> UUID:
-    """Raises MessageError unless the text is an id."""
-    try:
-        return UUID(text)
-    except ValueError as error:
-        raise MessageError(f"not an id: {text[:64]!r}") from error
 
 
 def _content(group: Group) -> str:

@@ -10,12 +10,12 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from copy import copy
 
 from psycopg import errors
 from psycopg_pool import AsyncConnectionPool
 
 from enforcement.errors import BusyError, EnforcementError
+from enforcement.leasing.auth import SidecarIdentity
 from enforcement.leasing.batch import Batch, Terms, Waiting, Work
 from enforcement.leasing.policies import Policy
 from enforcement.leasing.store import Connection
@@ -51,15 +51,15 @@ class Coordinator:
         self._replies: dict[int, asyncio.Future[SyncAnswer]] = {}
         self._sweep_at = 0.0
 
-    async def submit(self, sync: Sync, *, organization: str, policy: Policy) -> SyncAnswer:
+    async def submit(self, sync: Sync, *, identity: SidecarIdentity, policy: Policy) -> SyncAnswer:
         """The answer to a Sync.
 
         Raises:
             BusyError: too many messages wait; the book keeps serving from its lots.
             GroupKeyReusedError: a group key came with other content than before.
-            MessageError: the message contradicts itself.
+            SpoolOfAnotherError: another sidecar introduced this spool.
         """
-        work = Work(sync, organization, policy)
+        work = Work(sync, identity, policy)
         reply: asyncio.Future[SyncAnswer] = asyncio.get_running_loop().create_future()
         self._replies[id(work)] = reply
         try:
@@ -97,6 +97,11 @@ class Coordinator:
             except RETRYABLE:
                 self._restore(kept)
                 await asyncio.sleep(0.005 * 2**attempt)
+            except errors.OperationalError as gone:
+                self._restore(kept)
+                log.warning("the ledger's database does not answer: %s", gone)
+                self._fail([*works, *self._give_up_waiting()], BusyError("no database answers"))
+                return
             except Exception as unexpected:  # noqa: BLE001 -- somebody waits for it, whatever it is
                 self._restore(kept)
                 error = unexpected
@@ -107,19 +112,32 @@ class Coordinator:
             return
         if not isinstance(error, EnforcementError):
             log.error("a batch of the ledger failed", exc_info=error)
+            works = [*works, *self._give_up_waiting()]  # one of these groups may be the reason
             await asyncio.sleep(0.1)
+        self._fail(works, error)
+
+    def _fail(self, works: list[Work], error: Exception) -> None:
         for work in works:
             self._reply(work, error)
 
+    def _give_up_waiting(self) -> list[Work]:
+        """Forget the groups that wait: their books ask again, under the same keys."""
+        works = list(self._waiting.works.values())
+        self._restore(Waiting())
+        return works
+
     def _keep(self) -> Waiting:
-        waiting = Waiting(works=dict(self._waiting.works), hashes=dict(self._waiting.hashes))
-        waiting.queue = copy(self._waiting.queue)
-        waiting.queue.waiting = list(self._waiting.queue.waiting)
-        return waiting
+        waiting = self._waiting
+        kept = Waiting(
+            works=dict(waiting.works), hashes=dict(waiting.hashes), spools=dict(waiting.spools)
+        )
+        kept.queue.waiting = list(waiting.queue.waiting)
+        return kept
 
     def _restore(self, kept: Waiting) -> None:
-        """A rolled-back batch leaves no trace in the queue of groups."""
+        """A rolled-back batch leaves no trace among the groups that wait."""
         self._waiting.works, self._waiting.hashes = dict(kept.works), dict(kept.hashes)
+        self._waiting.spools = dict(kept.spools)
         self._waiting.queue.waiting = list(kept.queue.waiting)
 
     async def _commit(self, works: list[Work]) -> None:
@@ -141,6 +159,7 @@ class Coordinator:
         told = [*batch.works, *batch.superseded]
         for key, outcome in batch.resolved.items():
             self._waiting.hashes.pop(key, None)
+            self._waiting.spools.pop(key, None)
             work = self._waiting.works.pop(key)
             work.unresolved.discard(key)
             if isinstance(outcome, Denial):

@@ -5,7 +5,8 @@ from datetime import timedelta
 from enforcement.errors import SpoolOfAnotherError
 from enforcement.leasing import spools, store
 from enforcement.leasing.auth import SidecarIdentity
-from enforcement.leasing.batch import Terms, to_uuid
+from enforcement.leasing.batch import Terms
+from enforcement.leasing.checks import to_uuid
 from enforcement.leasing.policies import Policy
 from enforcement.leasing.store import Connection
 from enforcement.rules.ledger import inventory_item
@@ -14,7 +15,8 @@ from enforcement.rules.wire import Hello, Welcome
 
 _MAKE = """
     INSERT INTO enforcement_spool (id, organization_id, sidecar_id, book, boot, epoch, incarnation,
-        kernel_boot_id, clean_shutdown, policy_revision, policy_valid_until, last_sync_at, health, sessions)
+        kernel_boot_id, clean_shutdown, policy_revision, policy_valid_until, last_sync_at, health,
+        sessions)
     VALUES (%s, %s, %s, %s, '', 1, %s, '', false, 0, %s, %s, '{}', '[]')
     ON CONFLICT DO NOTHING
 """
@@ -27,17 +29,22 @@ _UPDATE = """
 
 
 async def welcome(
-    connection: Connection, hello: Hello, *, identity: SidecarIdentity, policy: Policy, terms: Terms
+    connection: Connection,
+    hello: Hello,
+    *,
+    identity: SidecarIdentity,
+    policy: Policy,
+    order_cursor: int,
+    terms: Terms,
 ) -> Welcome:
-    """Run in a transaction.
+    """Run in a transaction. `order_cursor` was read before `policy`: no order falls between them.
 
     Raises:
         SpoolOfAnotherError: the spool was first seen at another sidecar.
-        MessageError: the spool's identity is no id.
     """
     header = hello.header
     spool_id = to_uuid(header.spool)
-    now = await store.clock(connection)
+    now, incarnation = await store.moment(connection)
     until = now + timedelta(milliseconds=terms.policy_ttl_ms)
     await connection.execute(
         _MAKE,
@@ -46,7 +53,7 @@ async def welcome(
             to_uuid(identity.organization),
             to_uuid(identity.sidecar),
             header.book[:100],
-            to_uuid(terms.incarnation),
+            to_uuid(incarnation),
             until,
             now,
         ],
@@ -57,7 +64,7 @@ async def welcome(
     spool = row.spool
     if not spool.boot:
         spool.epoch = 0  # made a moment ago: its first life is epoch 1
-    greet(spool, boot=hello.boot[:64], incarnation=terms.incarnation)
+    greet(spool, boot=hello.boot[:64], incarnation=incarnation)
     await connection.execute(
         _UPDATE,
         [
@@ -67,7 +74,7 @@ async def welcome(
             to_uuid(spool.incarnation),
             hello.kernel_boot_id[:64],
             hello.clean_shutdown,
-            policy.revision,
+            header.policy_revision,  # what it works by; the one in the Welcome may be lost
             until,
             now,
             spool_id,
@@ -77,12 +84,12 @@ async def welcome(
     owed = await store.owed_leases(connection, [str(spool_id)])
     return Welcome(
         organization=identity.organization,
-        incarnation=terms.incarnation,
+        incarnation=incarnation,
         epoch=spool.epoch,
         policy=policy.snapshot,
         policy_ttl_ms=terms.policy_ttl_ms,
         lease_ttl_ms=terms.lease_ttl_ms,
-        order_cursor=await spools.latest_cursor(connection, identity.organization),
+        order_cursor=header.order_cursor or order_cursor,  # one that was away catches up
         unknown=[
             inventory_item(lease, balance, sign=terms.sign)
             for lease, balance in owed

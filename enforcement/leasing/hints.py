@@ -6,6 +6,7 @@ A hint says that there is something to Sync, nothing more. A lost one delays, it
 import asyncio
 import logging
 from collections.abc import Callable
+from time import monotonic
 
 import msgspec
 from psycopg import AsyncConnection, OperationalError
@@ -14,6 +15,8 @@ from controlplane.identity.domain import HINT_CHANNEL
 
 RECALL_CHANNEL = "comptroller_recall"
 RECONNECT_S = 0.5
+RECALL_MATTERS_S = 2.0
+MAX_RECALLED = 1_000
 
 Recalls = list[tuple[str, str, str]]  # spool, budget, value
 
@@ -36,7 +39,7 @@ class Hints:
         self._conninfo = conninfo
         self._on_change = on_change
         self._watchers: set[Watcher] = set()
-        self._recalls: dict[str, set[tuple[str, str]]] = {}
+        self._recalls: dict[str, dict[tuple[str, str], float]] = {}
 
     def watch(self, organization: str, spool: str) -> Watcher:
         watcher = Watcher(organization, spool)
@@ -47,8 +50,9 @@ class Hints:
         self._watchers.discard(watcher)
 
     def take_recalls(self, spool: str) -> set[tuple[str, str]]:
-        """The balances that a spool is to send home, said once."""
-        return self._recalls.pop(spool, set())
+        """The balances that a spool is to send home, said once, and only while it matters."""
+        since = monotonic() - RECALL_MATTERS_S
+        return {key for key, at in self._recalls.pop(spool, {}).items() if at > since}
 
     async def run(self) -> None:
         """Listen for as long as the process lives; after a gap everybody is hinted."""
@@ -68,12 +72,23 @@ class Hints:
 
     def _take(self, channel: str, payload: str) -> None:
         if channel == RECALL_CHANNEL:
+            self._forget_old_recalls()
             for spool, budget, value in msgspec.json.decode(payload, type=Recalls):
-                self._recalls.setdefault(spool, set()).add((budget, value))
+                self._recalls.setdefault(spool, {})[budget, value] = monotonic()
                 self._hint(lambda w, spool=spool: w.spool == spool)  # type: ignore[misc]
             return
         self._on_change(payload)
         self._hint(lambda w: w.organization == payload)
+
+    def _forget_old_recalls(self) -> None:
+        """Books that speak to another process, or to none, must not fill this one's memory."""
+        if len(self._recalls) > MAX_RECALLED:
+            since = monotonic() - RECALL_MATTERS_S
+            self._recalls = {
+                spool: recalls
+                for spool, recalls in self._recalls.items()
+                if max(recalls.values()) > since
+            }
 
     def _hint_all(self) -> None:
         for organization in {watcher.organization for watcher in self._watchers}:

@@ -48,20 +48,26 @@ class Policies:
         self._threads = threads
         self._known: dict[str, Policy] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._changed_at: dict[str, float] = {}
 
     def forget(self, organization: str) -> None:
-        """A hint came: compile anew when next asked."""
-        if policy := self._known.get(organization):
-            policy.checked_at = 0.0
+        """A hint came: compile anew when next asked, even if that runs at this moment."""
+        self._changed_at[organization] = monotonic()
+
+    def _fresh(self, organization: str) -> Policy | None:
+        known = self._known.get(organization)
+        if known is None or monotonic() - known.checked_at >= RECHECK_S:
+            return None
+        return known if known.checked_at > self._changed_at.get(organization, 0.0) else None
 
     async def get(self, organization: str) -> Policy:
-        known = self._known.get(organization)
-        if known is not None and monotonic() - known.checked_at < RECHECK_S:
+        """The policy of now: changes of which a hint has come are in it."""
+        if known := self._fresh(organization):
             return known
         async with self._locks.setdefault(organization, asyncio.Lock()):
-            known = self._known.get(organization)
-            if known is not None and monotonic() - known.checked_at < RECHECK_S:
+            if known := self._fresh(organization):
                 return known
+            known = self._known.get(organization)
             asked_at = monotonic()
             known_revision = known.revision if known else 0
             fresh = await self._threads.run(_read, UUID(organization), known_revision)

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 from django.db import connection as django_connection
+from django.db.models.functions import Now
 from psycopg import conninfo
 from psycopg_pool import AsyncConnectionPool
 
@@ -26,9 +27,11 @@ from enforcement.errors import EnforcementError
 from enforcement.leasing import hello as hellos
 from enforcement.leasing.auth import Authenticator, SidecarIdentity
 from enforcement.leasing.batch import Terms
+from enforcement.leasing.checks import check_header, check_hello, check_sync
 from enforcement.leasing.coordinator import Coordinator, Recalls
 from enforcement.leasing.hints import RECALL_CHANNEL, Hints
 from enforcement.leasing.policies import Policies
+from enforcement.leasing.spools import latest_cursor
 from enforcement.leasing.store import Connection
 from enforcement.leasing.threads import DjangoThreads
 from enforcement.models import Sidecar, Spool
@@ -45,11 +48,15 @@ from enforcement.rules.wire import (
 
 POOL_SIZE = 6
 ARM_EVERY_S = 1.0
+PATIENCE_S = 5.0  # how long a message waits for a connection before it is told to come again
 SESSION_SETTINGS = (
     "-c lock_timeout=2000 -c statement_timeout=10000 -c synchronous_commit=on"
     " -c idle_in_transaction_session_timeout=10000"
+    " -c default_transaction_isolation=read\\ committed"
 )
-REQUIRED = {"fsync": "on", "full_page_writes": "on"}
+KEEPALIVE: dict[str, Any] = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+REQUIRED = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
+THROWAWAY = {"fsync", "full_page_writes"}  # what a test database may do without
 
 log = logging.getLogger(__name__)
 
@@ -79,13 +86,13 @@ class LeaseService:
             min_size=1,
             max_size=POOL_SIZE,
             open=False,
+            timeout=PATIENCE_S,
             kwargs={"options": SESSION_SETTINGS},
         )
         await self._pool.open(wait=True, timeout=10)
         await self._check_database()
-        incarnation = await self._threads.run(current_incarnation, now=_now())
+        await self._threads.run(current_incarnation, now=_now())  # the first one begins here
         self.terms = Terms(
-            incarnation=str(incarnation.pk),
             sign=_signer(),
             lease_ttl_ms=self._lease_ttl_ms,
             policy_ttl_ms=self._policy_ttl_ms,
@@ -124,8 +131,8 @@ class LeaseService:
         async with self._pool.connection() as connection:
             for name, value in REQUIRED.items():
                 row = await (await connection.execute(f"SHOW {name}")).fetchone()
-                if row is not None and row[0] != value and not _is_throwaway():
-                    raise UnsafeDatabaseError(f"PostgreSQL runs with {name}={row[0]}")
+                if row is None or (row[0] != value and not _may_lack(name)):
+                    raise UnsafeDatabaseError(f"PostgreSQL runs with {name}={row and row[0]}")
             row = await (await connection.execute("SELECT pg_is_in_recovery()")).fetchone()
             if row is not None and row[0]:
                 raise UnsafeDatabaseError("this PostgreSQL is a replica")
@@ -133,7 +140,12 @@ class LeaseService:
     # ------------------------------------------------------------------ messages
 
     async def hello(self, identity: SidecarIdentity, hello: Hello) -> Welcome:
-        """Register the nodes that it names, then welcome the book."""
+        """Register the nodes that it names, then welcome the book.
+
+        Raises MessageError, SpoolOfAnotherError.
+        """
+        check_header(hello.header, organization=identity.organization)
+        check_hello(hello)
         sidecar = await self._threads.run(_sidecar, identity.sidecar)
         await self._threads.run(
             register_upstreams,
@@ -142,23 +154,40 @@ class LeaseService:
             version=hello.version,
             now=_now(),
         )
+        async with self._pool.connection() as connection:
+            order_cursor = await latest_cursor(connection, identity.organization)
         self.policies.forget(identity.organization)
         policy = await self.policies.get(identity.organization)
         async with self._pool.connection() as connection, connection.transaction():
             return await hellos.welcome(
-                connection, hello, identity=identity, policy=policy, terms=self.terms
+                connection,
+                hello,
+                identity=identity,
+                policy=policy,
+                order_cursor=order_cursor,
+                terms=self.terms,
             )
 
     async def sync(self, identity: SidecarIdentity, sync: Sync) -> SyncAnswer:
+        """Book what it reports, answer what it asks.
+
+        Raises MessageError, SpoolOfAnotherError, GroupKeyReusedError, BusyError.
+        """
+        check_header(sync.header, organization=identity.organization)
+        check_sync(sync)
         policy = await self.policies.get(identity.organization)
-        answer = await self.coordinator.submit(
-            sync, organization=identity.organization, policy=policy
-        )
-        recalls = self.hints.take_recalls(sync.header.spool)
-        answer.recalls.extend(Recall(budget, value) for budget, value in sorted(recalls))
+        answer = await self.coordinator.submit(sync, identity=identity, policy=policy)
+        if answer.status == "ok":
+            recalls = self.hints.take_recalls(sync.header.spool)
+            answer.recalls.extend(Recall(budget, value) for budget, value in sorted(recalls))
         return answer
 
     async def usage(self, identity: SidecarIdentity, usage: Usage) -> UsageAnswer:
+        """Book usage events and refusals, each once.
+
+        Raises MessageError, SpoolOfAnotherError, UsageEventError.
+        """
+        check_header(usage.header, organization=identity.organization)
         sidecar = await self._threads.run(_sidecar, identity.sidecar)
         booked = await self._threads.run(take_usage, sidecar=sidecar, usage=usage, now=_now())
         return UsageAnswer(booked.accepted, booked.duplicates, usage.position)
@@ -190,12 +219,13 @@ def arm_what_is_known(*, now: datetime) -> None:
     arming = Budget.objects.filter(state=BudgetState.ARMING, archived_at__isnull=True)
     for organization_id in set(arming.values_list("organization_id", flat=True)):
         arm_budgets(
-            organization_id=organization_id, revision=_oldest_in_use(organization_id, now), now=now
+            organization_id=organization_id, revision=_oldest_in_use(organization_id), now=now
         )
 
 
-def _oldest_in_use(organization_id: UUID, now: datetime) -> int:
-    live = Spool.objects.filter(organization_id=organization_id, policy_valid_until__gt=now)
+def _oldest_in_use(organization_id: UUID) -> int:
+    # by the database's clock, which wrote the deadlines
+    live = Spool.objects.filter(organization_id=organization_id, policy_valid_until__gt=Now())
     revisions = list(live.values_list("policy_revision", flat=True))
     if revisions:
         return min(revisions)
@@ -222,12 +252,13 @@ def _conninfo() -> str:
         "port": settings["PORT"],
     }
     known = {name: value for name, value in parts.items() if value}
-    return conninfo.make_conninfo(**known, application_name="comptroller-leases")
+    return conninfo.make_conninfo(**known, **KEEPALIVE, application_name="comptroller-leases")
 
 
-def _is_throwaway() -> bool:
+def _may_lack(setting: str) -> bool:
     """A test database may run without fsync; the launcher and production never do."""
-    return str(django_connection.settings_dict["NAME"]).startswith("test_")
+    is_throwaway = str(django_connection.settings_dict["NAME"]).startswith("test_")
+    return is_throwaway and setting in THROWAWAY
 
 
 def _sidecar(sidecar_id: str) -> Sidecar:

@@ -11,10 +11,14 @@ from psycopg.types.json import Jsonb
 from controlplane.identity.ids import new_id
 from enforcement.leasing.store import Connection
 from enforcement.rules.spools import Spool
-from enforcement.rules.wire import Order, OrderKind, ScopeKind
+from enforcement.rules.wire import Order, OrderKind, ScopeKind, SessionInfo
 
 if TYPE_CHECKING:
     from enforcement.leasing.batch import Work
+
+
+MAX_SESSIONS = 500
+SEEN_EVERY = timedelta(seconds=2)  # a sidecar's row is not written for each of its messages
 
 
 class SpoolRow(NamedTuple):
@@ -53,21 +57,37 @@ async def note(
     rather than early.
     """
     latest = {work.spool: work for work in sorted(works, key=lambda w: w.sync.header.sequence)}
-    until = now + timedelta(milliseconds=policy_ttl_ms)
-    for spool, work in sorted(latest.items()):
-        await connection.execute(
-            "UPDATE enforcement_spool SET last_sync_at = %s, health = %s, sessions = %s,"
-            " policy_revision = greatest(policy_revision, %s), policy_valid_until = %s"
-            " WHERE id = %s",
-            [
-                now,
-                Jsonb(msgspec.to_builtins(work.sync.health)),
-                Jsonb(msgspec.to_builtins(work.sync.sessions)),
-                work.sync.header.policy_revision,
-                until,
-                UUID(spool),
-            ],
-        )
+    rows = [work for _, work in sorted(latest.items())]
+    await connection.execute(
+        "UPDATE enforcement_spool s SET last_sync_at = %s, policy_valid_until = %s,"
+        " health = u.health, sessions = u.sessions,"
+        " policy_revision = greatest(s.policy_revision, u.revision)"
+        " FROM unnest(%s::uuid[], %s::jsonb[], %s::jsonb[], %s::bigint[])"
+        " AS u(id, health, sessions, revision) WHERE s.id = u.id",
+        [
+            now,
+            now + timedelta(milliseconds=policy_ttl_ms),
+            [UUID(work.spool) for work in rows],
+            [Jsonb(msgspec.to_builtins(work.sync.health)) for work in rows],
+            [Jsonb(_storable(work.sync.sessions)) for work in rows],
+            [work.sync.header.policy_revision for work in rows],
+        ],
+    )
+    await connection.execute(
+        "UPDATE enforcement_sidecar SET last_seen_at = %s WHERE id IN"
+        " (SELECT id FROM enforcement_sidecar WHERE id = ANY(%s) AND"
+        " (last_seen_at IS NULL OR last_seen_at < %s) ORDER BY id FOR NO KEY UPDATE)",
+        [now, [UUID(work.identity.sidecar) for work in rows], now - SEEN_EVERY],
+    )
+
+
+def _storable(sessions: list[SessionInfo]) -> list[dict[str, Any]]:
+    """Clients name sessions, and JSONB takes no NUL."""
+    rows = msgspec.to_builtins(sessions[:MAX_SESSIONS])
+    return [
+        {k: v.replace("\0", "\ufffd") if isinstance(v, str) else v for k, v in row.items()}
+        for row in rows
+    ]
 
 
 async def acknowledge(connection: Connection, works: "Sequence[Work]", *, now: datetime) -> None:

@@ -13,6 +13,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from controlplane.identity.ids import new_id
+from enforcement.errors import BusyError
 from enforcement.rules.ledger import Balance, Lease, LeaseState, Ledger
 
 Connection = AsyncConnection[TupleRow]
@@ -46,12 +47,15 @@ _HOLDERS = """
 """
 
 
-async def clock(connection: Connection) -> datetime:
-    """The ledger's own clock: one reading for each batch."""
-    row = await (await connection.execute("SELECT clock_timestamp()")).fetchone()
+async def moment(connection: Connection) -> tuple[datetime, str]:
+    """The ledger's own clock, read once for each transaction, and its incarnation."""
+    cursor = await connection.execute(
+        "SELECT clock_timestamp(), id FROM budgets_ledgerincarnation WHERE ended_at IS NULL"
+    )
+    row = await cursor.fetchone()
     if row is None:
-        raise RuntimeError("the database has no clock")
-    return row[0].astimezone(UTC)  # type: ignore[no-any-return]
+        raise BusyError("the ledger is between two incarnations")
+    return row[0].astimezone(UTC), str(row[1])
 
 
 async def balances_of_leases(connection: Connection, leases: Collection[str]) -> dict[str, str]:
