@@ -18,8 +18,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from controlplane.launcher.parts import Wishes  # noqa: E402 -- the checkout's path comes first
-from controlplane.launcher.up import Launch, Running  # noqa: E402
+from controlplane.launcher import state
+from controlplane.launcher.parts import Wishes
+from controlplane.launcher.up import Launch, Running
 
 
 @dataclass
@@ -81,15 +82,17 @@ class _Quiet:
 async def stack(*, upstreams: Sequence[str] = (), model: bool = False) -> AsyncIterator[Running]:
     """The whole product in a temporary directory, as `comptroller up` starts it."""
     with tempfile.TemporaryDirectory(prefix="comptroller-bench-") as folder:
-        os.chmod(folder, 0o755)
+        Path(folder).chmod(0o755)  # the services run as another user
         wishes = Wishes(
             data=Path(folder) / "data", port=0, upstreams=tuple(upstreams), demo_model=model
         )
         launch = Launch(wishes, _Quiet())
-        try:
-            yield await launch.start()
-        finally:
-            await launch.stop()
+        launch.places.prepare()
+        with state.held_lock(launch.places):
+            try:
+                yield await launch.start()
+            finally:
+                await launch.stop()
 
 
 @contextlib.contextmanager

@@ -67,8 +67,20 @@ async def measure(
     produced = -(-(prompt * rates["input"] + output * rates["output"]) // 1_000_000)
     over = max(0, produced - CAP_NANOS)
     result.rows.append(
-        [model, mode, clients, seen["finished"], seen["cut"], seen["refused"], seen["failed"]]
-        + [prompt + output, produced, ledger["spent"], ledger["overrun"], over]
+        (
+            model,
+            mode,
+            clients,
+            seen["finished"],
+            seen["cut"],
+            seen["refused"],
+            seen["failed"],
+            prompt + output,
+            produced,
+            ledger["spent"],
+            ledger["overrun"],
+            over,
+        )
     )
     result.goal(f"{model}, {mode}: overspend past the cap is 0 nano-dollars", met=over == 0)
     result.goal(

@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import json
 import signal
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import uvloop
@@ -37,8 +37,9 @@ class Truth:
 class Settings:
     """What the command line asked for."""
 
-    def __init__(self, *, model: str, rate: float, abort_tokens: int) -> None:
+    def __init__(self, *, model: str, rate: float, abort_tokens: int, plain: bool = False) -> None:
         self.model = model
+        self.plain = plain  # no engine that we know: it counts no prompts beforehand
         self.rate = rate  # tokens per second of each stream; 0: as fast as it goes
         self.abort_tokens = abort_tokens
         self.truth = Truth()
@@ -77,8 +78,7 @@ class Connection(asyncio.Protocol):
         self.stream: Stream | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's has another base
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -127,9 +127,10 @@ class Connection(asyncio.Protocol):
             self.stream = Stream(self, body)
             self.stream.start()
         elif path == "/v1/models":
-            listed = {"id": model, "object": "model", "owned_by": "llamacpp"}
+            owner = "somebody" if self.settings.plain else "llamacpp"
+            listed = {"id": model, "object": "model", "owned_by": owner, "max_model_len": CONTEXT}
             self._send({"object": "list", "data": [listed]})
-        elif path == "/props":
+        elif path == "/props" and not self.settings.plain:
             generation = {"n_ctx": CONTEXT}
             self._send({"default_generation_settings": generation, "build_info": "fake"})
         elif path == "/v1/chat/completions/input_tokens":
@@ -260,8 +261,11 @@ def main() -> None:
     parser.add_argument("--model", default="fast")
     parser.add_argument("--rate", type=float, default=0.0)
     parser.add_argument("--abort-tokens", type=int, default=1)
+    parser.add_argument("--plain", action="store_true")
     asked = parser.parse_args()
-    settings = Settings(model=asked.model, rate=asked.rate, abort_tokens=asked.abort_tokens)
+    settings = Settings(
+        model=asked.model, rate=asked.rate, abort_tokens=asked.abort_tokens, plain=asked.plain
+    )
     uvloop.run(serve(settings, asked.port))
 
 
