@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 
+INLINE_STYLES = frozenset({"/api/docs"})  # Swagger UI brings its own
+
 
 class ContentSecurityPolicyMiddleware:
     """Sets `request.csp_nonce` and the header. No inline script or style runs without the nonce."""
@@ -16,9 +18,10 @@ class ContentSecurityPolicyMiddleware:
         nonce = secrets.token_urlsafe(16)
         request.csp_nonce = nonce  # type: ignore[attr-defined]
         response = self._get_response(request)
+        style = "'self' 'unsafe-inline'" if request.path in INLINE_STYLES else "'self'"
         response.headers.setdefault(
             "Content-Security-Policy",
-            f"default-src 'self'; script-src 'self' 'nonce-{nonce}'; style-src 'self'; "
+            f"default-src 'self'; script-src 'self' 'nonce-{nonce}'; style-src {style}; "
             "img-src 'self' data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; "
             "form-action 'self'",
         )

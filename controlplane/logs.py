@@ -1,9 +1,23 @@
 """Logs are JSON lines on stderr, through structlog; prompts and secrets never enter them."""
 
 import logging.config
+import re
 from typing import Any
 
 import structlog
+from structlog.typing import EventDict
+
+_ONE_TIME = re.compile(r"/sign-in/[^/\s\"']+")
+
+
+def without_secrets(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Django logs requests with their paths, and a one-time link's secret stands in its path."""
+    event.pop("request", None)
+    for name, value in event.items():
+        if isinstance(value, str) and "/sign-in/" in value:
+            event[name] = _ONE_TIME.sub("/sign-in/…", value)
+    return event
+
 
 SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
@@ -12,6 +26,7 @@ SHARED: list[Any] = [
     structlog.stdlib.ExtraAdder(),
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,
+    without_secrets,
 ]
 
 
