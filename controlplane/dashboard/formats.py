@@ -1,7 +1,6 @@
 """How amounts, counts and times read on every page: one formatter for each, so pages agree."""
 
 from datetime import datetime, timedelta
-from decimal import Decimal
 
 from enforcement.rules.money import NANOS_PER_USD
 from enforcement.rules.wire import Unit
@@ -38,11 +37,12 @@ def count(value: int) -> str:
 
 
 def compact(value: int) -> str:
-    """A whole number in at most four characters and a letter: `12.3k`, `4.1M`."""
+    """A whole number in at most four digits and a letter, cut: `12.3k`, `4.1M`."""
     for size, letter in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
         if abs(value) >= size:
-            shown = Decimal(value * 10 // size) / 10
-            return f"{shown:.0f}{letter}" if abs(shown) >= 100 else f"{shown:.1f}{letter}"
+            whole, tenth = divmod(abs(value) * 10 // size, 10)
+            sign = "−" if value < 0 else ""
+            return f"{sign}{whole}{letter}" if whole >= 100 else f"{sign}{whole}.{tenth}{letter}"
     return str(value)
 
 

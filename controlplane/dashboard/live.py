@@ -95,12 +95,15 @@ class Hub:
         """Read markers until nobody watches; a lost database is asked again, later."""
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(
+                connection = await psycopg.AsyncConnection.connect(
                     **_parameters(), autocommit=True
-                ) as connection:
+                )
+                try:
                     while True:
                         await self._read_once(connection)
                         await asyncio.sleep(POLL_S)
+                finally:  # closing waits for nothing, so that a second cancellation cannot stop it
+                    await connection.close()
             except psycopg.Error:
                 await asyncio.sleep(POLL_S)
 

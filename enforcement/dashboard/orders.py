@@ -8,13 +8,13 @@ from uuid import UUID
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect
 
+from controlplane.dashboard.formats import amount, span
 from controlplane.dashboard.web import PageRequest, page, show, writing
 from controlplane.identity.errors import IdentityError
 from controlplane.identity.models import Agent
 from enforcement.dashboard.agent_views import find_agent
 from enforcement.dashboard.agents import place_of
 from enforcement.dashboard.fleet import (
-    LATE,
     book_label,
     link_counts,
     running_by_agent,
@@ -24,6 +24,7 @@ from enforcement.dashboard.forms import ReasonForm
 from enforcement.domain.orders import order_agent
 from enforcement.errors import EnforcementError
 from enforcement.models import Order, OrderAcknowledgement, Spool
+from enforcement.queries import Exposure, exposures, waiting_for
 from enforcement.rules.wire import OrderKind, ScopeKind
 
 STEPS = {
@@ -130,21 +131,12 @@ def receipt(request: PageRequest, order_id: UUID) -> HttpResponse:
 
 
 def receipts_of(order: Order, *, now: datetime) -> list[ReceiptRow]:
-    """Books that acknowledged, and those that live and have not. Two queries."""
-    acknowledged = {
-        row.spool_id: row
-        for row in order.acknowledgements.select_related("spool__sidecar").order_by("at")
-    }
-    waiting = (
-        Spool.objects.filter(
-            organization_id=order.organization_id, last_sync_at__gt=order.created_at - LATE
-        )
-        .exclude(id__in=list(acknowledged))
-        .select_related("sidecar")
-        .order_by("sidecar__name", "book")
-    )
-    rows = [_acknowledged(row, order) for row in acknowledged.values()]
-    return rows + [_waiting(spool, now=now) for spool in waiting]
+    """Books that acknowledged, and those that live and have not. Three queries."""
+    acknowledged = order.acknowledgements.select_related("spool__sidecar").order_by("at")
+    rows = [_acknowledged(row, order) for row in acknowledged]
+    waiting = list(waiting_for(order))
+    out = exposures([spool.id for spool in waiting])
+    return rows + [_waiting(spool, out.get(spool.id, []), now=now) for spool in waiting]
 
 
 def _acknowledged(row: OrderAcknowledgement, order: Order) -> ReceiptRow:
@@ -159,10 +151,14 @@ def _acknowledged(row: OrderAcknowledgement, order: Order) -> ReceiptRow:
     )
 
 
-def _waiting(spool: Spool, *, now: datetime) -> ReceiptRow:
+def _waiting(spool: Spool, out: list[Exposure], *, now: datetime) -> ReceiptRow:
     """A book that is cut off stops by itself when its policy lease runs out (L12)."""
-    is_blind = spool.policy_valid_until > now
-    note = "" if is_blind else "its policy lease has run out: it lets nothing through"
+    note = "its policy lease has run out: it lets nothing through"
+    if spool.policy_valid_until > now:
+        blind = span(spool.policy_valid_until - now)
+        held = ", ".join(amount(row.leased, row.unit) for row in out if row.leased)
+        note = f"can let calls through for {blind}"
+        note += f", within {held} that it has leased" if held else ", but has nothing leased"
     return ReceiptRow(spool=spool.id, name=book_label(spool), is_acknowledged=False, note=note)
 
 

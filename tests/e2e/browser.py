@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, ViewportSize, sync_playwright
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -17,7 +17,7 @@ ARGUMENTS = [
     "--disable-quic",
     "--font-render-hinting=none",
 ]
-VIEWPORT = {"width": 1360, "height": 860}
+VIEWPORT: ViewportSize = {"width": 1360, "height": 860}
 
 
 def chromium() -> str | None:

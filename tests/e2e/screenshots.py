@@ -7,7 +7,7 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.e2e.sample import Sample
 
 TARGET = Path(__file__).parents[2] / "docs" / "screenshots"
-SCHEMES = ("light", "dark")
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
 def main(names: list[str]) -> int:

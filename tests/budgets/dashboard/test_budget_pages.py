@@ -134,7 +134,7 @@ def test_the_tree_asks_as_often_for_three_budgets_as_for_one(
 ) -> None:
     for index in range(count):
         make_balance(make_budget(world, name=f"Budget {index}"), spent_amount=index)
-    with django_assert_num_queries(13):
+    with django_assert_num_queries(14):
         assert visitors.viewer.get("/budgets/").status_code == 200
 
 
