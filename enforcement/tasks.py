@@ -1,0 +1,45 @@
+"""Thin: each loads what it needs, calls one domain function, and may run twice."""
+
+from celery import shared_task
+
+SPREAD_S = 2.0  # visits of one tick are spread over this time
+
+
+@shared_task(name="enforcement.scan_nodes", ignore_result=True, soft_time_limit=8, time_limit=10)  # type: ignore[untyped-decorator]
+def scan_nodes() -> None:
+    """One visit for each node that is due. Beat: every 5 s."""
+    from django.utils import timezone
+
+    from enforcement.domain.gather import EVERY, due_nodes
+
+    due = due_nodes(now=timezone.now())
+    for number, node_id in enumerate(due):
+        scrape_node.apply_async(
+            kwargs={"node_id": str(node_id)},
+            countdown=SPREAD_S * number / len(due) or None,
+            expires=EVERY.total_seconds() + SPREAD_S,
+        )
+
+
+@shared_task(name="enforcement.scrape_node", ignore_result=True, soft_time_limit=12, time_limit=15)  # type: ignore[untyped-decorator]
+def scrape_node(*, node_id: str) -> None:
+    """Read one node's counters. The next tick brings what this one missed."""
+    from uuid import UUID
+
+    from django.utils import timezone
+
+    from enforcement.domain.gather import scrape
+
+    scrape(node_id=UUID(node_id), now=timezone.now())
+
+
+@shared_task(
+    name="enforcement.forget_samples", ignore_result=True, soft_time_limit=50, time_limit=60
+)  # type: ignore[untyped-decorator]
+def forget_samples() -> None:
+    """Delete old samples of nodes. Beat: hourly."""
+    from django.utils import timezone
+
+    from enforcement.domain.gather import forget_samples as forget
+
+    forget(now=timezone.now())
