@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from django.db.models import Count, F, FloatField, Q, QuerySet
-from django.db.models.expressions import CombinedExpression
+from django.db.models import Count, DecimalField, ExpressionWrapper, F, Q, QuerySet
 from django.db.models.functions import Cast
 
 from budgets.models import Balance, Budget
@@ -112,10 +112,11 @@ def current_balances(organization: Organization, *, now: datetime) -> QuerySet[B
     )
 
 
-def _fill() -> CombinedExpression:
-    """How full a balance is; only to sort by."""
+def _fill() -> "ExpressionWrapper[Any]":
+    """How full a balance is, exactly; only to sort by."""
     committed = F("spent_amount") + F("held_amount") + F("suspense_amount") + F("overrun_amount")
-    return Cast(committed, FloatField()) / Cast(F("limit_amount"), FloatField())
+    exact = DecimalField(max_digits=60, decimal_places=20)
+    return ExpressionWrapper(Cast(committed, exact) / Cast(F("limit_amount"), exact), exact)
 
 
 def _row(budget: Budget, balance: Balance | None, *, now: datetime, count: int = 1) -> BudgetRow:
