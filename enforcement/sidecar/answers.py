@@ -79,9 +79,12 @@ def cut_events(
     named: tuple[str, str, int],
     request_id: str,
     output_tokens: int,
-    usage: dict[str, int] | None,
+    input_tokens: int | None,
 ) -> bytes:
-    """The end of a stream that is cut: a well-formed last event, then `[DONE]`."""
+    """The end of a stream that is cut: a well-formed last event, then `[DONE]`.
+
+    `input_tokens`: known if the client asked for usage.
+    """
     answer_id, model, created = named
     chat = endpoint is Endpoint.CHAT
     choice: dict[str, Any] = {"index": 0, "finish_reason": "length"}
@@ -97,8 +100,12 @@ def cut_events(
         "choices": [choice],
         "comptroller": cut_note(cut, request_id=request_id, output_tokens=output_tokens),
     }
-    if usage is not None:
-        event["usage"] = usage
+    if input_tokens is not None:
+        event["usage"] = {
+            "prompt_tokens": input_tokens,
+            "completion_tokens": output_tokens,
+            "total_tokens": input_tokens + output_tokens,
+        }
     return b"data: %b\n\n%b" % (_encode(event), DONE)
 
 

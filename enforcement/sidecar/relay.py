@@ -1,25 +1,17 @@
-"""A call that has its hold: forward, meter, extend, cut, settle.
+"""What an upstream answers: passed on, metered, cut, and reckoned.
 
-1. Nothing is sent upstream before the hold is journaled; nothing is sent twice.
-2. A stream goes to the client in whole frames, so it can be ended well at any moment.
-3. When nobody shall read on, the client's answer ends at once; the upstream connection is
+1. A stream goes to the client in whole frames, so it can be ended well at any moment.
+2. When nobody shall read on, the client's answer ends at once; the upstream connection is
    half-closed and read for a moment longer, so that what the engine still says of its tokens
    counts.
-4. Every end settles the hold exactly once.
 """
 
 import asyncio
-from enum import IntEnum
 
-from enforcement.rules.estimate import Bound
-from enforcement.rules.lots import Hold
-from enforcement.rules.money import TokenUsage
-from enforcement.rules.requests import Endpoint, forward_body
 from enforcement.rules.stream import StreamError, StreamMeter, read_answer
-from enforcement.rules.verdicts import Clamped, Cut
-from enforcement.rules.wire import Outcome, SessionInfo, UsageEvent
+from enforcement.rules.verdicts import Cut
+from enforcement.rules.wire import Outcome
 from enforcement.sidecar import clock
-from enforcement.sidecar.admission import Call
 from enforcement.sidecar.answers import (
     DONE,
     cut_events,
@@ -31,140 +23,25 @@ from enforcement.sidecar.answers import (
     upstream_failed,
     with_note,
 )
-from enforcement.sidecar.desk import Desk
-from enforcement.sidecar.front import ClientConnection
-from enforcement.sidecar.holding import Holding
+from enforcement.sidecar.forwarded import Forwarded, State
 from enforcement.sidecar.http1 import ResponseHead
 from enforcement.sidecar.settlement import (
     NOTHING,
     Reckoning,
-    believable,
-    estimated_input,
-    final_event,
-    presume,
     reckon,
+    reckon_answer,
     reckon_stream,
+    reckon_unseen,
+    seen_input,
 )
-from enforcement.sidecar.upstream import UpstreamConnection
 
 EXTRA_EVENTS = 8  # events that carry no token: roles, ends
-_NS = 1_000_000_000
 
 
-class State(IntEnum):
-    """Where a forwarded call is."""
+class Relay(Forwarded):
+    """Takes the upstream's answer to the client."""
 
-    SENT = 0
-    STREAMING = 1
-    BUFFERING = 2
-    DRAINING = 3
-    DONE = 4
-
-
-class Relay:
-    """One forwarded call."""
-
-    __slots__ = (
-        "_answer",
-        "_bound",
-        "_call",
-        "_clamped",
-        "_client",
-        "_connection",
-        "_desk",
-        "_ending",
-        "_first_ns",
-        "_holding",
-        "_id",
-        "_limit",
-        "_meter",
-        "_paused",
-        "_rated",
-        "_size",
-        "_started_ns",
-        "_state",
-        "_status",
-        "_stopped_by",
-        "_timer",
-        "_written",
-    )
-
-    def __init__(
-        self,
-        desk: Desk,
-        client: ClientConnection,
-        call: Call,
-        *,
-        bound: Bound,
-        hold: Hold,
-        event: UsageEvent,
-        output_limit: int,
-        covered: int | None,
-        clamped: Clamped | None,
-        rated_tokens: int,
-    ) -> None:
-        self._desk = desk
-        self._client: ClientConnection | None = client
-        self._call = call
-        self._bound = bound
-        self._holding = Holding(
-            desk,
-            call,
-            bound=bound,
-            hold=hold,
-            event=event,
-            covered=covered,
-            again=self._check_again,
-        )
-        self._id = event.id
-        self._limit = output_limit
-        self._clamped = clamped
-        self._rated = rated_tokens
-        self._connection: UpstreamConnection | None = None
-        self._state = State.SENT
-        self._written = False
-        self._status = 0
-        self._answer: list[bytes] = []
-        self._size = 0
-        self._meter: StreamMeter | None = None
-        self._paused = False
-        self._ending = Outcome.COMPLETED
-        self._stopped_by = ""
-        self._timer: asyncio.TimerHandle | None = None
-        self._started_ns = clock.now_ns()
-        self._first_ns = 0
-
-    # ------------------------------------------------------------------ forwarding
-
-    def forward(self, trace: bytes) -> None:
-        """Send the rebuilt request upstream."""
-        call, upstream, client = self._call, self._call.upstream, self._client
-        parsed = call.parsed
-        embeds = parsed.endpoint is Endpoint.EMBEDDINGS
-        body = forward_body(
-            parsed,
-            output_limit=None if embeds else self._limit,
-            limit_field=upstream.limit_field(parsed),
-            extra=upstream.additions(parsed),
-        )
-        request_id = self._id.encode("ascii")
-        headers = b"x-request-id: %b\r\n%b" % (request_id, trace)
-        path = b"/v1/" + parsed.endpoint.value.encode("ascii")
-        if client is not None:
-            client.running = self
-        self._desk.live.add(self)
-        upstream.running += 1
-        head = upstream.request_head(path, length=len(body), headers=headers)
-        self._connection = upstream.pool.send(self, [head, body])
-        self._written = self._connection is not None
-
-    def on_connected(self, connection: UpstreamConnection) -> bool:
-        """A connection was opened for this call; whether it is still wanted."""
-        if self._state is State.DONE:
-            return False
-        self._connection = connection
-        self._written = True
-        return True
+    __slots__ = ()
 
     # ------------------------------------------------------------------ the answer
 
@@ -265,11 +142,10 @@ class Relay:
                 owed=self._presumed(),
             )
             return
-        if answer.usage is not None and believable(answer.usage, self._bound):
-            owed = reckon(self._call, answer.usage)
-        else:
-            self._desk.metrics.disputed += answer.disputed or answer.usage is not None
-            owed = self._presumed()
+        owed, disputed = reckon_answer(
+            self._call, self._bound, answer, output_tokens=self._holding.covered
+        )
+        self._desk.metrics.disputed += disputed
         outcome = Outcome.CLIENT_GONE if self._client is None else Outcome.COMPLETED
         if self._clamped is not None and answer.finish_reason == "length":
             outcome = Outcome.CLAMPED
@@ -379,21 +255,13 @@ class Relay:
     def _last_events(self, cut: Cut) -> bytes:
         meter, call = self._meter, self._call
         assert meter is not None  # noqa: S101 -- a stream has a meter
-        usage = None
-        if call.parsed.wants_usage:
-            counted = meter.usage or TokenUsage(input_tokens=estimated_input(call, self._bound))
-            usage = {
-                "prompt_tokens": counted.input_tokens,
-                "completion_tokens": meter.produced,
-                "total_tokens": counted.input_tokens + meter.produced,
-            }
         return cut_events(
             cut,
             endpoint=call.parsed.endpoint,
             named=meter.named(),
             request_id=self._id,
             output_tokens=meter.produced,
-            usage=usage,
+            input_tokens=seen_input(call, self._bound, meter) if call.parsed.wants_usage else None,
         )
 
     def client_gone(self) -> None:
@@ -435,125 +303,7 @@ class Relay:
             meter.end()
             owed = reckon_stream(self._call, self._bound, meter, complete=complete and meter.done)
         elif self._call.parsed.stream:  # not a byte came: the prompt may have been read
-            prompt = TokenUsage(input_tokens=estimated_input(self._call, self._bound))
-            owed = reckon(self._call, prompt, estimated=True)
+            owed = reckon_unseen(self._call, self._bound)
         else:
             owed = self._presumed()
         self._settle(owed, self._ending, finish_reason=meter.finish_reason if meter else "")
-
-    def _presumed(self) -> Reckoning:
-        return presume(self._call, self._bound, output_tokens=self._holding.covered)
-
-    # ------------------------------------------------------------------ settling
-
-    def _settle(
-        self,
-        owed: Reckoning,
-        outcome: Outcome,
-        *,
-        finish_reason: str = "",
-        upstream_id: str = "",
-        requests: int = 1,
-    ) -> None:
-        """Book the end of the call, once."""
-        if self._state is State.DONE:
-            return
-        self._state = State.DONE
-        call, now_ns = self._call, clock.now_ns()
-        event = final_event(
-            self._holding.event,
-            owed,
-            outcome=outcome,
-            duration_ns=now_ns - self._started_ns,
-            first_byte_ns=self._first_ns - self._started_ns if self._first_ns else None,
-            finish_reason=finish_reason,
-            stopped_by=self._stopped_by or self._clamped_by(outcome),
-            upstream_id=upstream_id,
-        )
-        self._holding.settle(owed, event, requests=requests, now_ns=now_ns)
-        call.agent.refund_tokens(self._rated - owed.usage.total_tokens)
-        self._leave(event)
-
-    def _clamped_by(self, outcome: Outcome) -> str:
-        if outcome is not Outcome.CLAMPED or self._clamped is None or self._clamped.budget is None:
-            return ""
-        return self._clamped.budget.id
-
-    def _leave(self, event: UsageEvent) -> None:
-        desk, metrics = self._desk, self._desk.metrics
-        desk.live.discard(self)
-        self._call.upstream.running -= 1
-        self._holding.forget()
-        if self._timer is not None:
-            self._timer.cancel()
-        metrics.requests[event.endpoint, event.outcome.value] += 1
-        metrics.tokens["input"] += event.input_tokens
-        metrics.tokens["cached_input"] += event.cached_input_tokens
-        metrics.tokens["output"] += event.output_tokens
-        metrics.charge_nanos += event.charge_nanos
-        metrics.presumed += event.presumed
-        metrics.estimated += event.estimated
-        metrics.disputed += self._meter is not None and self._meter.disputed
-        desk.released()
-
-    # ------------------------------------------------------------------ Running, Live
-
-    def client_paused(self) -> None:
-        """The client reads slowly: so does the engine."""
-        if self._connection is not None and self._state is State.STREAMING:
-            self._paused = True
-            self._connection.pause_reading()
-
-    def client_resumed(self) -> None:
-        """The client has caught up."""
-        self._resume()
-
-    def _resume(self) -> None:
-        if self._paused and self._connection is not None:
-            self._connection.resume_reading()
-        self._paused = False
-
-    def check_deadline(self, now_ns: int) -> None:
-        """No call runs longer than the configured time."""
-        if now_ns - self._started_ns > self._desk.config.request_timeout * _NS:
-            self.cut(Cut("request_timeout", "The request ran longer than is allowed"))
-
-    @property
-    def agent_id(self) -> str:
-        return self._call.agent.policy.id
-
-    @property
-    def streaming(self) -> bool:
-        return self._state is State.STREAMING
-
-    @property
-    def produced(self) -> int:
-        return self._meter.produced if self._meter is not None else 0
-
-    @property
-    def finished(self) -> bool:
-        return self._state is State.DONE
-
-    def session_info(self, now_ms: int) -> SessionInfo | None:
-        """This call as the live pages show it."""
-        call = self._call
-        usage = TokenUsage(
-            input_tokens=min(estimated_input(call, self._bound), self._bound.input_tokens),
-            output_tokens=self.produced,
-        )
-        return SessionInfo(
-            agent=self.agent_id,
-            session=call.caller.session,
-            model=call.parsed.model,
-            node=call.upstream.name,
-            running=1,
-            output_tokens=usage.output_tokens,
-            charge_nanos=reckon(call, usage).charge_nanos,
-            age_ms=now_ms - self._holding.event.started_at_ms,
-        )
-
-    def presumed_event(self) -> tuple[int, UsageEvent] | None:
-        """The hold, and what to book if nothing else is heard of it."""
-        return (
-            (self._holding.hold.id, self._holding.event) if self._state is not State.DONE else None
-        )

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from enforcement.rules.estimate import Bound, amount_of
 from enforcement.rules.money import TokenUsage, charge_nanos
-from enforcement.rules.stream import StreamMeter
-from enforcement.rules.wire import Outcome, PricePolicy, Unit, UsageEvent
+from enforcement.rules.stream import Answer, StreamMeter
+from enforcement.rules.wire import Outcome, PricePolicy, SessionInfo, Unit, UsageEvent
 from enforcement.sidecar.admission import Call
 
 NOTHING = TokenUsage()
@@ -81,6 +81,16 @@ def believable(usage: TokenUsage, bound: Bound) -> bool:
     )
 
 
+def reckon_answer(
+    call: Call, bound: Bound, answer: Answer, *, output_tokens: int
+) -> tuple[Reckoning, bool]:
+    """The charge for a whole answer, and whether its usage cannot be true."""
+    if answer.usage is not None and believable(answer.usage, bound):
+        return reckon(call, answer.usage), False
+    disputed = answer.disputed or answer.usage is not None
+    return presume(call, bound, output_tokens=output_tokens), disputed
+
+
 def reckon_stream(call: Call, bound: Bound, meter: StreamMeter, *, complete: bool) -> Reckoning:
     """The charge for a stream, whole or not.
 
@@ -94,6 +104,13 @@ def reckon_stream(call: Call, bound: Bound, meter: StreamMeter, *, complete: boo
     most = max(usage.output_tokens, bound.output_tokens)
     unseen = min(usage.output_tokens + call.upstream.abort_tokens, most)
     return reckon(call, replace(usage, output_tokens=unseen), estimated=True)
+
+
+def reckon_unseen(call: Call, bound: Bound) -> Reckoning:
+    """The charge for a stream that was stopped before its first byte: the engine may have begun."""
+    made = min(call.upstream.abort_tokens, bound.output_tokens)
+    usage = TokenUsage(input_tokens=estimated_input(call, bound), output_tokens=made)
+    return reckon(call, usage, estimated=True)
 
 
 def _stream_usage(call: Call, bound: Bound, meter: StreamMeter) -> tuple[TokenUsage, bool]:
@@ -113,6 +130,28 @@ def estimated_input(call: Call, bound: Bound) -> int:
     if bound.window_tokens is None:
         return bound.input_tokens
     return min(bound.window_tokens, len(call.parsed.encoded))
+
+
+def seen_input(call: Call, bound: Bound, meter: StreamMeter) -> int:
+    """Prompt tokens as far as they are known in the middle of a stream."""
+    return meter.usage.input_tokens if meter.usage else estimated_input(call, bound)
+
+
+def session_info(
+    call: Call, bound: Bound, event: UsageEvent, *, produced: int, now_ms: int
+) -> SessionInfo:
+    """A running call as the live pages show it."""
+    usage = TokenUsage(input_tokens=estimated_input(call, bound), output_tokens=produced)
+    return SessionInfo(
+        agent=event.agent,
+        session=event.session,
+        model=event.model,
+        node=event.node,
+        running=1,
+        output_tokens=produced,
+        charge_nanos=_charge(usage, call.price),
+        age_ms=now_ms - event.started_at_ms,
+    )
 
 
 def _charge(usage: TokenUsage, price: PricePolicy | None) -> int:

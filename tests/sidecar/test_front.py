@@ -205,6 +205,6 @@ async def test_our_own_headers_are_checked(tmp_path: Path) -> None:
         await world.post(BODY, **claude)
         await world.quiet()
     assert (bad_tags, bad_session, good) == (400, 400, 200)
-    first, second = sorted(world.plane.events.values(), key=lambda event: event.id)
+    first, second = sorted(world.plane.events.values(), key=lambda event: event.session)
     assert first.tags == {"team": "red", "run": "7"}
     assert second.session == "child"

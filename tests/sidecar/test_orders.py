@@ -208,9 +208,11 @@ async def test_a_slow_reader_slows_the_engine(tmp_path: Path) -> None:
             + body
         )
         writer.transport.pause_reading()
-        await asyncio.sleep(1.0)
-        before = engine.output_tokens
-        await asyncio.sleep(0.3)
-        after = engine.output_tokens
+        before, after = -1, 0
+        async with asyncio.timeout(10):
+            while before != after:
+                before = engine.output_tokens
+                await asyncio.sleep(0.5)
+                after = engine.output_tokens
         writer.transport.abort()
-    assert before == after < 200_000
+    assert 0 < after < 500_000
