@@ -14,7 +14,7 @@ from budgets.models import Balance, Budget
 from budgets.queries import BudgetRow, current_balances
 from controlplane.dashboard.formats import permille
 from enforcement.rules.windows import window_at
-from enforcement.rules.wire import Mode, Per
+from enforcement.rules.wire import Mode, Per, Unit
 
 NEAR_PERMILLE = 800
 FULL_PERMILLE = 990  # what is left is less than a call needs
@@ -164,6 +164,11 @@ def exposures_for_agent(
 
 
 def nearest_cap(exposures: Iterable[Exposure]) -> Exposure | None:
-    """The hard budget that will stop the agent first, as far as shares can tell."""
-    hard = [row for row in exposures if row.mode == Mode.HARD]
+    """The hard budget that leaves an agent least: in dollars where one counts dollars, else by
+    share. A budget for each session stops a session, not the agent.
+    """
+    hard = [row for row in exposures if row.mode == Mode.HARD and row.budget.per != Per.SESSION]
+    dollars = [row for row in hard if row.unit == Unit.USD]
+    if dollars:
+        return min(dollars, key=lambda row: (row.free, row.name))
     return max(hard, key=lambda row: row.share, default=None)

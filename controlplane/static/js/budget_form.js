@@ -1,21 +1,59 @@
-// Shows only the fields that mean something for what was chosen. The server ignores the others.
+// Shows only the fields that mean something for what was chosen, and the budget in words.
+// The server ignores the hidden ones; without JavaScript all fields are simply there.
 (() => {
   const form = document.getElementById("budget-form");
   if (!form) return;
-  const field = (name) => form.elements[name] && (form.elements[name].length && !form.elements[name].tagName
-    ? form.elements[name][0] : form.elements[name]).closest(".field");
-  const show = (name, wanted) => { const box = field(name); if (box) box.hidden = !wanted; };
-  const value = (name) => new FormData(form).get(name);
+  const words = document.getElementById("budget-words");
+  const unitOfBudget = words.dataset.unit || "";
+
+  const box = (name) => {
+    const control = form.querySelector(`[name="${name}"]`);
+    return control && control.closest(".field");
+  };
+  const show = (name, wanted) => { const field = box(name); if (field) field.hidden = !wanted; };
+  const value = (name) => new FormData(form).get(name) || "";
+  const chosen = (name) => {
+    const control = form.elements[name];
+    return control && control.selectedOptions ? control.selectedOptions[0].textContent.trim() : "";
+  };
+  const say = (part, text) => { words.querySelector(`[data-words="${part}"]`).textContent = text; };
+
+  const whose = () => {
+    if (!chosen("scope")) return "";
+    const split = { agent: ", each agent by itself", session: ", each session by itself" };
+    const again = value("window") === "lifetime"
+      ? "and never starts again" : `and starts again each ${value("window")}`;
+    return `Counts every call of ${chosen("scope")}${split[value("per")] || ""}, ${again}.`;
+  };
+  const limit = () => {
+    const amount = value("limit").trim();
+    if (!amount) return "";
+    const unit = unitOfBudget || value("unit_of_limit");
+    const shown = unit === "usd" ? `$${amount.replace("$", "")}` : `${amount} ${unit}`;
+    return `Its limit is ${shown}.`;
+  };
+  const then = () => {
+    if (value("mode") === "soft") return "Calls pass at the limit; that it was crossed is told.";
+    if (value("mode") === "observe") return "Nothing happens at the limit.";
+    return value("hold_mode") === "metered"
+      ? "A call starts with a slice of the money and is cut mid-stream when no more is left."
+      : "A call is let through only if the most that it can cost still fits. It is never overspent.";
+  };
 
   const update = () => {
     const period = value("window");
-    if (period !== null) {
-      show("time_zone", period !== "lifetime" && period !== "minute" && period !== "hour");
+    if (form.elements.window) {
+      show("time_zone", !["lifetime", "minute", "hour"].includes(period));
       show("anchor_day", ["month", "quarter", "year"].includes(period));
       show("max_values", value("per") !== "");
     }
     show("hold_mode", value("mode") === "hard");
+    say("whose", whose());
+    say("limit", limit());
+    say("then", then());
   };
+  words.hidden = false;
+  form.addEventListener("input", update);
   form.addEventListener("change", update);
   update();
 })();
