@@ -101,9 +101,13 @@ def needs_of(
     *,
     price: PricePolicy | None,
     metered_output: int | None = None,
+    rated: dict[Unit, int] | None = None,
 ) -> list[Need]:
-    """What a request must hold. `metered_output`: output that metered budgets cover at first."""
-    whole: dict[Unit, int] = {}  # budgets of one unit need the same: rated once
+    """What a request must hold. `metered_output`: output that metered budgets cover at first.
+
+    Budgets of one unit need the same, which is computed once; `rated` takes it for the caller.
+    """
+    whole: dict[Unit, int] = {} if rated is None else rated
     needs = []
     for budget, (budget_id, value) in zip(budgets, balances, strict=True):
         unit = budget.unit

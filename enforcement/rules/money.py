@@ -60,6 +60,11 @@ def charge_nanos(usage: TokenUsage, price: PricePolicy) -> int:
 
 def ceiling_nanos(*, input_tokens: int, output_tokens: int, price: PricePolicy) -> int:
     """The most that a request of at most these sizes can cost: the dearest rate that can apply."""
+    if not price.tiers:
+        rates = price.rates
+        input_rate = max(rates.input, rates.cached_input, rates.cache_write)
+        scaled = input_tokens * input_rate + output_tokens * rates.output
+        return rates.request + -(-scaled // TOKENS_PER_RATE)
     reachable = [
         price.rates,
         *(t.rates for t in price.tiers if t.above_input_tokens < input_tokens),

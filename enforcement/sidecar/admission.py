@@ -4,7 +4,6 @@ Strict parse, identity, agent state, skill cards, route, match, price. Nothing h
 nothing is reserved yet. A refusal is raised as a value.
 """
 
-from enforcement.rules.estimate import balances_of
 from enforcement.rules.lots import BalanceKey
 from enforcement.rules.requests import Endpoint, ParsedRequest, RequestError, parse_request
 from enforcement.rules.verdicts import PERMISSION, UNAVAILABLE, Refuse
@@ -143,14 +142,13 @@ def admit(
     except RefusedError as error:
         error.agent, error.model = agent, model
         raise
-    subject = view.subject(agent, session=caller.session)
     return Call(
         agent=agent,
         caller=caller,
         parsed=parsed,
         upstream=upstream,
         price=price,
-        balances=balances_of(agent.budgets, subject),
+        balances=view.balances(agent, session=caller.session),
     )
 
 

@@ -29,7 +29,7 @@ from enforcement.rules.verdicts import (
     judge_denial,
     throttled,
 )
-from enforcement.rules.wire import Denial, SessionInfo, UsageEvent
+from enforcement.rules.wire import Denial, SessionInfo, Unit, UsageEvent
 from enforcement.sidecar import clock
 from enforcement.sidecar.admission import Call, unbounded_refusal
 from enforcement.sidecar.answers import refusal_of_cut, send_refusal
@@ -61,6 +61,7 @@ class Placement:
         "_limit",
         "_prompt_tokens",
         "_rated",
+        "_rates",
         "_started_ms",
         "_timer",
         "_trace",
@@ -79,6 +80,7 @@ class Placement:
         self._prompt_tokens: int | None = None
         self._limit = 0
         self._rated = 0
+        self._rates: dict[Unit, int] = {}  # what the last needs are, by unit
         self._bound = Bound(0, 0)
         self._clamped: Clamped | None = None
         self._group = ""
@@ -202,12 +204,14 @@ class Placement:
 
     def _needs(self, bound: Bound) -> list[Need]:
         call = self._call
+        self._rates.clear()
         return needs_of(
             call.agent.budgets,
             call.balances,
             bound,
             price=call.price,
             metered_output=self._first_slice(),
+            rated=self._rates,
         )
 
     def _first_slice(self) -> int | None:
@@ -226,6 +230,7 @@ class Placement:
             event_id=self._event_id,
             started_at_ms=self._started_ms,
             output_tokens=output,
+            whole_nanos=self._rates.get(Unit.USD),
         )
 
     def _go(self, hold: Hold, event: UsageEvent) -> None:
@@ -317,8 +322,9 @@ class Placement:
         if limit < min(desk.config.floor_output_tokens, self._limit):
             return False
         bound = self._bound_for(limit)
+        needs = self._needs(bound)
         event = self._first_event(bound)
-        held = lots.place(self._needs(bound), now_ns=now_ns, event=event)
+        held = lots.place(needs, now_ns=now_ns, event=event)
         if isinstance(held, Shortage):
             return False
         self._bound, self._limit = bound, limit

@@ -4,13 +4,13 @@ A view is built when a snapshot arrives and never changes, except for its caches
 states, which the next view inherits. Orders that are newer than the snapshot overlay it.
 """
 
-import hashlib
-import hmac
 from collections.abc import Iterable
 
-from enforcement.rules.estimate import hard_budgets, price_for
+from enforcement.rules.estimate import balances_of, hard_budgets, price_for
 from enforcement.rules.gcra import Limit, refund
-from enforcement.rules.matching import MatchPlans, Subject, subject_of
+from enforcement.rules.keys import key_hash
+from enforcement.rules.lots import BalanceKey
+from enforcement.rules.matching import MatchPlans, subject_of
 from enforcement.rules.skillgate import CardGate
 from enforcement.rules.wire import (
     AgentPolicy,
@@ -20,6 +20,7 @@ from enforcement.rules.wire import (
     KeyPolicy,
     Order,
     OrderKind,
+    Per,
     PolicySnapshot,
     PricePolicy,
     ScopeKind,
@@ -51,7 +52,18 @@ class RateState:
 class Agent:
     """An agent as decisions see it."""
 
-    __slots__ = ("budgets", "metered", "policy", "rates", "requests", "state", "tokens", "units")
+    __slots__ = (
+        "balances",
+        "budgets",
+        "metered",
+        "policy",
+        "rates",
+        "requests",
+        "splits_sessions",
+        "state",
+        "tokens",
+        "units",
+    )
 
     def __init__(
         self, policy: AgentPolicy, budgets: tuple[BudgetPolicy, ...], rates: RateState
@@ -60,6 +72,8 @@ class Agent:
         self.budgets = budgets  # hard ones only: those that are leased
         self.units = frozenset(budget.unit for budget in budgets)
         self.metered = any(budget.hold_mode is HoldMode.METERED for budget in budgets)
+        self.splits_sessions = any(budget.per is Per.SESSION for budget in budgets)
+        self.balances: tuple[BalanceKey, ...] | None = None  # known once somebody asks
         self.rates = rates
         self.state = AgentState.ACTIVE
         self.requests: Limit | None = None
@@ -127,8 +141,9 @@ class PolicyView:
         return agent
 
     def _look_up(self, key: bytes) -> tuple[Agent, int | None] | None:
-        digest = hmac.new(self._pepper, key, hashlib.sha256).hexdigest()
-        owner = self._keys.get(digest)
+        if not key.isascii():
+            return None
+        owner = self._keys.get(key_hash(key.decode("ascii"), pepper=self._pepper))
         agent = self.agents.get(owner[0]) if owner else None
         if owner is None or agent is None:
             return None
@@ -138,8 +153,13 @@ class PolicyView:
         self._known_keys[key] = known
         return known
 
-    def subject(self, agent: Agent, *, session: str) -> Subject:
-        return subject_of(self.snapshot.organization, agent.policy, session=session)
+    def balances(self, agent: Agent, *, session: str) -> tuple[BalanceKey, ...]:
+        """The balances of an agent's hard budgets, in their order."""
+        if agent.balances is None or agent.splits_sessions:
+            organization = self.snapshot.organization
+            subject = subject_of(organization, agent.policy, session=session)
+            agent.balances = balances_of(agent.budgets, subject)
+        return agent.balances
 
     def price(self, *, model: str, provider: str) -> PricePolicy | None:
         """The price version that holds for a model of a provider."""

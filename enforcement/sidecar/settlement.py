@@ -32,10 +32,23 @@ class Reckoning(NamedTuple):
 
 
 def first_event(
-    call: Call, bound: Bound, *, event_id: str, started_at_ms: int, output_tokens: int
+    call: Call,
+    bound: Bound,
+    *,
+    event_id: str,
+    started_at_ms: int,
+    output_tokens: int,
+    whole_nanos: int | None,
 ) -> UsageEvent:
-    """The event that is booked if nothing else is ever heard of the request."""
-    presumed = presume(call, bound, output_tokens=output_tokens)
+    """The event that is booked if nothing else is ever heard of the request.
+
+    `whole_nanos`: the charge for all of the bound, where it has been computed already.
+    """
+    usage = TokenUsage(input_tokens=bound.input_tokens, output_tokens=output_tokens)
+    if whole_nanos is not None and output_tokens == bound.output_tokens:
+        presumed = Reckoning(usage, whole_nanos, presumed=True)
+    else:
+        presumed = presume(call, bound, output_tokens=output_tokens)
     parsed = call.parsed
     return UsageEvent(
         id=event_id,
