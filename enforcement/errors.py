@@ -23,3 +23,15 @@ class MessageError(EnforcementError):
 
 class BusyError(EnforcementError):
     """More messages wait than can be answered in time."""
+
+
+class NodeNameTakenError(EnforcementError):
+    """The organization has a serving node of this name."""
+
+
+class NodeAddressError(EnforcementError):
+    """An address of a node that cannot be read, or should not be."""
+
+
+class NodeStateError(EnforcementError):
+    """A node that is in this state already."""

@@ -1,10 +1,7 @@
-from importlib import import_module
-from importlib.util import find_spec
-
 from django.urls import URLPattern, URLResolver, path
 from rest_framework.routers import SimpleRouter
 
-from enforcement.api import views
+from enforcement.api import nodes, views
 
 router = SimpleRouter(trailing_slash=False, use_regex_path=False)
 router.register("orders", views.OrderViews, basename="order")
@@ -21,6 +18,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
         for kind in ("kill", "pause", "throttle", "resume")
     ],
     *router.urls,
+    *nodes.urlpatterns,
 ]
-if find_spec("enforcement.api.nodes") is not None:
-    urlpatterns += import_module("enforcement.api.nodes").urlpatterns

@@ -1,8 +1,9 @@
 """What engines produced and no sidecar metered: traffic that went past the budgets.
 
 One side is `NodeUsage`, from the engine's own counters; the other is what sidecars reported, under
-the node's name. A node is compared from its first sample on: what was metered before that is left
-out. A difference has a likely cause in words, since most are harmless: a restart, a running call.
+the node's name. A node is compared from its first sample on, since the counters that stood there
+then are no one's. A difference has a likely cause in words, since most are harmless: a restart, a
+running call.
 """
 
 from collections.abc import Mapping, Sequence
@@ -123,7 +124,7 @@ def by_hour(*, node: ServingNode, since: datetime, until: datetime) -> list[Hour
         for row in UsageRollup.objects.filter(
             organization_id=node.organization_id,
             node=node.name,
-            hour__gte=max(since, hour_of(first)) if first else until,
+            hour__gte=max(since, hour_of(first)) if first else since,
             hour__lt=until,
         )
         .order_by()
@@ -209,7 +210,7 @@ def _produced(
 def _metered(
     organization_id: UUID, nodes: Sequence[ServingNode], since: datetime, until: datetime
 ) -> dict[str, Tokens]:
-    """What sidecars told of each node since its first sample. A node never read tells nothing."""
+    """What sidecars told of each node since its first sample; all of it for one never read."""
     told = {
         spend.key[0]: Tokens(spend.input_tokens, spend.cached_input_tokens, spend.output_tokens)
         for spend in queries.spend_by(
@@ -220,10 +221,9 @@ def _metered(
     found = {}
     for node in nodes:
         first, all_of_it = firsts.get(node.pk), told.get(node.name, Tokens())
-        if first is not None and first <= since:
-            found[node.name] = all_of_it
-        elif first is not None and first < until:
-            found[node.name] = _minus(all_of_it, _spent(node, since, first))
+        found[node.name] = all_of_it
+        if first is not None and first > since:
+            found[node.name] = _minus(all_of_it, _spent(node, since, min(first, until)))
     return found
 
 

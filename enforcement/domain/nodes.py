@@ -1,0 +1,126 @@
+"""Serving nodes that a person enters, and what a person says of one."""
+
+from datetime import datetime
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+
+from controlplane.audit.domain import Actor, record
+from controlplane.identity.domain import bump_policy, find
+from enforcement.enums import NodeState
+from enforcement.errors import NodeAddressError, NodeNameTakenError, NodeStateError
+from enforcement.models import ServingNode
+
+# From which state to which; `gone` comes back when a sidecar names the node again.
+TRANSITIONS = {
+    (NodeState.ACTIVE, NodeState.DRAINING),
+    (NodeState.DRAINING, NodeState.ACTIVE),
+    (NodeState.ACTIVE, NodeState.GONE),
+    (NodeState.DRAINING, NodeState.GONE),
+    (NodeState.GONE, NodeState.ACTIVE),
+}
+
+
+@transaction.atomic
+def create_node(
+    *,
+    organization_id: UUID,
+    name: str,
+    base_url: str,
+    actor: Actor,
+    now: datetime,
+    engine: str = "unknown",
+    metrics_path: str = "/metrics",
+    labels: dict[str, str] | None = None,
+) -> ServingNode:
+    """Enter a node whose counters are to be watched, also where no sidecar stands beside it.
+
+    Raises:
+        NodeAddressError: an address that could not be read, or should not be.
+        NodeNameTakenError: the organization has a node of this name.
+    """
+    _check_address(base_url)
+    if metrics_path and not metrics_path.startswith("/"):
+        raise NodeAddressError("metrics_path begins with a slash, or is empty")
+    try:
+        with transaction.atomic():
+            node = ServingNode.objects.create(
+                organization_id=organization_id,
+                name=name,
+                base_url=base_url.rstrip("/"),
+                engine=engine,
+                metrics_path=metrics_path,
+                labels=labels or {},
+                created_at=now,
+            )
+    except IntegrityError as error:
+        raise NodeNameTakenError(f"a node named {name!r} exists") from error
+    _record(node, "node.create", actor, now, before=None)
+    bump_policy(organization_id)
+    return node
+
+
+@transaction.atomic
+def set_node_state(
+    *,
+    organization_id: UUID,
+    node_id: UUID,
+    state: NodeState,
+    reason: str,
+    actor: Actor,
+    now: datetime,
+) -> ServingNode:
+    """Say that a node is being taken out of service, is back, or is gone.
+
+    It is a word for people and for gathering: a node that is gone is not read any more. Which
+    nodes a sidecar calls is in that sidecar's own configuration.
+
+    Raises:
+        NodeStateError: it is in this state already.
+        NotFoundInOrganizationError: no such node here.
+    """
+    node = find(ServingNode, organization_id=organization_id, object_id=node_id, lock=True)
+    before = NodeState(node.state)
+    if (before, state) not in TRANSITIONS:
+        raise NodeStateError(f"the node is {before} already")
+    node.state = state
+    node.save(update_fields=["state"])
+    _record(node, f"node.{state}", actor, now, before={"state": before.value}, reason=reason)
+    return node
+
+
+def _check_address(base_url: str) -> None:
+    try:
+        parts = urlsplit(base_url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise NodeAddressError("base_url is no URL") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise NodeAddressError("base_url begins with http:// or https:// and names a host")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise NodeAddressError("base_url has neither user, nor query, nor fragment")
+    if host.startswith("169.254.") or host == "metadata.google.internal":
+        raise NodeAddressError("base_url names the metadata service of a cloud")
+
+
+def _record(
+    node: ServingNode,
+    action: str,
+    actor: Actor,
+    now: datetime,
+    *,
+    before: dict[str, str] | None,
+    reason: str = "",
+) -> None:
+    record(
+        organization_id=node.organization_id,
+        actor=actor,
+        action=action,
+        object_kind="node",
+        object_id=str(node.pk),
+        reason=reason,
+        before=before,
+        after={"name": node.name, "base_url": node.base_url, "state": str(node.state)},
+        now=now,
+    )
