@@ -143,14 +143,11 @@ class Batch:
         return status == "ok"
 
     def _collect_groups(self, work: Work, now: datetime) -> None:
-        """Find the balances of each group; what cannot be granted is denied at once."""
-        stale = work.sync.header.policy_revision < work.policy.revision
+        """Find the balances of each group; what matches nothing is denied at once."""
         for group in work.sync.groups:
             budgets = work.policy.budgets_of(group)
             wants = None if budgets is None else wanted(group, budgets, now=now)
-            if stale:
-                work.answer.denials.append(_refuse(group, DenialCause.STALE_POLICY))
-            elif wants is None:
+            if wants is None:
                 work.answer.denials.append(_refuse(group, DenialCause.MISMATCH))
             else:
                 self._asks.append((work, group, wants))

@@ -57,6 +57,16 @@ def test_the_same_group_asked_again_gets_the_same_lease(site: Site, peer: Peer) 
     assert counters(budget) == (0, 100, 0, 0)
 
 
+def test_a_lost_grant_is_told_again_though_the_policy_has_changed(site: Site, peer: Peer) -> None:
+    budget = site.budget(1_000)
+    peer.learn(site)
+    key = peer.ask(str(site.agent.id), str(budget.id), need=100)
+    peer.sync(lose_answer=True)
+    site.budget(5_000, name="another")
+    time.sleep(0.1)  # the hint travels
+    assert list(peer.sync().granted) == [key]
+
+
 def test_the_same_key_with_other_content_is_an_error_of_its_own(site: Site, peer: Peer) -> None:
     budget = site.budget(1_000)
     peer.learn(site)
