@@ -2,19 +2,24 @@
 
 import contextlib
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import msgspec
 import uvicorn
+from django.db import connection
 
 from budgets.domain.budgets import BudgetSpec, create_budget
 from budgets.models import Balance, Budget
@@ -106,6 +111,48 @@ def web(**service: Any) -> Iterator[str]:
         assert not thread.is_alive()
 
 
+@contextlib.contextmanager
+def web_processes(count: int) -> Iterator[list[str]]:
+    """Whole web processes of their own, all on the test database; yields their addresses."""
+    settings = connection.settings_dict
+    place = urlencode({"host": settings["HOST"]})
+    database = f"postgresql://{settings['USER']}@/{settings['NAME']}?{place}"
+    ports = [free_port() for _ in range(count)]
+    command = [sys.executable, "-m", "uvicorn", "controlplane.asgi:application", "--host"]
+    command += ["127.0.0.1", "--log-level", "warning", "--port"]
+    processes = [
+        subprocess.Popen([*command, str(port)], env=os.environ | {"DATABASE_URL": database})
+        for port in ports
+    ]
+    addresses = [f"http://127.0.0.1:{port}" for port in ports]
+    try:
+        for address, process in zip(addresses, processes, strict=True):
+            wait_until_up(address, process)
+        yield addresses
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(20)
+
+
+def wait_until_up(address: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        assert process.poll() is None, "the web process ended"
+        assert time.monotonic() < deadline, "the web process did not start"
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"{address}/healthz", timeout=5).close()
+            return
+        time.sleep(0.1)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class HttpError(Exception):
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
         super().__init__(f"{status} {problem.get('detail')}")
@@ -181,15 +228,42 @@ class Peer:
         value: str = "",
         session: str = "",
         key: str = "",
+        wait_ms: int = 150,
     ) -> str:
         key = key or str(uuid4())
         item = GroupItem(budget, value, min(floor, need), need, max(need, want))
-        self.book.ask(key, Attribution(agent=agent, session=session), [item])
+        self.book.ask(key, Attribution(agent=agent, session=session), [item], wait_ms=wait_ms)
         return key
 
     def usage(self, *events: UsageEvent) -> UsageAnswer:
         usage = Usage(header=self.book._header(), events=list(events), position=7)
         return post(self.url + "usage", self.token, msgspec.json.encode(usage), UsageAnswer)
+
+
+class Watch:
+    """An open watch stream of a peer, read in a thread; `on_hint` is called for each hint."""
+
+    def __init__(self, peer: Peer, on_hint: Callable[[], None]) -> None:
+        self.beats = 0
+        request = urllib.request.Request(f"{peer.url}watch?spool={peer.book.spool}")
+        request.add_header("Authorization", f"Bearer {peer.token}")
+        self._answer = urllib.request.urlopen(request, timeout=30)
+        self._on_hint = on_hint
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            for line in self._answer:
+                self.beats += line == b": beat\n"
+                if line == b"event: hint\n":
+                    self._on_hint()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._answer.fp.raw._sock.shutdown(socket.SHUT_RDWR)
+        self._thread.join(5)
+        self._answer.close()
 
 
 def counters(budget: Budget, value: str = "") -> tuple[int, int, int, int]:
