@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Sum
-
 from budgets import queries
 from controlplane.dashboard.formats import count, percent
 from controlplane.identity.models import Organization
+from enforcement.domain.unattributed import Difference, differences
 from enforcement.enums import NodeState
-from enforcement.models import NodeSample, NodeUsage, ServingNode
+from enforcement.models import NodeSample, ServingNode
 
 FRESH = timedelta(minutes=2)
 
@@ -36,36 +35,28 @@ class NodeRow:
 
     @property
     def unattributed_text(self) -> str:
+        """With its share of what was produced; below zero sidecars metered more."""
+        if self.unattributed <= 0:
+            return count(self.unattributed)
         return f"{count(self.unattributed)} · {percent(self.unattributed, self.produced)}"
 
 
 def node_rows(organization: Organization, *, now: datetime) -> list[NodeRow]:
-    """Every node, by name. Five queries."""
+    """Every node, by name, since the organization's midnight (cut to the hour)."""
     since = queries.day_start(organization, now=now)
-    nodes = list(ServingNode.objects.filter(organization=organization).order_by("name"))
-    produced = dict(
-        NodeUsage.objects.filter(node__in=nodes, hour__gte=since)
-        .values_list("node_id")
-        .annotate(n=Sum("generation_tokens"))
-    )
-    metered = {
-        spend.key[0]: spend.output_tokens
-        for spend in queries.spend_by(
-            organization_id=organization.id, since=since, until=now, by=("node",)
-        )
-    }
+    found = differences(organization_id=organization.id, since=since, until=now, now=now)
+    nodes = {node.pk: node for node in ServingNode.objects.filter(organization=organization)}
     latest = NodeSample.objects.filter(node__in=nodes, at__gt=now - FRESH)
     samples = {
         sample.node_id: sample for sample in latest.order_by("node_id", "-at").distinct("node_id")
     }
     return [
-        _row(node, produced.get(node.id, 0), metered.get(node.name, 0), samples.get(node.id))
-        for node in nodes
+        _row(nodes[difference.node_id], difference, samples.get(difference.node_id))
+        for difference in found
     ]
 
 
-def _row(node: ServingNode, produced: int, metered: int, sample: NodeSample | None) -> NodeRow:
-    difference = max(0, produced - metered)
+def _row(node: ServingNode, difference: Difference, sample: NodeSample | None) -> NodeRow:
     return NodeRow(
         id=node.id,
         name=node.name,
@@ -78,10 +69,10 @@ def _row(node: ServingNode, produced: int, metered: int, sample: NodeSample | No
         has_gauges=sample is not None,
         running=sample.requests_running if sample else 0,
         waiting=sample.requests_waiting if sample else 0,
-        produced=produced,
-        metered=metered,
-        unattributed=difference,
-        cause="",
+        produced=difference.produced.generation,
+        metered=difference.metered.generation,
+        unattributed=difference.unattributed.generation if difference.cause else 0,
+        cause=difference.cause,
         last_scraped_at=node.last_scraped_at,
     )
 

@@ -459,14 +459,15 @@ def _node(
         prompt_tokens=metered.input_tokens if metered else 0,
         generation_tokens=(metered.output_tokens if metered else 0) + more,
     )
-    NodeSample.objects.create(
-        node=node,
-        at=sample.now - timedelta(seconds=4),
-        prompt_tokens_total=1,
-        generation_tokens_total=1,
-        requests_running=3,
-        requests_waiting=1 if more else 0,
-    )
+    for at in (sample.now - timedelta(days=2), sample.now - timedelta(seconds=4)):
+        NodeSample.objects.create(
+            node=node,
+            at=at,
+            prompt_tokens_total=1,
+            generation_tokens_total=1,
+            requests_running=0 if more else 3,
+            requests_waiting=0,
+        )
 
 
 def _lease(sample: Sample, budget: Budget, spool: Spool, amount: int, index: int) -> None:

@@ -63,6 +63,7 @@ def make_node(world: World, name: str, **changes: Any) -> ServingNode:
         "created_at": now,
         "last_scraped_at": now,
         "models": ["gemma"],
+        "metrics_path": "/metrics",
     }
     return ServingNode.objects.create(
         organization=world.organization, name=name, **values | changes

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from controlplane.identity.domain import authenticate_token
 from controlplane.identity.enums import TokenKind
-from enforcement.models import NodeUsage, Sidecar
+from enforcement.models import NodeSample, NodeUsage, Sidecar
 from tests.budgets.world import World
 from tests.enforcement.dashboard.fleet import make_node, make_sidecar, make_spool
 from tests.enforcement.dashboard.test_agent_pages import call_now
@@ -18,22 +18,39 @@ Queries = Callable[[int], AbstractContextManager[Any]]
 
 
 def produce(node: Any, tokens: int) -> None:
-    hour = timezone.now().replace(minute=0, second=0, microsecond=0)
-    NodeUsage.objects.create(node=node, hour=hour, generation_tokens=tokens)
+    """What the node's counters say of this hour, besides the prompts of one call."""
+    now = timezone.now()
+    NodeSample.objects.create(
+        node=node,
+        at=now - timedelta(days=2),
+        prompt_tokens_total=0,
+        generation_tokens_total=0,
+    )
+    NodeUsage.objects.create(
+        node=node,
+        hour=now.replace(minute=0, second=0, microsecond=0),
+        prompt_tokens=100,
+        generation_tokens=tokens,
+    )
 
 
 def test_what_the_engine_made_stands_beside_what_was_metered(
     world: World, visitors: Visitors
 ) -> None:
     produce(make_node(world, "gpu-a"), 20)
-    produce(make_node(world, "gpu-b"), 90)
+    produce(make_node(world, "gpu-b"), 900)
     call_now(world, world.agent, node="gpu-a")
     call_now(world, world.agent, node="gpu-b")
     rows = visitors.viewer.get("/nodes/").context["nodes"]
     assert [(row.name, row.produced, row.metered, row.unattributed) for row in rows] == [
         ("gpu-a", 20, 20, 0),
-        ("gpu-b", 90, 20, 70),
+        ("gpu-b", 900, 20, 880),
     ]
+    assert [row.cause for row in rows] == [
+        "",
+        "Calls reach this engine without passing a sidecar.",
+    ]
+    assert rows[1].unattributed_text == "880 · 97 %"
 
 
 def test_the_state_of_a_node_tells_what_is_wrong(world: World, visitors: Visitors) -> None:
@@ -65,7 +82,7 @@ def test_the_page_asks_as_often_for_three_nodes_as_for_one(
     for index in range(count):
         make_spool(make_sidecar(world, f"sidecar-{index}"))
         produce(make_node(world, f"gpu-{index}"), 10)
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(14):
         assert visitors.viewer.get("/nodes/").status_code == 200
 
 
