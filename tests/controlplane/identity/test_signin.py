@@ -1,6 +1,7 @@
 """Signing in: links that work once, passwords that cannot be guessed at leisure."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,12 @@ from controlplane.identity.models import Person, SignInAttempt, SignInLink
 from tests.controlplane.world import ACTOR, NOW, World
 
 PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(autouse=True)
+def _quick_hashes(settings: Any) -> None:
+    """Guesses by the dozen: the real hash takes a third of a second each."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 @pytest.fixture

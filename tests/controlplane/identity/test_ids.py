@@ -1,0 +1,26 @@
+"""Ids of rows sort by the time they were made, also within a millisecond."""
+
+import time
+from uuid import UUID
+
+from controlplane.identity.ids import new_id
+
+
+def spaced_id() -> UUID:
+    """The next id, at least two steps of the clock's fraction later."""
+    end = time.perf_counter_ns() + 1_000
+    while time.perf_counter_ns() < end:
+        pass
+    return new_id()
+
+
+def test_ids_sort_as_they_were_made() -> None:
+    ids = [spaced_id() for _ in range(2_000)]
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 2_000
+
+
+def test_an_id_is_a_uuid7_of_now() -> None:
+    before, made, after = time.time_ns(), new_id(), time.time_ns()
+    assert (made.version, made.variant) == (7, "specified in RFC 4122")
+    assert before // 1_000_000 <= made.int >> 80 <= after // 1_000_000
