@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from controlplane.demo.cast import CHATTY, METERED, RUNAWAY, STEADY, UNPRICED, Role
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, OpenAI
+    from openai import APIError, OpenAI
 
 STORY = "Tell me a very long story about a clerk who counts every coin of the kingdom."
 RUNAWAY_CALLS_MAX = 20
+TIMEOUT_S = 60
 
 
 @dataclass
@@ -20,7 +21,6 @@ class Seen:
     answered: int = 0
     refused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    output_tokens: int = 0
 
 
 def play(role: Role, *, base_url: str, key: str) -> Seen:
@@ -28,36 +28,44 @@ def play(role: Role, *, base_url: str, key: str) -> Seen:
     from openai import OpenAI
 
     # Retries are off, so that every refusal is seen once: the demo counts them.
-    with OpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=120) as client:
+    with OpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=TIMEOUT_S) as client:
         seen = Seen()
         _BEHAVIOUR[role.slug](client, role, seen)
         return seen
 
 
-def _ask(client: "OpenAI", role: Role, seen: Seen, *, max_tokens: int) -> bool:
-    """One call. The answer is whether it was answered."""
-    from openai import APIStatusError
+def _call(seen: Seen, make: Callable[[], None]) -> bool:
+    """One call. The answer is whether it was answered; refusals are remembered in words."""
+    from openai import APIError
 
     try:
+        make()
+    except APIError as error:
+        seen.refused.append(_words_of(error))
+        return False
+    seen.answered += 1
+    return True
+
+
+def _words_of(error: "APIError") -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    status = getattr(error, "status_code", "no answer:")
+    return f"{status} {body.get('reason') or error.code or error.type or error.message}"
+
+
+def _ask(client: "OpenAI", role: Role, seen: Seen, *, max_tokens: int) -> bool:
+    """One call whose answer comes as a whole."""
+
+    def make() -> None:
         answer = client.chat.completions.create(
             model=role.model,
             messages=[{"role": "user", "content": STORY}],
             max_tokens=max_tokens,
             extra_body={"ignore_eos": True},
         )
-    except APIStatusError as error:
-        seen.refused.append(_words_of(error))
-        return False
-    seen.answered += 1
-    if answer.usage is not None:
-        seen.output_tokens += answer.usage.completion_tokens
-    _note(answer.model_extra, seen)
-    return True
+        _note(answer.model_extra, seen)
 
-
-def _words_of(error: "APIStatusError") -> str:
-    body = error.body if isinstance(error.body, dict) else {}
-    return f"{error.status_code} {body.get('reason') or error.code or error.type}"
+    return _call(seen, make)
 
 
 def _note(extra: dict[str, Any] | None, seen: Seen) -> None:
@@ -85,16 +93,19 @@ def _runaway(client: "OpenAI", role: Role, seen: Seen) -> None:
 
 def _metered(client: "OpenAI", role: Role, seen: Seen) -> None:
     """One endless stream; it reads until somebody ends it."""
-    stream = client.chat.completions.create(
-        model=role.model,
-        messages=[{"role": "user", "content": STORY}],
-        max_tokens=1500,
-        stream=True,
-        extra_body={"ignore_eos": True},
-    )
-    for chunk in stream:
-        _note(chunk.model_extra, seen)
-    seen.answered += 1
+
+    def make() -> None:
+        stream = client.chat.completions.create(
+            model=role.model,
+            messages=[{"role": "user", "content": STORY}],
+            max_tokens=1500,
+            stream=True,
+            extra_body={"ignore_eos": True},
+        )
+        for chunk in stream:
+            _note(chunk.model_extra, seen)
+
+    _call(seen, make)
 
 
 def _unpriced(client: "OpenAI", role: Role, seen: Seen) -> None:

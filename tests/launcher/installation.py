@@ -14,6 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 180  # a clean clone installs its environment first
+COMMAND_S = 240
 OURS = ("COMPTROLLER_", "DATABASE_", "BROKER_", "DJANGO_")
 COMPTROLLER = (str(Path(sys.executable).parent / "comptroller"),)
 
@@ -67,6 +68,7 @@ class Installation:
             check=False,
             cwd="/",
             env=self._environment,
+            timeout=COMMAND_S,
             **self._popen,
         )
 
