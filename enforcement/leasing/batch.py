@@ -167,7 +167,14 @@ class Batch:
         self, connection: Connection, now: datetime, known: Known
     ) -> list[tuple[Work, Group, list[str]]]:
         """The balance ids of the groups that are new."""
-        fresh = [ask for ask in self._asks if (ask[0].spool, ask[1].key) not in known]
+        fresh = []
+        for work, group, wants in self._asks:
+            if (work.spool, group.key) in known:
+                continue  # granted before: told again, whatever the policy says now (L10)
+            if work.sync.header.policy_revision < work.policy.revision:
+                work.answer.denials.append(_refuse(group, DenialCause.STALE_POLICY))
+            else:
+                fresh.append((work, group, wants))
         balances: dict[Key, str | DenialCause] = {}
         for organization in sorted({work.organization for work, _, _ in fresh}):
             wants = [w for work, _, ws in fresh if work.organization == organization for w in ws]

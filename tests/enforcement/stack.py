@@ -195,13 +195,13 @@ class Peer:
         sent_ns = time.monotonic_ns()
         sync = self.book.make_sync(now_ns=sent_ns)
         answer = post(self.url + "sync", self.token, msgspec.json.encode(sync), SyncAnswer)
+        self.answer = answer
         if lose_answer:
             self.book.on_sync_failed(sync.header.sequence)
             return Effects()
         effects = self.book.on_answer(
             answer, sync, sent_ns=sent_ns, now_ns=time.monotonic_ns(), now_ms=0
         )
-        self.answer = answer
         for leases in effects.granted.values():
             self.book.lots.mark_durable(leases)
         return effects
@@ -216,6 +216,15 @@ class Peer:
             self.sync()
             time.sleep(0.01)
         raise AssertionError("the policy never arrived")
+
+    def wait_for_news(self) -> None:
+        """Until the ledger has a newer policy to tell; the book does not learn it."""
+        for _ in range(200):
+            self.sync(lose_answer=True)
+            if self.answer.policy is not None:
+                return
+            time.sleep(0.02)
+        raise AssertionError("the ledger never had a newer policy")
 
     def ask(
         self,

@@ -1,7 +1,6 @@
 """The lease protocol over real HTTP against a real PostgreSQL."""
 
 import threading
-import time
 from uuid import uuid4
 
 import pytest
@@ -63,7 +62,7 @@ def test_a_lost_grant_is_told_again_though_the_policy_has_changed(site: Site, pe
     key = peer.ask(str(site.agent.id), str(budget.id), need=100)
     peer.sync(lose_answer=True)
     site.budget(5_000, name="another")
-    time.sleep(0.1)  # the hint travels
+    peer.wait_for_news()
     assert list(peer.sync().granted) == [key]
 
 
@@ -215,7 +214,7 @@ def test_a_split_has_no_more_values_than_it_may(site: Site, peer: Peer) -> None:
 
 def test_a_stale_policy_is_settled_but_granted_nothing(site: Site, peer: Peer) -> None:
     budget = site.budget(1_000)
-    time.sleep(0.1)  # the hint travels
+    peer.wait_for_news()
     key = peer.ask(str(site.agent.id), str(budget.id), need=10)
     effects = peer.sync()
     assert effects.denied[key].cause is DenialCause.STALE_POLICY
