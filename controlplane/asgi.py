@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+os.environ.setdefault("COMPTROLLER_DATABASE_POOL", "10")  # a request borrows, it does not connect
 
 from django.core.asgi import get_asgi_application
 
