@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from django.db import connection
@@ -24,15 +25,19 @@ def browser() -> Iterator[Browser]:
         yield started
 
 
+def connect_url(server_url: str) -> str:
+    """The address of the database that Django's test runner made on this server."""
+    name = connection.settings_dict["NAME"]
+    return urlsplit(server_url)._replace(path=f"/{name}").geturl()
+
+
 @pytest.fixture(scope="session")
 def address(
     django_db_setup: None, tmp_path_factory: pytest.TempPathFactory, database_url: str
 ) -> Iterator[str]:
     """The web process on the database that Django's test runner made."""
-    name, server = connection.settings_dict["NAME"], database_url.partition("?")
-    base = server[0].rpartition("/")[0]
     log = tmp_path_factory.mktemp("web") / "log"
-    with web(f"{base}/{name}{''.join(server[1:])}", log=log) as url:
+    with web(connect_url(database_url), log=log) as url:
         yield url
 
 

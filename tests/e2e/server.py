@@ -38,7 +38,7 @@ def web(database_url: str, *, log: Path) -> Iterator[str]:
             command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        _wait(process, port, log)
+        wait_for(process, port, "/healthz", name="web", log=log)
         yield address
     finally:
         process.terminate()
@@ -59,17 +59,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def wait_for(
+    process: subprocess.Popen[bytes], port: int, path: str, *, name: str, log: Path | None = None
+) -> None:
+    """Return when the process answers 200 at `path`; fail with its log when it does not."""
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
+        assert process.poll() is None, _told(name, "ended", log)
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
         try:
-            connection.request("GET", "/healthz")
+            connection.request("GET", path)
             if connection.getresponse().status == 200:
                 return
         except OSError:
-            time.sleep(0.1)
+            pass
         finally:
             connection.close()
-    raise AssertionError(f"the web process was not ready in time:\n{log.read_text()}")
+        time.sleep(0.1)
+    raise AssertionError(_told(name, "was not ready in time", log))
+
+
+def _told(name: str, what: str, log: Path | None) -> str:
+    return f"{name} {what}\n{log.read_text() if log else ''}"
