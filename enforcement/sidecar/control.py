@@ -71,6 +71,7 @@ class Control:
         self._dirty: asyncio.TimerHandle | None = None
         self._syncs: set[asyncio.Task[None]] = set()
         self._failures = 0
+        self._broken: BaseException | None = None
         self._kept_refusals: list[RefusalCount] = []  # said, not yet acknowledged
         self._events_limit = MAX_EVENTS
         desk.wake = self.wake
@@ -105,6 +106,10 @@ class Control:
 
     async def _keep_in_step(self) -> None:
         while True:
+            if (
+                self._broken is not None
+            ):  # a book that contradicts itself may not go on (fail closed)
+                raise self._broken
             if self._desk.book.needs_hello:
                 await self._hello()
                 continue
@@ -124,7 +129,13 @@ class Control:
     def _start_sync(self) -> None:
         task = asyncio.get_running_loop().create_task(self.sync_once())
         self._syncs.add(task)
-        task.add_done_callback(self._syncs.discard)
+        task.add_done_callback(self._sync_ended)
+
+    def _sync_ended(self, task: asyncio.Task[None]) -> None:
+        self._syncs.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._broken = task.exception()
+            self._wake.set()
 
     async def _pause(self) -> None:
         """Wait longer after each failure in a row, with jitter."""
@@ -219,7 +230,7 @@ class Control:
     async def _make_durable(self, granted: dict[str, list[str]]) -> None:
         desk = self._desk
         loop = asyncio.get_running_loop()
-        if not await loop.run_in_executor(None, desk.journal.sync):
+        if not await loop.run_in_executor(None, desk.journal.syncer()):
             log.error("the journal cannot be synced: its grants stay unused")
             return
         lots = desk.book.lots

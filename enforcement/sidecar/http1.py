@@ -91,6 +91,8 @@ def parse_request_head(head: bytes) -> RequestHead:
         raise HttpError("compressed request bodies are not accepted", status=415)
     if b"upgrade" in headers and b"http2-settings" in headers:
         raise HttpError("protocol upgrades are not accepted")
+    if minor == b"0" and method != b"GET":
+        raise HttpError("HTTP/1.1 is needed", status=505)
     return RequestHead(
         method=method,
         path=path,

@@ -15,8 +15,9 @@ import fcntl
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -235,15 +236,33 @@ class Journal:
             os.ftruncate(self._descriptor, self.written)
         return False
 
-    def sync(self) -> bool:
-        """`fdatasync`, for a thread. After a failure the tail is never trusted again."""
+    def syncer(self) -> Callable[[], bool]:
+        """An `fdatasync` of what is written so far, for a thread; True if all of it is durable.
+
+        It has a descriptor of its own: a segment that ends meanwhile is still synced.
+        """
         try:
-            os.fdatasync(self._descriptor)
+            descriptor = os.dup(self._descriptor)
+        except OSError:
+            descriptor = -1
+        return partial(self._sync, descriptor)
+
+    def sync(self) -> bool:
+        """`fdatasync` now. After a failure the tail is never trusted again."""
+        return self.syncer()()
+
+    def _sync(self, descriptor: int) -> bool:
+        try:
+            if descriptor < 0:
+                raise OSError
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
         except OSError:
             self.sync_failed = True
             with suppress(OSError):
                 (self.directory / "sync-failed").touch(MODE)
-            return False
         return not self.sync_failed
 
     def trust_again(self) -> None:

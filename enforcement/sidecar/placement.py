@@ -426,6 +426,7 @@ class Placement:
     def client_gone(self) -> None:
         """Nobody waits: nothing was forwarded, nothing is owed."""
         if not self._done:
+            self._call.agent.refund_tokens(self._rated)
             self._finish()
 
     def client_paused(self) -> None:

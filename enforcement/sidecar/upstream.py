@@ -288,7 +288,7 @@ class Pool:
                     self.target.port,
                     ssl=True if self.target.tls else None,
                 )
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, ValueError) as error:
             sink.on_failure(f"upstream cannot be reached: {error or 'timeout'}", sent=False)
             return
         self._all.add(connection)
