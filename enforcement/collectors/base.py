@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Protocol
 
 from enforcement.collectors.prometheus import Page
@@ -16,7 +17,8 @@ class Reading:
     """Totals since the engine's start, aborted requests included.
 
     `prompt_tokens` is the whole prompt, cached tokens too, as in a usage event; engines differ in
-    this. `started` names the life of the process, where the engine tells it. `resolution` is the
+    this. `life` names the life of the process, in whatever words the engine has for it, and
+    `started_at` is when it began, in seconds since 1970; either may be unknown. `resolution` is the
     step in which the engine prints its totals: more than 1 where it rounds them.
     """
 
@@ -25,7 +27,8 @@ class Reading:
     generation_tokens: int
     requests_running: int = 0
     requests_waiting: int = 0
-    started: str = ""
+    life: str = ""
+    started_at: Decimal | None = None
     resolution: int = 1
     extra: Mapping[str, int] = field(default_factory=dict)
 

@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from enforcement.collectors.base import CollectorError
@@ -20,8 +21,15 @@ _PIECE = 65_536
 _HEADERS = {"connection": "close", "accept": "text/plain, application/json"}
 
 
-def fetch(base_url: str, path: str, *, within: float = WITHIN_S, most: int = MOST_BYTES) -> bytes:
-    """The body of a 200 answer. Raises CollectorError, in words for the node's page."""
+class Answer(NamedTuple):
+    """What a node answered. Names of headers are in lower case."""
+
+    body: bytes
+    headers: dict[str, str]
+
+
+def fetch(base_url: str, path: str, *, within: float = WITHIN_S, most: int = MOST_BYTES) -> Answer:
+    """A 200 answer. Raises CollectorError, in words for the node's page."""
     connection = _connection(base_url)
     late = threading.Event()
     try:
@@ -33,6 +41,7 @@ def fetch(base_url: str, path: str, *, within: float = WITHIN_S, most: int = MOS
             if answer.status != http.client.OK:
                 raise CollectorError(f"{path} answered {answer.status}")
             body = _body(answer, most)
+            headers = {name.lower(): value[:200] for name, value in answer.getheaders()}
     except (OSError, http.client.HTTPException, ValueError) as error:
         if late.is_set() or isinstance(error, TimeoutError):
             raise CollectorError(f"{path} did not answer within {within:g} s") from None
@@ -41,7 +50,7 @@ def fetch(base_url: str, path: str, *, within: float = WITHIN_S, most: int = MOS
         connection.close()
     if late.is_set():
         raise CollectorError(f"{path} did not answer within {within:g} s")
-    return body
+    return Answer(body, headers)
 
 
 def _connection(base_url: str) -> http.client.HTTPConnection:

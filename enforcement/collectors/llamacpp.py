@@ -1,7 +1,8 @@
 """llama.cpp's server (`--metrics`), also inside `xllamacpp` and newer Ollama.
 
-Its page has no labels, no start time, and prints totals with six digits. A request is counted when
-it ends, also when it was aborted; until then it shows in `requests_processing`.
+Its page has no labels and prints totals with six digits, as C++ streams do. A header names the life
+of the process: microseconds of a clock that counts from the machine's start, so no date. A request
+is counted when it ends, also when it was aborted; until then it shows in `requests_processing`.
 """
 
 import json
@@ -15,6 +16,7 @@ _CACHED: Final = "llamacpp:prompt_tokens_cached"
 _PRODUCED: Final = "llamacpp:tokens_predicted"
 _RUNNING: Final = "llamacpp:requests_processing"
 _WAITING: Final = "llamacpp:requests_deferred"
+_LIFE: Final = "process-start-time-unix"
 _EXTRA: Final = {
     "llamacpp:n_decode": "decodes",
     "llamacpp:spec_decode_num_draft_tokens": "draft_tokens",
@@ -43,6 +45,7 @@ class LlamaCpp:
             generation_tokens=produced,
             requests_running=page.total(_RUNNING) or 0,
             requests_waiting=page.total(_WAITING) or 0,
+            life=page.headers.get(_LIFE, ""),
             resolution=page.resolution(_PROMPT, _CACHED, _PRODUCED),
             extra={word: page.total(name) or 0 for name, word in _EXTRA.items() if page.has(name)},
         )

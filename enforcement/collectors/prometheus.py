@@ -7,7 +7,7 @@ wrote until someone asks for it: engines that print six digits are found out tha
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 
 MOST_LINES = 200_000
@@ -45,10 +45,11 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The kept series of a page, and the first words of every name on it."""
+    """The kept series of a page, the first words of every name on it, and what came with it."""
 
     series: Mapping[str, tuple[Series, ...]]
     prefixes: frozenset[str]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
         return name in self.series
@@ -62,9 +63,8 @@ class Page:
             return None
         return sum(_count(series) for series in self.series[name])
 
-    def text(self, name: str) -> str:
-        """A value as it was written, of the first series of this name."""
-        return self.series[name][0].text if name in self.series else ""
+    def first(self, name: str) -> Series | None:
+        return self.series[name][0] if name in self.series else None
 
     def resolution(self, *names: str) -> int:
         """The coarsest step in which the values of these names were printed."""
@@ -72,8 +72,10 @@ class Page:
         return max(found, default=1)
 
 
-def parse_page(text: str, *, names: Collection[str]) -> Page:
-    """Keep the series whose normalised names are asked for.
+def parse_page(
+    text: str, *, names: Collection[str], headers: Mapping[str, str] | None = None
+) -> Page:
+    """Keep the series whose normalised names are asked for. Names of headers are in lower case.
 
     Raises PageError: not metrics, too long, or a kept line is broken.
     """
@@ -91,7 +93,9 @@ def parse_page(text: str, *, names: Collection[str]) -> Page:
         prefixes.add(name.partition(":")[0] if ":" in name else "")
         if name in names:
             kept.setdefault(name, []).append(_series(name, line[match.end() :]))
-    return Page({name: tuple(found) for name, found in kept.items()}, frozenset(prefixes))
+    return Page(
+        {name: tuple(found) for name, found in kept.items()}, frozenset(prefixes), headers or {}
+    )
 
 
 def normalised(name: str) -> str:

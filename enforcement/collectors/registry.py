@@ -1,6 +1,6 @@
 """The engines that can be read. A new one: a module beside this one, and a line here."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from enforcement.collectors.base import Collector, CollectorError, Reading
 from enforcement.collectors.llamacpp import LlamaCpp
@@ -12,13 +12,13 @@ BY_ENGINE = {collector.engine: collector for collector in COLLECTORS}
 NAMES = frozenset(name for collector in COLLECTORS for name in collector.names)
 
 
-def read_page(text: str) -> tuple[Collector, Reading]:
+def read_page(text: str, headers: Mapping[str, str] | None = None) -> tuple[Collector, Reading]:
     """Which engine a page is of, and what it says.
 
     Raises CollectorError: a page of no known engine, or a broken one.
     """
     try:
-        page = parse_page(text, names=NAMES)
+        page = parse_page(text, names=NAMES, headers=headers)
         for collector in COLLECTORS:
             if collector.recognises(page):
                 return collector, collector.read(page)

@@ -36,13 +36,15 @@ class Vllm:
         prompt, produced = page.total(_PROMPT), page.total(_PRODUCED)
         if prompt is None or produced is None:
             raise CollectorError("vLLM's page has no token counters")
+        started = page.first(_STARTED)
         return Reading(
             prompt_tokens=prompt,
             cached_tokens=min(prompt, _cached(page)),
             generation_tokens=produced,
             requests_running=page.total(_RUNNING) or 0,
             requests_waiting=page.total(_WAITING) or 0,
-            started=page.text(_STARTED),
+            life=started.text if started else "",
+            started_at=started.value if started else None,
             resolution=page.resolution(_PROMPT, _PRODUCED),
             extra={word: page.total(name) or 0 for name, word in _EXTRA.items() if page.has(name)},
         )

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
@@ -77,8 +77,8 @@ def scrape(*, node_id: UUID, now: datetime) -> Scraped:
         if node is None or not node.metrics_path:
             return Scraped()
         try:
-            text = fetch(node.base_url, node.metrics_path).decode("utf-8", "replace")
-            collector, reading = read_page(text)
+            answer = fetch(node.base_url, node.metrics_path)
+            collector, reading = read_page(answer.body.decode("utf-8", "replace"), answer.headers)
         except CollectorError as error:
             words = str(error)[:500]
             ServingNode.objects.filter(pk=node_id).exclude(last_error=words).update(
@@ -109,7 +109,7 @@ def _only_one(node_id: UUID) -> Iterator[bool]:
 def _learn_version(node: ServingNode, engine: str) -> None:
     collector = BY_ENGINE[engine]
     with contextlib.suppress(CollectorError):  # its counters matter, its version is a courtesy
-        version = collector.version(fetch(node.base_url, collector.version_path))
+        version = collector.version(fetch(node.base_url, collector.version_path).body)
         if version:
             ServingNode.objects.filter(pk=node.pk).update(engine_version=version[:100])
 
@@ -136,7 +136,7 @@ def store(*, node_id: UUID, engine: str, reading: Reading, now: datetime) -> Nod
         requests_waiting=reading.requests_waiting,
         extra={
             **reading.extra,
-            **({"started": reading.started} if reading.started else {}),
+            **({"life": reading.life} if reading.life else {}),
             **({"resolution": reading.resolution} if reading.resolution > 1 else {}),
         },
     )
@@ -160,8 +160,8 @@ def store(*, node_id: UUID, engine: str, reading: Reading, now: datetime) -> Nod
 
 def _began_anew(last: NodeSample, reading: Reading) -> bool:
     """Whether the engine was restarted: it says so, or a total fell."""
-    before = last.extra.get("started", "")
-    if before and reading.started and before != reading.started:
+    before = last.extra.get("life", "")
+    if before and reading.life and before != reading.life:
         return True
     return (
         reading.prompt_tokens < last.prompt_tokens_total
@@ -171,12 +171,8 @@ def _began_anew(last: NodeSample, reading: Reading) -> bool:
 
 def _is_younger(reading: Reading, node: ServingNode) -> bool:
     """Whether the engine began after the node was entered: then its first totals are all ours."""
-    try:
-        return bool(reading.started) and Decimal(reading.started) > Decimal(
-            str(node.created_at.timestamp())
-        )
-    except InvalidOperation:
-        return False
+    registered = Decimal(str(node.created_at.timestamp()))
+    return reading.started_at is not None and reading.started_at > registered
 
 
 def produced_between(last: NodeSample, sample: NodeSample) -> Tokens:
