@@ -8,10 +8,11 @@ from django.utils import timezone
 from django_filters import rest_framework as filters
 
 from budgets.models import Balance, Budget, Lease, PriceVersion, Refusal, Transfer, UsageEvent
+from controlplane.api import StrictFilterSet
 
 
-class Filters(filters.FilterSet):  # type: ignore[misc]
-    """Base of our filters. The library is not typed."""
+class Filters(StrictFilterSet):
+    """Base of our filters: references by id alone, so that foreign ids are as unknown as none."""
 
 
 class BudgetFilter(Filters):
