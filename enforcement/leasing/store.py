@@ -261,7 +261,7 @@ async def _insert_transfers(
         " %s::uuid[], %s::text[], %s::bigint[]) AS u",
         [
             now,
-            sorted(new_id() for _ in ledger.transfers),  # read by id, they tell what came first
+            [new_id() for _ in ledger.transfers],
             [UUID(organizations[t.balance]) for t in ledger.transfers],
             [UUID(t.balance) for t in ledger.transfers],
             [UUID(t.lease) if t.lease else None for t in ledger.transfers],

@@ -35,7 +35,7 @@ def eventually(holds: Callable[[], bool], *, within_s: float = 8.0) -> None:
 
 
 def kinds_of(lease: str) -> list[tuple[str, int]]:
-    rows = Transfer.objects.filter(lease=lease).order_by("id")
+    rows = Transfer.objects.filter(lease_id=lease).order_by("id")
     return [(row.kind, row.amount) for row in rows]
 
 

@@ -42,7 +42,7 @@ def test_a_lease_is_granted_used_and_settled(site: Site, peer: Peer) -> None:
     peer.sync()
     assert counters(budget) == (40, 0, 0, 0)
     assert Lease.objects.get(pk=lease).state == "settled"
-    kinds = Transfer.objects.filter(lease=lease).order_by("id").values_list("kind", "amount")
+    kinds = Transfer.objects.filter(lease_id=lease).order_by("id").values_list("kind", "amount")
     assert list(kinds) == [("grant", 100), ("settle", 40), ("release", 60)]
 
 

@@ -1,7 +1,12 @@
-"""Two web processes on one database: neither knows of the other, the ledger holds all the same."""
+"""Two lease services on one database: neither knows of the other, the ledger holds all the same.
+
+The first test runs whole processes; the others two services with loops and pools of their own,
+which share no state either and start at once.
+"""
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle
 
 import pytest
@@ -9,7 +14,7 @@ import pytest
 from budgets.domain.verify import verify
 from budgets.models import Balance, Budget, Lease
 from enforcement.rules.wire import DenialCause, Per
-from tests.enforcement.stack import Peer, Site, Watch, counters, web_processes
+from tests.enforcement.stack import Peer, Site, Watch, counters, web, web_processes
 from tests.enforcement.test_leasing import granted
 
 KEY = "3f0e7f0a-1111-4a4a-9c9c-222222222222"
@@ -17,12 +22,16 @@ KEY = "3f0e7f0a-1111-4a4a-9c9c-222222222222"
 
 @pytest.fixture
 def urls(site: Site) -> Iterator[list[str]]:
-    with web_processes(2) as addresses:
-        yield addresses
+    with web() as one, web() as other:
+        yield [one, other]
 
 
 @pytest.fixture
 def peers(urls: list[str], site: Site) -> list[Peer]:
+    return make_peers(urls, site)
+
+
+def make_peers(urls: list[str], site: Site) -> list[Peer]:
     """Eight books, every other one at the same process."""
     places = cycle(urls)
     peers = [Peer(next(places), site.token) for _ in range(8)]
@@ -47,17 +56,19 @@ def check_the_ledger(budget: Budget) -> None:
         assert balance.committed_amount <= budget.limit_amount
 
 
-def test_together_they_never_lend_more_than_the_limit(site: Site, peers: list[Peer]) -> None:
+def test_two_processes_never_lend_more_than_the_limit(site: Site) -> None:
     budget = site.budget(1_000)
-    for peer in peers:
-        peer.learn(site)
 
     def grab(peer: Peer) -> None:
         for _ in range(6):
             peer.ask(str(site.agent.id), str(budget.id), need=30)
             peer.sync()
 
-    at_once(*[lambda peer=peer: grab(peer) for peer in peers])  # type: ignore[misc]
+    with web_processes(2) as urls:
+        peers = make_peers(urls, site)
+        for peer in peers:
+            peer.learn(site)
+        at_once(*[partial(grab, peer) for peer in peers])
     check_the_ledger(budget)
     assert sum(Lease.objects.values_list("amount", flat=True)) >= 960
 
@@ -117,6 +128,6 @@ def test_a_split_stays_within_its_values(site: Site, peers: list[Peer]) -> None:
         peer.ask(str(site.agent.id), str(budget.id), need=1, value=session, session=session)
         causes.extend(denial.cause for denial in peer.sync().denied.values())
 
-    at_once(*[lambda p=p, n=n: ask(p, n) for n, p in enumerate(peers)])  # type: ignore[misc]
+    at_once(*[partial(ask, peer, number) for number, peer in enumerate(peers)])
     assert causes == [DenialCause.MAX_VALUES] * 3
     assert Balance.objects.filter(budget=budget).count() == 5
