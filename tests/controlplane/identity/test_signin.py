@@ -1,9 +1,11 @@
 """Signing in: links that work once, passwords that cannot be guessed at leisure."""
 
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from controlplane.audit.models import AuditEntry
 from controlplane.identity import domain
@@ -17,7 +19,7 @@ from controlplane.identity.errors import (
     TooManyAttemptsError,
 )
 from controlplane.identity.models import Person, SignInAttempt, SignInLink
-from tests.controlplane.world import ACTOR, NOW, World
+from tests.controlplane.world import ACTOR, NOW, World, make_world
 
 PASSWORD = "correct horse battery"
 
@@ -157,3 +159,27 @@ def test_tries_keep_no_address_of_mail(person: Person) -> None:
     attempt = SignInAttempt.objects.get()
     assert "acme" not in attempt.email_hash
     assert len(attempt.email_hash) == 64
+
+
+@pytest.mark.django_db(transaction=True)
+def test_guesses_that_race_are_counted_before_they_are_judged() -> None:
+    world = make_world()
+    domain.set_password(person_id=world.people["owner"].pk, password=PASSWORD, actor=ACTOR, now=NOW)
+    barrier, outcomes = threading.Barrier(12), []
+
+    def guess() -> None:
+        barrier.wait()
+        try:
+            sign_in("wrong")
+        except (SignInError, TooManyAttemptsError) as error:
+            outcomes.append(type(error))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=guess) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(outcomes) == 12
+    assert outcomes.count(SignInError) <= 5
