@@ -95,9 +95,7 @@ class Hub:
         """Read markers until nobody watches; a lost database is asked again, later."""
         while True:
             try:
-                connection = await psycopg.AsyncConnection.connect(
-                    **_parameters(), autocommit=True
-                )
+                connection = await psycopg.AsyncConnection.connect(**_parameters(), autocommit=True)
                 try:
                     while True:
                         await self._read_once(connection)

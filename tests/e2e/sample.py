@@ -228,7 +228,7 @@ def _budgets(sample: Sample, at: datetime) -> None:
             ScopeKind.ORGANIZATION,
             sample.organization.id,
             Unit.USD,
-            _usd("12"),
+            _usd("20"),
             {**day, "per": Per.AGENT, "mode": Mode.SOFT},
         ),
         (

@@ -202,5 +202,5 @@ def halves(value: str) -> tuple[str, str]:
 
 @register.filter
 def initials(value: str) -> str:
-    words = [word for word in value.replace("-", " ").replace("@", " ").split() if word]
+    words = "".join(letter if letter.isalnum() else " " for letter in value).split()
     return "".join(word[0] for word in words[:2]).upper() or "?"

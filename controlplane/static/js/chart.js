@@ -50,12 +50,14 @@
     const axis = { stroke: faint, grid: { stroke: line, width: 1 }, ticks: { show: false },
                    font: "11px 'Inter Variable', sans-serif" };
     const money = figure.dataset.unit === "usd";
+    // A bar begins at its hour and is as wide as the hours are apart: the last one needs room.
+    const width = figure.dataset.chart === "bars" && xs.length > 1 ? xs[1] - xs[0] : 0;
     const options = {
       width: box.clientWidth, height: box.clientHeight, legend: { show: false },
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), zone),
       cursor: { y: false, points: { show: false }, drag: { x: false } },
       padding: [8, 20, 0, 0],
-      scales: { y: { range: (u, low, high) => [0, (high || 1) * 1.12] } },
+      scales: { x: { range: (u, low, high) => [low, high + width] }, y: { range: (u, low, high) => [0, (high || 1) * 1.12] } },
       axes: [
         { ...axis, grid: { show: false }, space: 72, size: 28, gap: 8,
           values: [[86400, "{D} {MMM}", null, null, null, null, null, null, 1],

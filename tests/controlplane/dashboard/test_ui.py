@@ -99,7 +99,8 @@ def test_instants_are_told_in_the_organizations_zone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "letters"), [("Code reviewer", "CR"), ("dana@x.example", "DX"), ("", "?")]
+    ("name", "letters"),
+    [("Code reviewer", "CR"), ("Runaway (strict)", "RS"), ("dana@x.example", "DX"), ("", "?")],
 )
 def test_marks_have_initials(name: str, letters: str) -> None:
     assert ui.initials(name) == letters
