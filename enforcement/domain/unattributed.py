@@ -162,7 +162,7 @@ def likely_cause(node: ServingNode, produced: Tokens, metered: Tokens, facts: Fa
     if facts.incomplete:
         return "The engine was restarted, or could not be read for a time: its tokens are lost."
     if facts.presumed:
-        return f"{facts.presumed} calls whose usage is not known exactly are charged their bound."
+        return f"Calls without an exact usage are charged their bound: {facts.presumed} of them."
     if _largest(produced, metered) <= 2 * facts.resolution:
         return f"The engine rounds its totals to {facts.resolution} tokens."
     if _exceeds(produced, metered):

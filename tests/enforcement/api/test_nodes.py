@@ -1,0 +1,162 @@
+"""Serving nodes over the REST API."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from controlplane.audit.models import AuditEntry
+from controlplane.identity.models import Organization
+from enforcement.models import NodeSample, NodeUsage, ServingNode
+from tests.controlplane.world import UNKNOWN, Api, World
+
+ADDRESS = "http://gpu-a.example:8000"
+
+
+@pytest.fixture
+def node(world: World) -> ServingNode:
+    return ServingNode.objects.create(
+        organization=world.organization,
+        name="gpu-a",
+        base_url=ADDRESS,
+        metrics_path="/metrics",
+        engine="vllm",
+        models=["gemma"],
+        created_at=timezone.now(),
+    )
+
+
+def test_a_node_is_entered_and_read_back(world: World, admin: Api, viewer: Api) -> None:
+    revision = world.organization.policy_revision
+    made = admin.call("POST", "nodes", {"name": "gpu-b", "base_url": f"{ADDRESS}/v1/"})
+    assert made.status_code == 201
+    body = made.json()
+    assert body == {
+        "id": body["id"],
+        "name": "gpu-b",
+        "sidecar": None,
+        "base_url": f"{ADDRESS}/v1",
+        "engine": "unknown",
+        "engine_version": "",
+        "provider": "",
+        "models": [],
+        "context_window": None,
+        "metrics_path": "/metrics",
+        "state": "active",
+        "labels": {},
+        "created_at": body["created_at"],
+        "last_scraped_at": None,
+        "last_error": "",
+    }
+    assert viewer.call("GET", f"nodes/{body['id']}").json() == body
+    assert Organization.objects.get(pk=world.id).policy_revision == revision + 1
+    entry = AuditEntry.objects.get(action="node.create")
+    assert (entry.object_id, entry.actor_label) == (body["id"], "admin")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"name": "gpu-a", "base_url": ADDRESS}, 409, "a node named 'gpu-a' exists"),
+        ({"name": "x", "base_url": "gpu"}, 422, "base_url begins with http:// or https://"),
+        ({"name": "x", "base_url": "file:///etc"}, 422, "base_url begins with http://"),
+        ({"name": "x", "base_url": "http://u:p@h"}, 422, "neither user, nor query"),
+        ({"name": "x", "base_url": "http://h:99999"}, 422, "base_url is no URL"),
+        ({"name": "x", "base_url": "http://169.254.169.254"}, 422, "metadata service"),
+        ({"name": "x", "base_url": ADDRESS, "metrics_path": "m"}, 422, "begins with a slash"),
+        ({"name": "x", "base_url": ADDRESS, "nmae": "y"}, 400, "unknown field"),
+        ({"base_url": ADDRESS}, 400, "required"),
+    ],
+)
+def test_what_cannot_be_a_node_is_refused_with_a_reason(
+    node: ServingNode, admin: Api, body: dict[str, str], status: int, words: str
+) -> None:
+    answer = admin.call("POST", "nodes", body)
+    assert answer.status_code == status
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert words in answer.content.decode()
+    assert ServingNode.objects.count() == 1
+
+
+def test_a_node_is_drained_taken_back_and_removed(node: ServingNode, admin: Api) -> None:
+    for verb, state in (("drain", "draining"), ("activate", "active"), ("remove", "gone")):
+        answer = admin.call("POST", f"nodes/{node.pk}/{verb}", {"reason": f"to {verb}"})
+        assert (answer.status_code, answer.json()["state"]) == (200, state)
+    again = admin.call("POST", f"nodes/{node.pk}/remove", {})
+    assert (again.status_code, again.json()["detail"]) == (409, "the node is gone already")
+    entries = AuditEntry.objects.filter(object_kind="node").order_by("id")
+    assert [(entry.action, entry.reason) for entry in entries] == [
+        ("node.draining", "to drain"),
+        ("node.active", "to activate"),
+        ("node.gone", "to remove"),
+    ]
+
+
+def test_samples_come_youngest_first_in_pages(node: ServingNode, viewer: Api) -> None:
+    now = timezone.now()
+    for number in range(3):
+        NodeSample.objects.create(
+            node=node,
+            at=now - timedelta(seconds=5 * number),
+            prompt_tokens_total=10,
+            generation_tokens_total=3 - number,
+        )
+    page = viewer.call("GET", f"nodes/{node.pk}/samples?page_size=2").json()
+    assert [row["generation_tokens_total"] for row in page["results"]] == [3, 2]
+    assert page["next"] is not None
+    assert viewer.call("GET", f"nodes/{node.pk}/samples?nope=1").status_code == 400
+
+
+def test_unattributed_tells_both_sides_their_cause_and_hours(
+    node: ServingNode, viewer: Api
+) -> None:
+    now = timezone.now()
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    ServingNode.objects.filter(pk=node.pk).update(last_scraped_at=now)
+    for at in (now - timedelta(days=2), now):
+        NodeSample.objects.create(
+            node=node, at=at, prompt_tokens_total=0, generation_tokens_total=900
+        )
+    NodeUsage.objects.create(node=node, hour=hour, prompt_tokens=70, generation_tokens=900)
+    body = viewer.call("GET", f"nodes/{node.pk}/unattributed").json()
+    assert (body["node"], body["node_name"]) == (str(node.pk), "gpu-a")
+    assert body["produced"] == {"prompt": 70, "cached": 0, "generation": 900}
+    assert body["metered"] == {"prompt": 0, "cached": 0, "generation": 0}
+    assert body["unattributed"] == body["produced"]
+    assert body["cause"] == "Calls reach this engine without passing a sidecar."
+    assert [row["produced"]["generation"] for row in body["hours"]] == [900]
+    (row,) = viewer.call("GET", "nodes/unattributed").json()
+    assert {**row, "hours": body["hours"], "until": body["until"]} == body
+
+
+@pytest.mark.parametrize(
+    "window",
+    ["since=2026-05-01T00:00:00Z&until=2026-05-01T00:00:00Z", "since=2020-01-01T00:00:00Z", "x=1"],
+)
+def test_a_window_that_makes_no_sense_is_refused(
+    node: ServingNode, viewer: Api, window: str
+) -> None:
+    for path in (f"nodes/{node.pk}/unattributed", "nodes/unattributed"):
+        assert viewer.call("GET", f"{path}?{window}").status_code == 400
+
+
+def test_strangers_find_nothing(node: ServingNode, foreigner: Api, viewer: Api) -> None:
+    paths = ("", "/samples", "/unattributed")
+    for path in paths:
+        assert foreigner.call("GET", f"nodes/{node.pk}{path}").status_code == 404
+        assert viewer.call("GET", f"nodes/{UNKNOWN}{path}").status_code == 404
+    assert foreigner.call("POST", f"nodes/{node.pk}/drain", {}).status_code == 404
+    assert foreigner.call("GET", "nodes").json()["results"] == []
+    assert foreigner.call("GET", "nodes/unattributed").json() == []
+    node.refresh_from_db()
+    assert node.state == "active"
+
+
+def test_viewers_change_nothing(node: ServingNode, viewer: Api) -> None:
+    answers: list[Any] = [viewer.call("POST", "nodes", {"name": "x", "base_url": ADDRESS})]
+    answers += [
+        viewer.call("POST", f"nodes/{node.pk}/{verb}", {})
+        for verb in ("drain", "activate", "remove")
+    ]
+    assert [answer.status_code for answer in answers] == [403] * 4
