@@ -8,6 +8,7 @@ timed at the client.
 
 import asyncio
 import json
+import sys
 import time
 import urllib.request
 from typing import Any
@@ -23,6 +24,7 @@ class Listener(asyncio.Protocol):
     def __init__(self, request: bytes) -> None:
         self.request = request
         self.bytes = 0
+        self.first = b""
         self.last_byte_s = 0.0
         self.ended = asyncio.get_running_loop().create_future()
 
@@ -32,6 +34,7 @@ class Listener(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.bytes += len(data)
+        self.first = self.first or data
         self.last_byte_s = time.monotonic()
         if data.endswith(b"0\r\n\r\n"):
             self.transport.close()
@@ -69,9 +72,12 @@ async def one_round(running: Any, made: dict[str, Any], token: str, streams: int
             lambda: Listener(request_of(made["key"])), "127.0.0.1", port
         )
         listeners.append(listener)
-    async with asyncio.timeout(30):
-        while any(listener.bytes < 5_000 for listener in listeners):
-            await asyncio.sleep(0.05)
+    try:
+        async with asyncio.timeout(30):
+            while any(listener.bytes < 5_000 for listener in listeners):
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        sys.exit(f"the streams did not begin: {min(x.first for x in listeners).decode()}")
     url = f"{running.installation.web_url}/api/v1/agents/{made['agent']}"
     await asyncio.to_thread(post, f"{url}/kill", token, {"reason": "benchmark"})
     answered_s = time.monotonic()

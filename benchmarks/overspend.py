@@ -20,16 +20,17 @@ MODEL_RATES = {
     "fast": RATES | {"output": 400_000_000},
     "gemma-3-270m": RATES | {"output": 4_000_000_000},
 }
-ROUNDS = 40
+ROUNDS = 60
+OUTPUT = {"fast": 200, "gemma-3-270m": 60}
 
 
-async def hammer(url: str, key: str, model: str, clients: int) -> dict[str, int]:
+async def hammer(url: str, key: str, model: str, clients: int, output: int) -> dict[str, int]:
     """Every client streams again and again until the budget refuses it for good."""
     seen = {"finished": 0, "cut": 0, "refused": 0, "waited": 0, "failed": 0}
 
     async def one(client: AsyncOpenAI, number: int) -> None:
         for call in range(ROUNDS):
-            ask: Any = {"model": model, "stream": True, "max_tokens": 200}
+            ask: Any = {"model": model, "stream": True, "max_tokens": output}
             ask["messages"] = [{"role": "user", "content": f"Tell a long story, {number}.{call}."}]
             try:
                 async for chunk in await client.chat.completions.create(**ask):
@@ -43,7 +44,7 @@ async def hammer(url: str, key: str, model: str, clients: int) -> dict[str, int]
                 seen["waited" if error.status_code in (429, 503) else "failed"] += 1
                 await asyncio.sleep(0.2)
 
-    async with AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=120) as client:
+    async with AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=600) as client:
         await asyncio.gather(*(one(client, number) for number in range(clients)))
     return seen
 
@@ -58,7 +59,9 @@ async def measure(
         running, "agent", slug=slug, prices={model: MODEL_RATES[model]}, budgets=[cap]
     )
     before = truth()
-    seen = await hammer(running.installation.sidecar_url, made["key"], model, clients)
+    seen = await hammer(
+        running.installation.sidecar_url, made["key"], model, clients, OUTPUT[model]
+    )
     await asyncio.sleep(1)
     after = truth()
     ledger = await scene(running, "ledger", budget=made["budgets"][0], agent=made["agent"])

@@ -242,8 +242,8 @@ class World:
         for sidecar in self.sidecars:
             truth |= sidecar.truth
             power |= sidecar.power_lost
-            for lease, amount in sidecar.allowed_over.items():
-                over[lease] = over.get(lease, 0) + amount
+            for lease_id, amount in sidecar.allowed_over.items():
+                over[lease_id] = over.get(lease_id, 0) + amount
         for lease in ledger.leases.values():
             made = truth.get(lease.id, 0)
             if lease.spool in self.dead_spools and lease.state is not LeaseState.SETTLED:

@@ -39,14 +39,14 @@ class ReportsAsDeltas(Ledger):
 class OneBalanceForgotten(Lots):
     """L2: a hold is placed although one of its balances is short."""
 
-    def _take(self, needs, *, now_ns):  # noqa: ANN001, ANN202
+    def _take(self, needs, *, now_ns):  # noqa: ANN202
         return super()._take([n for n in needs if n.budget != "org"], now_ns=now_ns)
 
 
 class GrantUsedBeforeItIsDurable(Lots):
     """L4: a lot is used although its grant is not on stable storage."""
 
-    def add(self, grant, **how):  # noqa: ANN001, ANN003, ANN201
+    def add(self, grant, **how):  # noqa: ANN003, ANN201
         lot = super().add(grant, **how)
         lot.durable = True
         return lot
