@@ -244,6 +244,7 @@ class Control:
                 lot = lots.by_lease[lease]
                 amounts[lot.key] = amounts.get(lot.key, 0) + lot.amount
             waiter.on_granted(amounts)
+        desk.released()  # a lease is often larger than what it was asked for
 
     def _health(self) -> Health:
         desk = self._desk

@@ -31,7 +31,7 @@ class Waiter(Protocol):
 
     def on_granted(self, granted: dict[BalanceKey, int]) -> None: ...
     def on_denied(self, denial: Denial) -> None: ...
-    def on_released(self) -> None: ...
+    def on_released(self) -> bool: ...  # whether the next one may try too
 
 
 class Live(Protocol):
@@ -74,6 +74,7 @@ class Desk:
         self.unsent: deque[Unsent] = deque()
         self.refusals: dict[tuple[str, str, str, str], RefusalCount] = {}
         self.closing = False
+        self._releasing = False
         self.wake: Callable[[bool], None] = lambda _: None  # True: at once, False: soon
 
     def ready(self, *, now_ns: int) -> Refuse | None:
@@ -102,10 +103,15 @@ class Desk:
         return written
 
     def released(self) -> None:
-        """A hold has ended: who waits may fit now."""
-        if self.waiting:
-            for waiter in list(self.waiting.values()):
-                waiter.on_released()
+        """There is more to hold here: who waits may fit now, in the order of their asking."""
+        if self.waiting and not self._releasing:
+            self._releasing = True  # a waiter that gets through may end at once, and release
+            try:
+                for waiter in list(self.waiting.values()):
+                    if not waiter.on_released():
+                        break
+            finally:
+                self._releasing = False
 
     def ask_now(self) -> None:
         self.wake(True)

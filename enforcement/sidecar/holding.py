@@ -125,9 +125,10 @@ class Holding:
         self._group = ""
         self._denial = denial
 
-    def on_released(self) -> None:
-        """Another call has given something back here."""
+    def on_released(self) -> bool:
+        """There is more to hold here."""
         self._again()
+        return True
 
     def forget(self) -> None:
         """Ask for nothing more."""

@@ -343,10 +343,11 @@ class Placement:
         else:
             asyncio.get_running_loop().call_later(RETRY_S, self._retry)
 
-    def on_released(self) -> None:
-        """Another request has given something back here: it may be enough."""
+    def on_released(self) -> bool:
+        """There is more to hold here: it may be enough."""
         if not self._done and self._group:
             self._try_again()
+        return self._done
 
     def _retry(self) -> None:
         if not self._done and not self._group:
