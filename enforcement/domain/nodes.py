@@ -40,7 +40,7 @@ def create_node(
         NodeAddressError: an address that could not be read, or should not be.
         NodeNameTakenError: the organization has a node of this name.
     """
-    _check_address(base_url)
+    check_address(base_url)
     if metrics_path and not metrics_path.startswith("/"):
         raise NodeAddressError("metrics_path begins with a slash, or is empty")
     try:
@@ -90,7 +90,8 @@ def set_node_state(
     return node
 
 
-def _check_address(base_url: str) -> None:
+def check_address(base_url: str) -> None:
+    """Raises NodeAddressError unless a worker may read from there."""
     try:
         parts = urlsplit(base_url)
         host, _ = parts.hostname, parts.port

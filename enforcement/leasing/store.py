@@ -60,6 +60,8 @@ async def moment(connection: Connection) -> tuple[datetime, str]:
 
 async def balances_of_leases(connection: Connection, leases: Collection[str]) -> dict[str, str]:
     """The balance of each lease; it never changes, so no lock is needed."""
+    if not leases:
+        return {}
     cursor = await connection.execute(
         "SELECT id, balance_id FROM budgets_lease WHERE id = ANY(%s)", [[UUID(i) for i in leases]]
     )
