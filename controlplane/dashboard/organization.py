@@ -6,7 +6,7 @@ from uuid import UUID
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_POST
@@ -14,15 +14,20 @@ from django.views.decorators.http import require_POST
 from controlplane.dashboard.web import PageRequest, page, show, writing
 from controlplane.identity.domain import (
     add_member,
+    change_organization,
+    change_role,
     invite,
     issue_api_token,
+    remove_member,
     revoke_api_token,
 )
+from controlplane.identity.domain.people import member
 from controlplane.identity.enums import Role, Scope, TokenKind
 from controlplane.identity.errors import (
     AlreadyMemberError,
     ForeignPersonError,
     IdentityValidationError,
+    LastOwnerError,
 )
 from controlplane.identity.models import ApiToken, Membership, Person
 
@@ -33,6 +38,11 @@ class PersonForm(forms.Form):
     email = forms.EmailField(label="E-mail")
     name = forms.CharField(max_length=200, required=False)
     role = forms.ChoiceField(choices=Role.choices, initial=Role.VIEWER)
+
+
+class OrganizationForm(forms.Form):
+    name = forms.CharField(max_length=200)
+    time_zone = forms.CharField(max_length=64, help_text="Where its days begin.")
 
 
 class TokenForm(forms.Form):
@@ -92,6 +102,69 @@ def person_add(request: PageRequest) -> HttpResponse:
 
 @require_POST
 @writing
+def person_role(request: PageRequest, person_id: UUID) -> HttpResponse:
+    """Change somebody's role; only owners touch owners."""
+    role = request.POST.get("role", "")
+    if role not in Role.values:
+        raise Http404
+    _refuse_owners(request, person_id, becoming=role)
+    try:
+        membership = change_role(
+            organization_id=request.organization.id,
+            person_id=person_id,
+            role=Role(role),
+            actor=request.actor,
+            now=request.now,
+        )
+    except LastOwnerError as error:
+        messages.error(request, f"Nothing was changed: {error}.")
+    else:
+        messages.success(request, f"{membership.person} is {membership.role} now.")
+    return redirect("settings")
+
+
+@require_POST
+@writing
+def person_remove(request: PageRequest, person_id: UUID) -> HttpResponse:
+    """End a membership; the person's tokens end with it."""
+    _refuse_owners(request, person_id)
+    try:
+        remove_member(
+            organization_id=request.organization.id,
+            person_id=person_id,
+            actor=request.actor,
+            now=request.now,
+        )
+    except LastOwnerError as error:
+        messages.error(request, f"Nobody was removed: {error}.")
+    else:
+        messages.success(request, "They are no longer a member, and their tokens are revoked.")
+    return redirect("settings")
+
+
+@require_POST
+@writing
+def organization_change(request: PageRequest) -> HttpResponse:
+    """Its name, and the time zone in which its days begin."""
+    form = OrganizationForm(request.POST, auto_id="organization-%s")
+    if form.is_valid():
+        try:
+            change_organization(
+                organization_id=request.organization.id,
+                changes=form.cleaned_data,
+                actor=request.actor,
+                now=request.now,
+            )
+        except IdentityValidationError as error:
+            form.add_error(error.field if error.field in form.fields else None, str(error))
+        else:
+            messages.success(request, "Saved.")
+            return redirect("settings")
+    return _page(request, organization_form=form, status=422)
+
+
+@require_POST
+@writing
 def person_link(request: PageRequest, person_id: UUID) -> HttpResponse:
     """A one-time way in for a member, shown to the owner who passes it on."""
     try:
@@ -147,6 +220,13 @@ def _owners_only(request: PageRequest) -> None:
         raise PermissionDenied("Only owners of the organization may do this.")
 
 
+def _refuse_owners(request: PageRequest, person_id: UUID, *, becoming: str = "") -> None:
+    """An admin neither makes owners nor changes them."""
+    membership = member(organization_id=request.organization.id, person_id=person_id)
+    if Role.OWNER in (membership.role, becoming):
+        _owners_only(request)
+
+
 def _once(request: PageRequest, title: str, text: str) -> HttpResponse:
     """Show a secret on the next page and never again."""
     request.session[SECRET_IN_SESSION] = {"title": title, "text": text}
@@ -163,7 +243,15 @@ def _page(request: PageRequest, *, status: int = 200, **forms_: Any) -> HttpResp
         "people": [PersonRow(m.person, m.person.name or m.person.email, m.role) for m in people],
         "tokens": [_token_row(token, request) for token in tokens.order_by("-created_at")],
         "new_secret": request.session.pop(SECRET_IN_SESSION, None),
+        "roles": Role.choices,
         "person_form": PersonForm(auto_id="person-%s"),
+        "organization_form": OrganizationForm(
+            auto_id="organization-%s",
+            initial={
+                "name": request.organization.name,
+                "time_zone": request.organization.time_zone,
+            },
+        ),
         "token_form": TokenForm(auto_id="token-%s"),
         **forms_,
     }

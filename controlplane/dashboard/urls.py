@@ -13,6 +13,13 @@ urlpatterns = [
     path("settings/", organization.settings, name="settings"),
     path("settings/people/", organization.person_add, name="person-add"),
     path("settings/people/<uuid:person_id>/link/", organization.person_link, name="person-link"),
+    path("settings/people/<uuid:person_id>/role/", organization.person_role, name="person-role"),
+    path(
+        "settings/people/<uuid:person_id>/remove/",
+        organization.person_remove,
+        name="person-remove",
+    ),
+    path("settings/organization/", organization.organization_change, name="organization-change"),
     path("settings/tokens/", organization.token_issue, name="token-issue"),
     path("settings/tokens/<uuid:token_id>/revoke/", organization.token_revoke, name="token-revoke"),
     path("preferences/theme/", preferences.theme, name="theme"),

@@ -18,6 +18,7 @@ from controlplane.identity.domain import (
     change_agent,
     create_agent,
     issue_agent_key,
+    retire_agent,
     revoke_agent_key,
 )
 from controlplane.identity.enums import State
@@ -25,7 +26,7 @@ from controlplane.identity.errors import IdentityError, SlugTakenError
 from controlplane.identity.models import Agent
 from enforcement.dashboard.agent_page import agent_context
 from enforcement.dashboard.agents import agent_rows, agents_of
-from enforcement.dashboard.forms import AgentForm, KeyForm
+from enforcement.dashboard.forms import AgentForm, KeyForm, ReasonForm
 
 PAGE_SIZE = 50
 KEY_IN_SESSION = "new_agent_key"
@@ -127,9 +128,33 @@ def edit(request: PageRequest, agent_id: UUID) -> HttpResponse:
         else:
             messages.success(request, "Saved. Sidecars learn of it within a second.")
             return redirect("enforcement:agent", agent.id)
-    context = {"title": f"Edit {agent.name}", "submit": "Save", "form": form}
+    context = {"title": f"Edit {agent.name}", "submit": "Save", "form": form, "agent": agent}
     back_url = reverse("enforcement:agent", args=[agent.id])
     return _form_page(request, {**context, "back_url": back_url})
+
+
+@writing
+def retire(request: PageRequest, agent_id: UUID) -> HttpResponse:
+    """End an agent for ever. The order cuts its streams; its keys and its slug are gone."""
+    agent = find_agent(request, agent_id)
+    form = ReasonForm(request.POST if request.method == "POST" else None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            retire_agent(
+                organization_id=request.organization.id,
+                agent_id=agent.id,
+                reason=form.cleaned_data["reason"],
+                actor=request.actor,
+                now=request.now,
+            )
+        except IdentityError as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, f"{agent.name} is retired. Its history stays.")
+            return redirect("enforcement:agents")
+    context = {"section": "agents", "agent": agent, "form": form}
+    status = 422 if form.is_bound else 200
+    return show(request, "enforcement/retire.html", context, status=status)
 
 
 @require_POST

@@ -34,6 +34,7 @@ class SidecarRow:
     memory: str
     last_seen_at: datetime | None
     note: str
+    is_revoked: bool
 
 
 @dataclass
@@ -57,7 +58,8 @@ def link_of(last_seen_at: datetime | None, *, now: datetime) -> str:
 
 def link_counts(organization: Organization, *, now: datetime) -> Links:
     links = Links()
-    seen = Sidecar.objects.filter(organization=organization).values_list("last_seen_at", flat=True)
+    sidecars = Sidecar.objects.filter(organization=organization, token__revoked_at=None)
+    seen = sidecars.values_list("last_seen_at", flat=True)
     for last_seen_at in seen:
         link = link_of(last_seen_at, now=now)
         links.all += 1
@@ -104,8 +106,11 @@ def sidecar_rows(organization: Organization, *, now: datetime) -> list[SidecarRo
         organization=organization, last_sync_at__gt=now - FORGOTTEN
     ).order_by("-last_sync_at"):
         books[spool.sidecar_id].append(spool)
-    sidecars = Sidecar.objects.filter(organization=organization).order_by("name", "id")
-    return [_sidecar_row(sidecar, books[sidecar.id], organization, now) for sidecar in sidecars]
+    sidecars = Sidecar.objects.filter(organization=organization).select_related("token")
+    return [
+        _sidecar_row(sidecar, books[sidecar.id], organization, now)
+        for sidecar in sidecars.order_by("name", "id")
+    ]
 
 
 def _sidecar_row(
@@ -130,4 +135,5 @@ def _sidecar_row(
         memory=f"{sum(report.resident_bytes for report in health) // MIB} MiB" if health else "—",
         last_seen_at=sidecar.last_seen_at,
         note=", ".join(book.book for book in current) or "no book yet",
+        is_revoked=sidecar.token.revoked_at is not None,
     )

@@ -1,13 +1,18 @@
 """Pages of serving nodes and sidecars."""
 
+from uuid import UUID
+
 from django.conf import settings
+from django.contrib import messages
 from django.http import HttpResponse
+from django.shortcuts import redirect
+from django.views.decorators.http import require_POST
 
 from controlplane.dashboard.web import PageRequest, csv_file, page, show, writing
 from enforcement.dashboard.fleet import sidecar_rows
 from enforcement.dashboard.forms import SidecarForm
 from enforcement.dashboard.nodes import node_rows
-from enforcement.domain.enrolment import enrol_sidecar
+from enforcement.domain.enrolment import enrol_sidecar, revoke_sidecar
 from enforcement.errors import SidecarNameTakenError
 
 
@@ -38,6 +43,20 @@ def export(request: PageRequest) -> HttpResponse:
         for row in node_rows(request.organization, now=request.now)
     ]  # fmt: skip
     return csv_file("nodes", head, rows)
+
+
+@require_POST
+@writing
+def revoke(request: PageRequest, sidecar_id: UUID) -> HttpResponse:
+    """Take a sidecar's token away; what it has leased is accounted for as usual."""
+    sidecar = revoke_sidecar(
+        organization_id=request.organization.id,
+        sidecar_id=sidecar_id,
+        actor=request.actor,
+        now=request.now,
+    )
+    messages.success(request, f"{sidecar.name} can neither lease nor report any more.")
+    return redirect("enforcement:nodes")
 
 
 @writing

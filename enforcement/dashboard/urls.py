@@ -9,6 +9,7 @@ urlpatterns = [
     path("agents/new/", agent_views.create, name="agent-create"),
     path("agents/<uuid:agent_id>/", agent_views.detail, name="agent"),
     path("agents/<uuid:agent_id>/edit/", agent_views.edit, name="agent-edit"),
+    path("agents/<uuid:agent_id>/retire/", agent_views.retire, name="agent-retire"),
     path("agents/<uuid:agent_id>/keys/", agent_views.key_issue, name="key-issue"),
     path(
         "agents/<uuid:agent_id>/keys/<uuid:key_id>/revoke/",
@@ -20,5 +21,6 @@ urlpatterns = [
     path("budgets/<uuid:budget_id>/", exposure.budget, name="budget"),
     path("nodes/", node_views.node_list, name="nodes"),
     path("nodes/export.csv", node_views.export, name="nodes-export"),
+    path("sidecars/<uuid:sidecar_id>/revoke/", node_views.revoke, name="sidecar-revoke"),
     path("sidecars/new/", node_views.enrol, name="sidecar-enrol"),
 ]

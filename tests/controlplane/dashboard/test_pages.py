@@ -213,3 +213,49 @@ def test_looking_writes_nothing_down(world: World, visitors: Visitors) -> None:
     for path in PAGES:
         visitors.viewer.get(path)
     assert AuditEntry.objects.count() == before
+
+
+def test_a_role_is_changed_and_a_member_removed(world: World, visitors: Visitors) -> None:
+    person = Person.objects.get(email="viewer@acme.example")
+    visitors.admin.post(f"/settings/people/{person.id}/role/", {"role": "admin"})
+    assert Membership.objects.get(person=person).role == Role.ADMIN
+    visitors.admin.post(f"/settings/people/{person.id}/remove/")
+    assert visitors.viewer.get("/").status_code == 403
+    assert Membership.objects.filter(person=person).count() == 0
+
+
+def test_the_last_owner_stays(world: World, visitors: Visitors) -> None:
+    owner = Person.objects.get(email="owner@acme.example")
+    for path, wish in (("role", {"role": "viewer"}), ("remove", {})):
+        page = visitors.owner.post(f"/settings/people/{owner.id}/{path}/", wish, follow=True)
+        assert "keeps" in page.content.decode()
+    assert Membership.objects.get(person=owner).role == Role.OWNER
+
+
+def test_admins_leave_owners_alone(world: World, visitors: Visitors) -> None:
+    owner = Person.objects.get(email="owner@acme.example")
+    viewer = Person.objects.get(email="viewer@acme.example")
+    codes = [
+        visitors.admin.post(path, {"role": role}).status_code
+        for path, role in (
+            (f"/settings/people/{owner.id}/role/", "viewer"),
+            (f"/settings/people/{owner.id}/remove/", ""),
+            (f"/settings/people/{viewer.id}/role/", "owner"),
+        )
+    ]
+    assert codes == [403, 403, 403]
+    assert visitors.stranger.post(f"/settings/people/{viewer.id}/remove/").status_code == 404
+    assert (
+        visitors.owner.post(f"/settings/people/{viewer.id}/role/", {"role": "god"}).status_code
+        == 404
+    )
+
+
+def test_the_organization_gets_a_name_and_a_zone(world: World, visitors: Visitors) -> None:
+    wish = {"name": "Acme Two", "time_zone": "Asia/Tokyo"}
+    assert visitors.admin.post("/settings/organization/", wish).status_code == 302
+    world.organization.refresh_from_db()
+    assert (world.organization.name, world.organization.time_zone) == ("Acme Two", "Asia/Tokyo")
+    wrong = visitors.admin.post("/settings/organization/", {**wish, "time_zone": "Mars"})
+    assert wrong.status_code == 422
+    assert visitors.viewer.post("/settings/organization/", wish).status_code == 403

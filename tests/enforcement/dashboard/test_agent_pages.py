@@ -198,3 +198,19 @@ def test_the_csv_has_every_agent(world: World, visitors: Visitors) -> None:
     lines = visitors.viewer.get("/agents/export.csv").content.decode().splitlines()
     assert lines[1].startswith("Loner,loner,no team,active,,0,0,0,0,0.00,")
     assert lines[2].startswith("Reader,reader,Research › Papers,active,,1,0,0,120,0.0000015,")
+
+
+def test_a_retired_agent_leaves_the_list_and_keeps_its_page(
+    world: World, visitors: Visitors
+) -> None:
+    visitors.owner.post(f"/agents/{world.agent.id}/keys/", {"name": "laptop"})
+    path = f"/agents/{world.agent.id}/retire/"
+    assert visitors.viewer.post(path, {"reason": "old"}).status_code == 403
+    assert visitors.owner.post(path, {"reason": ""}).status_code == 422
+    visitors.owner.post(path, {"reason": "replaced"})
+    rows = visitors.viewer.get("/agents/").context["agents"]
+    assert [row.slug for row in rows] == ["loner"]
+    page = visitors.owner.get(f"/agents/{world.agent.id}/")
+    assert page.context["state"] == "retired"
+    assert b"Issue key" not in page.content
+    assert AgentKey.objects.get().revoked_at is not None

@@ -104,3 +104,13 @@ def test_viewers_enrol_nothing_and_strangers_see_nothing(world: World, visitors:
     for path in ("/nodes/", "/nodes/export.csv"):
         assert "gpu-secret" in visitors.viewer.get(path).content.decode()
         assert "gpu-secret" not in visitors.stranger.get(path).content.decode()
+
+
+def test_a_revoked_sidecar_is_no_longer_waited_for(world: World, visitors: Visitors) -> None:
+    sidecar = make_sidecar(world, "gpu", last_seen_at=timezone.now() - timedelta(hours=1))
+    path = f"/sidecars/{sidecar.id}/revoke/"
+    assert visitors.viewer.post(path).status_code == 403
+    assert visitors.stranger.post(path).status_code == 404
+    assert visitors.owner.post(path).status_code == 302
+    assert visitors.viewer.get("/").context["links"].all == 0
+    assert visitors.viewer.get("/nodes/").context["sidecars"][0].is_revoked
