@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 STORY = "Tell me a very long story about a clerk who counts every coin of the kingdom."
 RUNAWAY_CALLS_MAX = 20
-TIMEOUT_S = 60
+TIMEOUT_S = 180  # also on a machine that is busy with other things
 
 
 @dataclass
@@ -82,7 +82,7 @@ def _steady(client: "OpenAI", role: Role, seen: Seen) -> None:
 
 def _chatty(client: "OpenAI", role: Role, seen: Seen) -> None:
     for _ in range(6):
-        _ask(client, role, seen, max_tokens=16)
+        _ask(client, role, seen, max_tokens=8)
 
 
 def _runaway(client: "OpenAI", role: Role, seen: Seen) -> None:
@@ -109,7 +109,7 @@ def _metered(client: "OpenAI", role: Role, seen: Seen) -> None:
 
 
 def _unpriced(client: "OpenAI", role: Role, seen: Seen) -> None:
-    _ask(client, role, seen, max_tokens=16)
+    _ask(client, role, seen, max_tokens=8)
 
 
 _BEHAVIOUR: dict[str, Callable[["OpenAI", Role, Seen], None]] = {

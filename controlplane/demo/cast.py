@@ -26,7 +26,7 @@ class Role(NamedTuple):
 
 
 STEADY = Role("steady", "Steady", MODEL, 5 * NANOS_PER_CENT)
-CHATTY = Role("chatty", "Chatty", MODEL, 5 * NANOS_PER_CENT, requests_per_minute=3)
+CHATTY = Role("chatty", "Chatty", MODEL, 5 * NANOS_PER_CENT, requests_per_minute=2)
 # Two whole answers of 160 tokens, and a rest that pays for less than a third one.
 RUNAWAY = Role("runaway", "Runaway (strict cap)", MODEL, 4 * NANOS_PER_CENT // 10)
 METERED = Role("metered", "Runaway (metered cap)", MODEL, NANOS_PER_CENT // 2, "metered")

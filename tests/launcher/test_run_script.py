@@ -28,13 +28,12 @@ def ordinary() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def clone(ordinary: dict[str, Any]) -> Iterator[Path]:
-    """A clean clone that belongs to the ordinary user, with the changes of the work tree."""
+    """What a clean clone would hold if all work were committed; the ordinary user owns it."""
     home = Path(tempfile.mkdtemp(prefix="comptroller-clone-"))
     home.chmod(0o755)
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True
-    ).stdout.split(b"\0")
-    for name in tracked:
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True).stdout
+    for name in files.split(b"\0"):
         source = ROOT / os.fsdecode(name)
         if source.is_file():
             target = home / "clone" / os.fsdecode(name)
