@@ -113,10 +113,10 @@ def _count_attempt(*, email: str, address: str | None, now: datetime) -> SignInA
         (of_address, MAX_FAILURES_PER_ADDRESS),
         (of_email, MAX_FAILURES_PER_EMAIL),
     ):
-        if tries.count() > allowed:
+        times = list(tries.order_by("at").values_list("at", flat=True)[: allowed + 1])
+        if len(times) > allowed:
             attempt.delete()  # else every further try would lengthen the wait
-            first = tries.order_by("at").values_list("at", flat=True)[0]
-            wait = first + ATTEMPT_WINDOW - now
+            wait = times[0] + ATTEMPT_WINDOW - now
             raise TooManyAttemptsError(max(1, int(wait.total_seconds())))
     return attempt
 
