@@ -23,14 +23,14 @@ PRICE = PricePolicy(id="price-1", model="toy", rates=Rates(input=1_000_000, outp
 
 
 def in_loop(
-    test: Callable[..., Coroutine[Any, Any, None]],
+    test: Callable[..., Coroutine[Any, Any, None]], *, within: float = 30
 ) -> Callable[..., None]:
-    """Run an async test in a fresh event loop, never for longer than half a minute."""
+    """Run an async test in a fresh event loop, never for longer than `within` seconds."""
 
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
         async def bounded() -> None:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(within):
                 await test(*args, **kwargs)
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
