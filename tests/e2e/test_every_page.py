@@ -49,31 +49,30 @@ def found_by_axe(page: Page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_is_accessible_and_quiet(
-    new_context: NewContext, busy_sample: Sample, complaints: list[str], scheme: str
-) -> None:
-    page = new_context(color_scheme=scheme, reduced_motion="reduce").new_page()
+def visit_all(page: Page, sample: Sample) -> dict[str, list[str]]:
+    """What axe finds on each page, from the sign-in on."""
     page.goto("/sign-in/")
     found = {"sign-in": found_by_axe(page)}
     sign_in(page)
-    listen(page, complaints)
-    for name, path in paths(busy_sample).items():
-        keep_alive(busy_sample)
+    for name, path in paths(sample).items():
+        keep_alive(sample)
         page.goto(path)
         page.wait_for_load_state("load")
-        page.wait_for_timeout(150)
+        page.wait_for_timeout(100)
         found[name] = found_by_axe(page)
-    assert {name: rows for name, rows in found.items() if rows} == {}
-    assert [text for text in complaints if "404" not in text] == []
+    return {name: rows for name, rows in found.items() if rows}
 
 
-def test_the_pages_ask_only_this_server(new_context: NewContext, busy_sample: Sample) -> None:
-    context = new_context()
-    page = context.new_page()
-    sign_in(page)
+def test_every_page_is_accessible_quiet_and_asks_only_this_server(
+    new_context: NewContext, busy_sample: Sample, complaints: list[str]
+) -> None:
+    found: dict[str, dict[str, list[str]]] = {}
     asked: set[str] = set()
-    page.on("request", lambda request: asked.add(request.url.split("/")[2]))
-    for path in paths(busy_sample).values():
-        page.goto(path)
+    for scheme in ("light", "dark"):
+        page = new_context(color_scheme=scheme, reduced_motion="reduce").new_page()
+        listen(page, complaints)
+        page.on("request", lambda request: asked.add(request.url.split("/")[2]))
+        found[scheme] = visit_all(page, busy_sample)
+    assert found == {"light": {}, "dark": {}}
+    assert [text for text in complaints if "404" not in text] == []
     assert len(asked) == 1
