@@ -6,13 +6,15 @@ A process of its own, as every serving node is: the sidecar must meet it over HT
 """
 
 import argparse
+import os
 import signal
 from pathlib import Path
 
 MODEL = "gemma-3-270m"
 SLOTS = 4
 CONTEXT_TOKENS_PER_SLOT = 2048
-THREADS = 2
+# One core is left to the others: threads that wait for each other crawl where they must share.
+THREADS = max((os.cpu_count() or 2) - 1, 1)
 
 
 def assembled(file: Path) -> Path:
