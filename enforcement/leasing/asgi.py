@@ -24,6 +24,7 @@ from enforcement.errors import (
     MessageError,
     SpoolOfAnotherError,
 )
+from enforcement.leasing import metrics
 from enforcement.leasing.auth import SidecarIdentity
 from enforcement.leasing.service import LeaseService
 from enforcement.rules.wire import PROTOCOL, Hello, Sync, Usage
@@ -31,6 +32,7 @@ from enforcement.rules.wire import PROTOCOL, Hello, Sync, Usage
 PREFIX = "/sidecar/v1/"
 MAX_BODY_BYTES = 16 * 1024 * 1024
 BEAT_S = 2.0
+MESSAGES = frozenset({"hello", "sync", "usage", "watch"})
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -101,7 +103,11 @@ class LeaseApplication:
         async with self._starting:
             if self._service is None:
                 service = self._make_service()
-                await service.start()
+                try:
+                    await service.start()
+                except BaseException:
+                    await service.stop()
+                    raise
                 self._service = service
         return self._service
 
@@ -117,8 +123,9 @@ class LeaseApplication:
         except _Client:
             return
         except Exception as error:  # noqa: BLE001 -- every failure has an answer
-            await _problem(send, error)
+            metrics.MESSAGES.labels(_kind(scope), await _problem(send, error)).inc()
             return
+        metrics.MESSAGES.labels(_kind(scope), 200 if answer else 404).inc()
         if answer is None:
             body = problem_document(404, "not-found", "Nothing is at this address.")
             await _respond(send, 404, body)
@@ -206,8 +213,17 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-async def _problem(send: Send, error: Exception) -> None:
-    """A problem document (RFC 9457); what is unexpected is logged and told without detail."""
+def _kind(scope: Scope) -> str:
+    """The message that an address stands for; addresses of others share one name."""
+    name = str(scope["path"]).removeprefix(PREFIX)
+    return name if name in MESSAGES else "unknown"
+
+
+async def _problem(send: Send, error: Exception) -> int:
+    """A problem document (RFC 9457); what is unexpected is logged and told without detail.
+
+    Returns its status.
+    """
     kind = next((kind for kind in type(error).__mro__ if kind in STATUS), None)
     status = STATUS[kind] if kind else 500
     detail = str(error)
@@ -218,6 +234,7 @@ async def _problem(send: Send, error: Exception) -> None:
         log.warning("a message of a sidecar was not taken: %s", error)
         detail = "no database answers" if status == 503 else "a value that cannot be stored"
     await _respond(send, status, problem_document(status, _name(error, status), detail))
+    return status
 
 
 def _name(error: Exception, status: int) -> str:

@@ -81,6 +81,7 @@ class Batch:
         self.resolved: dict[str, Outcome] = {}
         self.recalls: list[tuple[str, str, str]] = []
         self.superseded: list[Work] = []
+        self.granted = self.expired = 0
         self._terms = terms
         self._waiting = waiting
         self._sweep = sweep
@@ -110,12 +111,12 @@ class Batch:
         due = await self._lock(connection, now, live, known)
         for work in live:
             self._book(work, now_ms)
-        for lease in due:
-            self._ledger.expire(lease, now_ms=now_ms)
+        self.expired = sum(self._ledger.expire(lease, now_ms=now_ms) for lease in due)
         self._repeat(known, now_ms)
         for work, group, items in asks:
             self._submit(work, group, items, rows[work.spool], now_ms)
         recalled = self._pump(now_ms)
+        self.granted = len(self._ledger.new_leases)
         broken = committed_over_cap(self._ledger.balances[i] for i in self._ledger.touched_balances)
         if broken:
             raise InvariantError(f"I1 would break: {broken}")

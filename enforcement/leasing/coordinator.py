@@ -4,7 +4,8 @@
 2. A batch locks spools, balances and leases in one global order, runs the rules of
    `enforcement.rules.ledger`, writes back, commits, and only then answers (L9).
 3. A group that does not fit waits in this process, in order of arrival, for at most its patience.
-4. If a batch fails, its messages are tried one by one, so that a bad one harms nobody else.
+4. If a batch fails, its messages are tried one by one, so that a bad one harms nobody else. Where
+   rows stay locked, or no database answers, books are told to come again: they have their lots.
 """
 
 import asyncio
@@ -12,9 +13,10 @@ import logging
 from collections.abc import Callable
 
 from psycopg import errors
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from enforcement.errors import BusyError, EnforcementError
+from enforcement.leasing import metrics
 from enforcement.leasing.auth import SidecarIdentity
 from enforcement.leasing.batch import Batch, Terms, Waiting, Work
 from enforcement.leasing.policies import Policy
@@ -26,7 +28,8 @@ MAX_INBOX = 5_000
 PUMP_S = 0.02
 SWEEP_S = 1.0
 RETRIES = 5
-RETRYABLE = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable)
+DEADLOCKED = (errors.DeadlockDetected, errors.SerializationFailure)
+LOCKED = (*DEADLOCKED, errors.LockNotAvailable)
 
 Recalls = list[tuple[str, str, str]]  # spool, budget, value
 
@@ -86,35 +89,40 @@ class Coordinator:
             works.append(self._inbox.get_nowait())
         return works
 
-    async def _attempt(self, works: list[Work]) -> None:
+    async def _attempt(self, works: list[Work], *, hurried: bool = False) -> None:
         """Commit a batch; if it cannot be, its messages one by one."""
         kept = self._keep()
-        error: Exception = BusyError("the rows of the ledger stay locked")
         for attempt in range(RETRIES):
             try:
-                await self._commit(works)
+                await self._commit(works, hurried=hurried)
                 return
-            except RETRYABLE:
+            except Exception as error:  # noqa: BLE001 -- somebody waits for it, whatever it is
                 self._restore(kept)
-                await asyncio.sleep(0.005 * 2**attempt)
-            except errors.OperationalError as gone:
-                self._restore(kept)
-                log.warning("the ledger's database does not answer: %s", gone)
-                self._fail([*works, *self._give_up_waiting()], BusyError("no database answers"))
-                return
-            except Exception as unexpected:  # noqa: BLE001 -- somebody waits for it, whatever it is
-                self._restore(kept)
-                error = unexpected
+                failure = error
+            if not _may_pass(failure, attempt):
                 break
+            await asyncio.sleep(0.005 * 2**attempt)
+        await self._give_up(works, failure)
+
+    async def _give_up(self, works: list[Work], failure: Exception) -> None:
+        """Answer those who are to blame, and try the others without them."""
+        if isinstance(failure, errors.OperationalError) and not isinstance(failure, LOCKED):
+            log.warning("the ledger's database does not answer: %s", failure)
+            self._fail([*works, *self._give_up_waiting()], BusyError("no database answers"))
+            return
+        if not isinstance(failure, EnforcementError):
+            # a group that waits may be the reason: it is part of every batch
+            self._fail(self._give_up_waiting(), BusyError("ask again"))
         if len(works) > 1:
             for work in works:
-                await self._attempt([work])
+                await self._attempt([work], hurried=isinstance(failure, LOCKED))
             return
-        if not isinstance(error, EnforcementError):
-            log.error("a batch of the ledger failed", exc_info=error)
-            works = [*works, *self._give_up_waiting()]  # one of these groups may be the reason
+        if isinstance(failure, LOCKED):
+            failure = BusyError("the rows of the ledger stay locked")
+        elif not isinstance(failure, EnforcementError):
+            log.error("a batch of the ledger failed", exc_info=failure)
             await asyncio.sleep(0.1)
-        self._fail(works, error)
+        self._fail(works, failure)
 
     def _fail(self, works: list[Work], error: Exception) -> None:
         for work in works:
@@ -140,16 +148,20 @@ class Coordinator:
         self._waiting.spools = dict(kept.spools)
         self._waiting.queue.waiting = list(kept.queue.waiting)
 
-    async def _commit(self, works: list[Work]) -> None:
+    async def _commit(self, works: list[Work], *, hurried: bool) -> None:
         time_s = asyncio.get_running_loop().time()
-        sweep = time_s >= self._sweep_at
+        sweep = time_s >= self._sweep_at and not hurried
         if not works and not sweep and not self._waiting.queue.waiting:
             return
         for work in works:
             work.unresolved.clear()
         batch = Batch(self._terms, works, self._waiting, sweep=sweep)
-        async with self._pool.connection() as connection, connection.transaction():
-            await batch.run(connection)
+        async with self._pool.connection() as connection:
+            with metrics.BATCH_SECONDS.time():
+                async with connection.transaction():
+                    if hurried:
+                        await connection.execute("SET LOCAL lock_timeout = '20ms'")
+                    await batch.run(connection)
         if sweep:
             self._sweep_at = time_s + SWEEP_S
         self._tell(batch)
@@ -172,6 +184,11 @@ class Coordinator:
                 self._reply(work, work.answer)
         if batch.recalls:
             self._recall(batch.recalls)
+        metrics.BATCH_MESSAGES.observe(len(batch.works))
+        metrics.GRANTS.inc(batch.granted)
+        metrics.EXPIRED.inc(batch.expired)
+        metrics.RECALLS.inc(len(batch.recalls))
+        metrics.WAITING.set(len(self._waiting.works))
 
     def _reply(self, work: Work, outcome: SyncAnswer | Exception) -> None:
         reply = self._replies.get(id(work))
@@ -179,5 +196,15 @@ class Coordinator:
             return  # answered before, or nobody waits any more
         if isinstance(outcome, Exception):
             reply.set_exception(outcome)
-        else:
-            reply.set_result(outcome)
+            return
+        reply.set_result(outcome)
+        for denial in outcome.denials:
+            metrics.DENIALS.labels(denial.cause.value).inc()
+
+
+def _may_pass(failure: Exception, attempt: int) -> bool:
+    """Whether trying the same again can help: a deadlock was broken, or a connection had died."""
+    if isinstance(failure, DEADLOCKED):
+        return True
+    hopeless = isinstance(failure, (PoolTimeout, errors.LockNotAvailable, errors.QueryCanceled))
+    return attempt == 0 and isinstance(failure, errors.OperationalError) and not hopeless

@@ -12,6 +12,7 @@ import msgspec
 from psycopg import AsyncConnection, OperationalError
 
 from controlplane.identity.domain import HINT_CHANNEL
+from enforcement.leasing import metrics
 
 RECALL_CHANNEL = "comptroller_recall"
 RECONNECT_S = 0.5
@@ -44,10 +45,12 @@ class Hints:
     def watch(self, organization: str, spool: str) -> Watcher:
         watcher = Watcher(organization, spool)
         self._watchers.add(watcher)
+        metrics.WATCHERS.set(len(self._watchers))
         return watcher
 
     def unwatch(self, watcher: Watcher) -> None:
         self._watchers.discard(watcher)
+        metrics.WATCHERS.set(len(self._watchers))
 
     def take_recalls(self, spool: str) -> set[tuple[str, str]]:
         """The balances that a spool is to send home, said once, and only while it matters."""

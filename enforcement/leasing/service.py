@@ -50,7 +50,7 @@ POOL_SIZE = 6
 ARM_EVERY_S = 1.0
 PATIENCE_S = 5.0  # how long a message waits for a connection before it is told to come again
 SESSION_SETTINGS = (
-    "-c lock_timeout=2000 -c statement_timeout=10000 -c synchronous_commit=on"
+    "-c lock_timeout=500 -c statement_timeout=5000 -c synchronous_commit=on"
     " -c idle_in_transaction_session_timeout=10000"
     " -c default_transaction_isolation=read\\ committed"
 )
@@ -73,6 +73,15 @@ class LeaseService:
         self._policy_ttl_ms = policy_ttl_ms
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = DjangoThreads()
+        self._address = _conninfo()
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            self._address,
+            min_size=1,
+            max_size=POOL_SIZE,
+            open=False,
+            timeout=PATIENCE_S,
+            kwargs={"options": SESSION_SETTINGS},
+        )
         self.stopping = asyncio.Event()
 
     async def start(self) -> None:
@@ -80,15 +89,6 @@ class LeaseService:
 
         Raises UnsafeDatabaseError.
         """
-        address = _conninfo()
-        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
-            address,
-            min_size=1,
-            max_size=POOL_SIZE,
-            open=False,
-            timeout=PATIENCE_S,
-            kwargs={"options": SESSION_SETTINGS},
-        )
         await self._pool.open(wait=True, timeout=10)
         await self._check_database()
         await self._threads.run(current_incarnation, now=_now())  # the first one begins here
@@ -99,7 +99,7 @@ class LeaseService:
         )
         self.policies = Policies(self._threads)
         self.authenticator = Authenticator(self._pool)
-        self.hints = Hints(address, on_change=self.policies.forget)
+        self.hints = Hints(self._address, on_change=self.policies.forget)
         self.coordinator = Coordinator(self._pool, self.terms, recall=self._recall)
         for name, work in (
             ("coordinator", self.coordinator.run()),
@@ -176,6 +176,10 @@ class LeaseService:
         check_header(sync.header, organization=identity.organization)
         check_sync(sync)
         policy = await self.policies.get(identity.organization)
+        if policy.revision < sync.header.policy_revision:
+            # another process told the book first: its hint is still on the way to this one
+            self.policies.forget(identity.organization)
+            policy = await self.policies.get(identity.organization)
         answer = await self.coordinator.submit(sync, identity=identity, policy=policy)
         if answer.status == "ok":
             recalls = self.hints.take_recalls(sync.header.spool)
