@@ -72,7 +72,7 @@ class Launch:
             self.running.facts = await self._bootstrap(installation, migrate=True)
             self.places.migrated.write_text(seal)
             await all_of(
-                *self._web_worker_and_model(installation),
+                *self._web_and_worker(installation),
                 self._start_sidecar(installation),
             )
         self.running.ready_after_s = time.monotonic() - self.began
@@ -105,13 +105,15 @@ class Launch:
             running.facts = await self._bootstrap(installation, migrate=False)
             await self._start_sidecar(installation)
 
-        await all_of(bootstrap(), *self._web_worker_and_model(installation))
+        await all_of(bootstrap(), *self._web_and_worker(installation))
 
-    def _web_worker_and_model(self, installation: Installation) -> list[Coroutine[Any, Any, None]]:
-        parts = [installation.web(), installation.worker(), installation.model()]
-        return [self.supervisor.start(part) for part in parts if part is not None]
+    def _web_and_worker(self, installation: Installation) -> list[Coroutine[Any, Any, None]]:
+        return [self.supervisor.start(part) for part in (installation.web(), installation.worker())]
 
     async def _start_sidecar(self, installation: Installation) -> None:
+        """After the demo's model, if there is one, so that the sidecar finds it at once."""
+        if model := installation.model():
+            await self.supervisor.start(model)
         token = self.places.read_secret("sidecar-token")
         if token is None:
             raise LauncherError("the bootstrap made no sidecar token")
