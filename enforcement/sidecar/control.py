@@ -169,6 +169,8 @@ class Control:
             now_ns=clock.now_ns(),
             kernel_boot_id=self._kernel_boot_id,
         )
+        if self.upstream_infos() != hello.upstreams:
+            book.needs_hello = True  # a node was found while this one was under way
         self._desk.commit()
         if effects.policy is not None:
             self._desk.view = PolicyView(effects.policy, previous=self._desk.view)
