@@ -15,6 +15,7 @@ from budgets.queries import Spend, Stop
 from controlplane.dashboard.formats import usd
 from controlplane.dashboard.statuses import OUTCOME
 from controlplane.dashboard.web import PageRequest, page, show
+from controlplane.identity.models import Agent
 from enforcement.dashboard import agents, fleet
 
 HOURS = timedelta(hours=23)  # and the running one
@@ -67,21 +68,19 @@ def _money(request: PageRequest) -> dict[str, Any]:
         "hours": [_hour_row(spend, zone) for spend in hours],
         "hours_used": any(spend.calls for spend in hours),
         "stops": [_stop_row(stop) for stop in queries.stops(organization, count=STOPS)],
-        "freshness": queries.freshness(organization),
+        "freshness": (freshness := queries.freshness(organization)),
+        "start": freshness.last_event_at is None,
     }
 
 
 def _fleet(request: PageRequest) -> dict[str, Any]:
     organization, now = request.organization, request.now
-    rows = agents.agent_rows(organization, now=now)
-    busy = [row for row in rows if row.calls or row.running or row.refused]
-    busy.sort(key=lambda row: (-row.running, -row.charge_nanos, row.name))
+    activity = agents.Activity.of(organization, now=now)
     return {
-        "agents": busy[:AGENTS],
-        "agent_count": len(rows),
+        "agents": agents.busiest_rows(organization, activity, most=AGENTS),
+        "agent_count": Agent.objects.filter(organization=organization, retired_at=None).count(),
         "agents_url": reverse("enforcement:agent-create"),
-        "start": not busy and not any(row.last_call_at for row in rows),
-        "running": sum(row.running for row in rows),
+        "running": sum(activity.running.values()),
         "links": fleet.link_counts(organization, now=now),
     }
 

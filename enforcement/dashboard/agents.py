@@ -1,6 +1,6 @@
 """Reads of agents for the pages: one row each, with today's use and what runs now."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -46,23 +46,53 @@ def agents_of(organization: Organization) -> QuerySet[Agent]:
     )
 
 
+@dataclass(frozen=True)
+class Activity:
+    """What all agents of an organization did since midnight, and what runs now: four queries."""
+
+    spent: Mapping[str | None, Spend]
+    refused: Mapping[UUID | None, int]
+    running: Mapping[UUID, int]
+
+    @classmethod
+    def of(cls, organization: Organization, *, now: datetime) -> "Activity":
+        since = queries.day_start(organization, now=now)
+        spends = queries.spend_by(organization_id=organization.id, since=since, until=now)
+        return cls(
+            spent={spend.key[0]: spend for spend in spends},
+            refused=refused_by_agent(organization, since=since),
+            running=running_by_agent(running_sessions(organization, now=now)),
+        )
+
+    def busiest(self, most: int) -> list[UUID]:
+        """Agents that run something, then those that spent most, then those that were refused."""
+        spenders = sorted(self.spent.items(), key=lambda item: -item[1].charge_nanos)
+        ids = [*sorted(self.running, key=lambda agent_id: -self.running[agent_id])]
+        ids += [UUID(agent_id) for agent_id, _ in spenders if agent_id]
+        ids += [agent_id for agent_id in self.refused if agent_id]
+        return list(dict.fromkeys(ids))[:most]
+
+    def row(self, agent: Agent) -> AgentRow:
+        spend = self.spent.get(str(agent.id))
+        refused, running = self.refused.get(agent.id, 0), self.running.get(agent.id, 0)
+        return _row(agent, spend, refused, running)
+
+
 def agent_rows(
     organization: Organization, *, now: datetime, agents: Collection[Agent] | None = None
 ) -> list[AgentRow]:
     """Rows of some agents, or of all that are not retired. Five queries, however many."""
     if agents is None:
         agents = list(agents_of(organization).filter(retired_at=None))
-    since = queries.day_start(organization, now=now)
-    spent = {
-        spend.key[0]: spend
-        for spend in queries.spend_by(organization_id=organization.id, since=since, until=now)
-    }
-    refused = refused_by_agent(organization, since=since)
-    running = running_by_agent(running_sessions(organization, now=now))
-    return [
-        _row(agent, spent.get(str(agent.id)), refused.get(agent.id, 0), running.get(agent.id, 0))
-        for agent in agents
-    ]
+    activity = Activity.of(organization, now=now)
+    return [activity.row(agent) for agent in agents]
+
+
+def busiest_rows(organization: Organization, activity: Activity, *, most: int) -> list[AgentRow]:
+    """The busiest agents of today, busiest first. One query."""
+    ids = activity.busiest(most)
+    agents = {agent.id: agent for agent in agents_of(organization).filter(id__in=ids)}
+    return [activity.row(agents[agent_id]) for agent_id in ids if agent_id in agents]
 
 
 def refused_by_agent(organization: Organization, *, since: datetime) -> dict[UUID | None, int]:
