@@ -49,5 +49,8 @@ async def _story(running: Running, output: Output) -> str:
     for line in wrong:
         output.error(line)
     if not wrong:
-        output.text("Every figure agrees: agents, meter, engine, price and ledger.")
+        output.text(
+            "Every figure agrees: agents, meter, engine, price and ledger. (A cut stream is"
+        )
+        output.text("charged one token more at most: the one that the engine may make unseen.)")
     return DISAGREED if wrong else AGREED

@@ -30,6 +30,7 @@ from controlplane.launcher.errors import LauncherError
 from controlplane.launcher.privileges import child_options
 from controlplane.launcher.state import PART_VARIABLE
 from controlplane.launcher.up import Running
+from enforcement.sidecar.engines import ABORT_TOKENS, Engine
 
 NANOS_PER_USD = 1_000_000_000
 COLUMNS = (
@@ -72,23 +73,35 @@ class Act:
     def disagreements(self) -> list[str]:
         """Every figure that is not what it must be, in words."""
         ledger, produced = self.ledger, self.engine
-        price = charge_of(produced)
-        pairs = [
-            ("input tokens, meter and engine", ledger["input_tokens"], produced.input_tokens),
-            ("output tokens, meter and engine", ledger["output_tokens"], produced.output_tokens),
-            ("charge, usage events and ledger", ledger["charged_nanos"], ledger["spent_nanos"]),
-            ("charge, ledger and price of what the engine made", ledger["spent_nanos"], price),
-            ("calls, agent and ledger", self.seen.answered, ledger["calls"]),
-            ("refusals, agent and ledger", len(self.seen.refused), ledger["refused"]),
-            ("overspend", self.overspend_nanos, 0),
-            ("overrun", ledger["overrun_nanos"], 0),
+        # A cut stream has no usage of the engine's own to go by: what the engine may have made
+        # unseen before it stopped is charged too, and the call is marked as estimated.
+        cut = self.seen.notes.count("cut")
+        unseen = cut * ABORT_TOKENS[Engine.LLAMA_CPP]
+        dearest = charge_of(produced._replace(output_tokens=produced.output_tokens + unseen))
+        spent, made = ledger["spent_nanos"], charge_of(produced)
+        output = ledger["output_tokens"]
+        figures = [
+            _figure(
+                "input tokens, meter and engine", ledger["input_tokens"], produced.input_tokens
+            ),
+            _figure("output tokens, meter and engine", output, produced.output_tokens, unseen),
+            _figure("charge, usage events and ledger", ledger["charged_nanos"], spent),
+            _figure("charge, ledger and price of the engine's", spent, made, dearest - made),
+            _figure("calls, agent and ledger", self.seen.answered, ledger["calls"]),
+            _figure("refusals, agent and ledger", len(self.seen.refused), ledger["refused"]),
+            _figure("overspend", self.overspend_nanos, 0),
+            _figure("overrun", ledger["overrun_nanos"], 0),
+            _figure("estimated calls", ledger["estimated"], 0, cut),
         ]
-        if self.role is not METERED:  # a cut stream has no usage of the engine's own to go by
-            pairs.append(("estimated calls", ledger["estimated"], 0))
-        wrong = [f"{name}: {one} and {other}" for name, one, other in pairs if one != other]
+        wrong = [words for words in figures if words]
         if not _is_expected(self.role, self.seen):
             wrong.append(f"outcome: {self.outcome}")
         return [f"{self.role.name}: {words}" for words in wrong]
+
+
+def _figure(name: str, ours: int, theirs: int, above: int = 0) -> str:
+    """Empty if they agree: equal, or ours above theirs by no more than is allowed."""
+    return "" if 0 <= ours - theirs <= above else f"{name}: {ours} and {theirs}"
 
 
 def usd(nanos: int) -> str:

@@ -56,7 +56,7 @@ def test_a_charge_that_is_not_the_price_is_found_even_if_the_ledger_agrees_with_
     act = steady(charged_nanos=1_560_001, spent_nanos=1_560_001)
 
     assert act.disagreements() == [
-        "Steady: charge, ledger and price of what the engine made: 1560001 and 1560000"
+        "Steady: charge, ledger and price of the engine's: 1560001 and 1560000"
     ]
 
 
@@ -81,11 +81,31 @@ def test_a_runaway_that_was_never_stopped_is_a_disagreement() -> None:
     assert act.disagreements() == ["Runaway (strict cap): outcome: 3 answered"]
 
 
-def test_a_cut_stream_may_be_estimated() -> None:
+def cut(**ledger: Any) -> Act:
+    """A stream that was cut after 386 tokens that were seen."""
     seen = Seen(answered=1, notes=["cut"])
-    act = Act(METERED, seen, Counters(120, 144), AGREEING | {"calls": 1, "estimated": 1})
+    agreeing = AGREEING | {"calls": 1, "estimated": 1, "input_tokens": 40, "output_tokens": 386}
+    charged = {"charged_nanos": 3_900_000, "spent_nanos": 3_900_000}
+    return Act(METERED, seen, Counters(40, 386), agreeing | charged | ledger)
 
-    assert act.disagreements() == []
+
+def test_a_cut_stream_is_estimated_and_may_be_charged_one_unseen_token() -> None:
+    one_more = {"output_tokens": 387, "charged_nanos": 3_910_000, "spent_nanos": 3_910_000}
+
+    assert cut().disagreements() == []
+    assert cut(**one_more).disagreements() == []
+
+
+@pytest.mark.parametrize("tokens", [385, 388])
+def test_a_cut_stream_is_charged_neither_less_nor_two_more(tokens: int) -> None:
+    nanos = 40_000 + tokens * 10_000
+
+    act = cut(output_tokens=tokens, charged_nanos=nanos, spent_nanos=nanos)
+
+    assert act.disagreements() == [
+        f"Runaway (metered cap): output tokens, meter and engine: {tokens} and 386",
+        f"Runaway (metered cap): charge, ledger and price of the engine's: {nanos} and 3900000",
+    ]
 
 
 def test_an_unpriced_model_must_be_refused() -> None:
