@@ -189,25 +189,13 @@ def _sidecar_token(
     ).secret
 
 
-def _api_token(organization: "Organization", _agent: "Agent", actor: "Actor", now: datetime) -> str:
-    from controlplane.identity.domain.credentials import issue_api_token
-
-    return issue_api_token(
-        organization_id=organization.pk,
-        name="demo on this machine",
-        scopes=list(API_SCOPES),
-        actor=actor,
-        now=now,
-    ).secret
-
-
 def _sign_in_path(secret: str) -> str:
     from django.urls import reverse
 
     return reverse("sign-in-link", args=[secret])
 
 
-_ISSUERS = {"agent-key": _agent_key, "api-token": _api_token, "sidecar-token": _sidecar_token}
+_ISSUERS = {"agent-key": _agent_key, "sidecar-token": _sidecar_token}
 
 if __name__ == "__main__":
     main()
