@@ -67,6 +67,18 @@ def test_a_live_update_leaves_the_focus_where_it_is(signed_in: Page, sample: Sam
     expect(link).to_be_focused()
 
 
+def test_a_live_update_leaves_open_what_is_open(signed_in: Page, sample: Sample) -> None:
+    spend(sample, "web-crawler", CENT)
+    signed_in.reload()
+    expect(signed_in.get_by_role("button", name="Live")).to_be_visible()
+    signed_in.get_by_text("Show as a table").click()
+    spend(sample, "web-crawler", CENT)
+    latest = signed_in.locator("#spend-table tbody tr").last
+    expect(latest).to_contain_text("$0.02", timeout=10_000)
+    expect(latest).to_be_visible()
+    expect(signed_in.locator("#spend-plot canvas")).to_have_count(1)
+
+
 def test_paused_updates_come_at_once_when_resumed(signed_in: Page, sample: Sample) -> None:
     figure = signed_in.locator(".figure").first
     signed_in.get_by_role("button", name="Live").click()

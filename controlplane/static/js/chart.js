@@ -39,13 +39,19 @@
   });
   const area = (ink) => ({ stroke: ink, fill: fade(ink, 0.14), width: 2, points: { show: false } });
 
-  const draw = (figure) => {
+  const draw = (figure, anew) => {
     const box = figure.querySelector(".chart-plot");
     const readout = figure.querySelector(".chart-readout");
     const { xs, ys, limits, labels } = read(figure);
     if (!box || xs.length === 0) return;
-    const line = css("--line"), faint = css("--text-faint"), ink = css("--spent");
     const hasLimit = limits.some((value) => value !== null);
+    const data = hasLimit ? [xs, ys, limits] : [xs, ys];
+    figure.labels = labels;
+    if (figure.plot && !anew && figure.plot.series.length === data.length && box.contains(figure.plot.root)) {
+      figure.plot.setData(data);
+      return;
+    }
+    const line = css("--line"), faint = css("--text-faint"), ink = css("--spent");
     const zone = figure.dataset.zone || "UTC";
     const axis = { stroke: faint, grid: { stroke: line, width: 1 }, ticks: { show: false },
                    font: "11px 'Inter Variable', sans-serif" };
@@ -67,24 +73,24 @@
       ],
       series: [{}, figure.dataset.chart === "bars" ? bars(ink) : area(ink)],
       hooks: { setCursor: [(u) => {
-        if (readout) readout.textContent = u.cursor.idx == null ? "" : labels[u.cursor.idx] || "";
+        if (readout) readout.textContent = u.cursor.idx == null ? "" : figure.labels[u.cursor.idx] || "";
       }] },
     };
-    const data = [xs, ys];
     if (hasLimit) {
       options.series.push({ stroke: css("--overrun"), dash: [5, 4], width: 1.5, points: { show: false } });
-      data.push(limits);
     }
     if (figure.plot) figure.plot.destroy();
     figure.plot = new uPlot(options, data, box);
   };
 
-  const drawAll = () => document.querySelectorAll("figure[data-chart]").forEach(draw);
+  const drawAll = (anew) => {
+    for (const figure of document.querySelectorAll("figure[data-chart]")) draw(figure, anew);
+  };
   let waiting;
-  const later = () => { clearTimeout(waiting); waiting = setTimeout(drawAll, 120); };
-  drawAll();
+  const later = () => { clearTimeout(waiting); waiting = setTimeout(() => drawAll(true), 120); };
+  drawAll(true);
   addEventListener("resize", later);
   document.addEventListener("theme-changed", later);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", later);
-  document.addEventListener("htmx:after:swap", later);
+  document.addEventListener("htmx:after:swap", () => drawAll(false));
 })();
