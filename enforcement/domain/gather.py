@@ -22,11 +22,15 @@ from enforcement.collectors.fetch import fetch
 from enforcement.collectors.registry import BY_ENGINE, read_page
 from enforcement.enums import NodeState
 from enforcement.models import NodeSample, NodeUsage, ServingNode
+from enforcement.rules.windows import EPOCH
 
 EVERY = timedelta(seconds=5)
 SLACK = timedelta(seconds=3)  # visits of a tick are spread over 2 s, and a tick may come early
 # Tokens of a longer silence cannot be told apart by the hour: its hours are marked incomplete.
 LONGEST_GAP = timedelta(minutes=10)
+# A node that hangs holds a worker for seconds: one that is silent for long gets every sixth tick.
+PATIENCE = timedelta(minutes=1)
+SELDOM = 6
 SAMPLES_KEPT = timedelta(days=7)
 HOUR = timedelta(hours=1)
 _LOCK_SPACE = 0x6E6F6465  # "node": keeps our advisory locks apart from others'
@@ -42,7 +46,10 @@ class Tokens(NamedTuple):
 
 @dataclass(frozen=True)
 class Scraped:
-    """What became of one visit. `sample` is empty when nothing was stored."""
+    """What became of one visit. `sample` is empty when nothing was stored.
+
+    `busy`: somebody else reads the node, or has just read it.
+    """
 
     sample: NodeSample | None = None
     error: str = ""
@@ -53,16 +60,27 @@ class Scraped:
 
 
 def due_nodes(*, now: datetime) -> list[UUID]:
-    """Nodes whose counters are to be read at this tick."""
-    return list(
+    """Nodes whose counters are to be read at this tick, those that answered last time first."""
+    nodes = (
         ServingNode.objects.filter(
             Q(last_scraped_at__isnull=True) | Q(last_scraped_at__lte=now - EVERY + SLACK),
         )
         .exclude(state=NodeState.GONE)
         .exclude(metrics_path="")
-        .order_by("id")
-        .values_list("id", flat=True)
+        .only("id", "last_error", "last_scraped_at", "created_at")
     )
+    due = [node for node in nodes if not _is_silent(node, now) or _has_its_turn(node, now)]
+    return [node.pk for node in sorted(due, key=lambda node: (bool(node.last_error), node.pk))]
+
+
+def _is_silent(node: ServingNode, now: datetime) -> bool:
+    heard_at = node.last_scraped_at or node.created_at
+    return bool(node.last_error) and now - heard_at > PATIENCE
+
+
+def _has_its_turn(node: ServingNode, now: datetime) -> bool:
+    tick = (now - EPOCH) // EVERY
+    return tick % SELDOM == node.pk.int % SELDOM
 
 
 # ------------------------------------------------------------------------------- one visit
@@ -76,6 +94,8 @@ def scrape(*, node_id: UUID, now: datetime) -> Scraped:
         node = ServingNode.objects.filter(pk=node_id).exclude(state=NodeState.GONE).first()
         if node is None or not node.metrics_path:
             return Scraped()
+        if node.last_scraped_at is not None and node.last_scraped_at > now - EVERY + SLACK:
+            return Scraped(busy=True)
         try:
             answer = fetch(node.base_url, node.metrics_path)
             collector, reading = read_page(answer.body.decode("utf-8", "replace"), answer.headers)

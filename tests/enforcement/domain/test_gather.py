@@ -193,6 +193,21 @@ def test_two_visits_at_once_are_one(world: World) -> None:
     assert scrape(node_id=node.pk, now=NOW).error == "/metrics: Connection refused"
 
 
+def test_a_visit_that_is_asked_for_twice_is_made_once(world: World) -> None:
+    visits: list[bytes] = []
+
+    def script(connection: socket.socket, head: bytes) -> None:
+        visits.append(head)
+        connection.sendall(servers.answer(PAGE))
+
+    with servers.serving(script) as url:
+        node = make_node(world, base_url=url, engine_version="b1")
+        first = scrape(node_id=node.pk, now=NOW)
+        again = scrape(node_id=node.pk, now=NOW + timedelta(milliseconds=300))
+    assert (first.busy, again.busy, again.sample, len(visits)) == (False, True, None, 1)
+    assert NodeSample.objects.count() == 1
+
+
 def test_a_node_that_is_gone_or_unknown_is_not_visited(world: World) -> None:
     node = make_node(world, state=NodeState.GONE)
     for node_id in (node.pk, world.id):
@@ -212,6 +227,22 @@ def test_nodes_are_due_every_five_seconds_while_they_have_counters(world: World)
         make_node(world, "failing", last_error="x", last_scraped_at=now - 60 * SECOND).pk,
     }
     assert set(due_nodes(now=now)) == due
+
+
+def test_nodes_that_answer_go_before_those_that_fail(world: World) -> None:
+    failing = make_node(world, "failing", last_error="x", last_scraped_at=NOW - 10 * SECOND)
+    good = make_node(world, "good", last_scraped_at=NOW - 10 * SECOND)
+    assert due_nodes(now=NOW) == [good.pk, failing.pk]
+
+
+@pytest.mark.parametrize("scraped", [True, False])
+def test_a_node_that_is_silent_for_long_gets_every_sixth_tick(world: World, scraped: bool) -> None:
+    heard_at = NOW - timedelta(hours=1)
+    last = heard_at if scraped else None
+    node = make_node(world, created_at=heard_at, last_scraped_at=last, last_error="x")
+    found = [due_nodes(now=NOW + 5 * tick * SECOND) == [node.pk] for tick in range(12)]
+    assert found.count(True) == 2
+    assert found[:6] == found[6:]
 
 
 def test_old_samples_are_forgotten_but_not_the_first_and_the_last(world: World) -> None:
