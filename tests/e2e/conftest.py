@@ -16,8 +16,9 @@ from tests.e2e.server import web
 NewContext = Callable[..., BrowserContext]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    """One browser for these tests only: its event loop must not be there for others."""
     program = chromium()
     if program is None:
         pytest.skip("no Chromium found: install it, or name it in CHROMIUM")
@@ -31,7 +32,7 @@ def connect_url(server_url: str) -> str:
     return urlsplit(server_url)._replace(path=f"/{name}").geturl()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def address(
     django_db_setup: None, tmp_path_factory: pytest.TempPathFactory, database_url: str
 ) -> Iterator[str]:
