@@ -5,6 +5,7 @@
 
 import contextlib
 import http.client
+import ipaddress
 import socket
 import ssl
 import threading
@@ -18,6 +19,7 @@ CONNECT_S = 1.0
 WITHIN_S = 3.0
 MOST_BYTES = 4 * 1024 * 1024
 _PIECE = 65_536
+_METADATA_OF_AWS = ipaddress.ip_address("fd00:ec2::254")
 _HEADERS = {"connection": "close", "accept": "text/plain, application/json"}
 
 
@@ -34,6 +36,7 @@ def fetch(base_url: str, path: str, *, within: float = WITHIN_S, most: int = MOS
     late = threading.Event()
     try:
         connection.connect()
+        refuse_metadata(connection.sock.getpeername()[0])
         connection.sock.settimeout(within)
         with _deadline(connection.sock, within, late):
             connection.request("GET", urlsplit(base_url).path.rstrip("/") + path, headers=_HEADERS)
@@ -51,6 +54,17 @@ def fetch(base_url: str, path: str, *, within: float = WITHIN_S, most: int = MOS
     if late.is_set():
         raise CollectorError(f"{path} did not answer within {within:g} s")
     return Answer(body, headers)
+
+
+def refuse_metadata(peer: str) -> None:
+    """A name can point anywhere: what counts is who was reached.
+
+    Raises CollectorError: the metadata service of a cloud, which hands out credentials.
+    """
+    address = ipaddress.ip_address(peer)
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_link_local or address == _METADATA_OF_AWS:
+        raise CollectorError("the address leads to the metadata service of a cloud")
 
 
 def _connection(base_url: str) -> http.client.HTTPConnection:

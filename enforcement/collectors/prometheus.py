@@ -77,13 +77,15 @@ def parse_page(
 ) -> Page:
     """Keep the series whose normalised names are asked for. Names of headers are in lower case.
 
+    A page that spells one counter in two ways tells it once.
+
     Raises PageError: not metrics, too long, or a kept line is broken.
     """
     if text.lstrip()[:1] in ("<", "{", "["):
         raise PageError("answered a document, not metrics")
     if not text.endswith("\n"):
         raise PageError("the page is cut short")  # its last number may be, too
-    kept: dict[str, list[Series]] = {}
+    kept: dict[str, dict[frozenset[tuple[str, str]], Series]] = {}
     prefixes: set[str] = set()
     for line in _lines(text):
         match = _NAME.match(line)
@@ -92,9 +94,14 @@ def parse_page(
         name = normalised(match.group())
         prefixes.add(name.partition(":")[0] if ":" in name else "")
         if name in names:
-            kept.setdefault(name, []).append(_series(name, line[match.end() :]))
+            series = _series(name, line[match.end() :])
+            known = kept.setdefault(name, {}).setdefault(frozenset(series.labels.items()), series)
+            if known.text != series.text:
+                raise PageError(f"{name} stands twice")
     return Page(
-        {name: tuple(found) for name, found in kept.items()}, frozenset(prefixes), headers or {}
+        {name: tuple(found.values()) for name, found in kept.items()},
+        frozenset(prefixes),
+        headers or {},
     )
 
 
@@ -108,7 +115,7 @@ def normalised(name: str) -> str:
 
 
 def _lines(text: str) -> Iterator[str]:
-    for number, line in enumerate(text.splitlines()):
+    for number, line in enumerate(text.split("\n")):  # others may stand inside a label
         if number > MOST_LINES:
             raise PageError(f"more than {MOST_LINES} lines")
         stripped = line.strip()

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from enforcement.collectors.base import CollectorError
-from enforcement.collectors.fetch import fetch
+from enforcement.collectors.fetch import fetch, refuse_metadata
 from tests.collectors import servers
 
 
@@ -63,6 +63,26 @@ def test_a_bad_node_costs_little_time_and_is_told_in_words(
 def test_an_address_that_should_not_be_read_is_refused(address: str, words: str) -> None:
     with pytest.raises(CollectorError, match=words):
         fetch(address, "/metrics")
+
+
+@pytest.mark.parametrize(
+    "peer", ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1%eth0", "fd00:ec2::254"]
+)
+def test_no_name_leads_to_the_metadata_of_a_cloud(peer: str) -> None:
+    with pytest.raises(CollectorError, match="metadata service"):
+        refuse_metadata(peer)
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "10.0.0.7", "::1", "::ffff:10.0.0.7", "fd00::7"])
+def test_nodes_of_a_private_network_are_read(peer: str) -> None:
+    refuse_metadata(peer)
+
+
+def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with servers.serving(servers.says(b"a 1\n")) as url:
+        assert fetch(url, "/metrics").body == b"a 1\n"
 
 
 def test_a_dead_port_is_told_at_once() -> None:

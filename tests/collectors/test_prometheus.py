@@ -24,6 +24,17 @@ def test_labels_are_read_with_their_escapes_and_a_last_comma() -> None:
     assert page.total("a") == 8
 
 
+@pytest.mark.parametrize("odd", ["\u2028", "\x85", "\x0b", "\x1c"])
+def test_only_a_line_feed_ends_a_line(odd: str) -> None:
+    page = parse_page(f'a{{model="x{odd}b 99 "}} 5\r\nb 1\n', names={"a", "b"})
+    assert (page.total("a"), page.total("b")) == (5, 1)
+
+
+def test_a_counter_in_two_spellings_is_one() -> None:
+    page = parse_page('a_total{e="0"} 5\na_total{e="1"} 6\na{e="0"} 5\na{e="1"} 6\n', names={"a"})
+    assert page.total("a") == 11
+
+
 @pytest.mark.parametrize(
     ("name", "same"),
     [
@@ -47,6 +58,7 @@ def test_spellings_of_a_name_are_one(name: str, same: str) -> None:
         ("a 1 2 3\n", "a has no value"),
         ('a{x="1} 2\n', "broken labels"),
         ("!? 1\n", "not metrics"),
+        ('a{x="1"} 2\na{x="1"} 3\n', "a stands twice"),
     ],
 )
 def test_a_broken_page_is_refused(text: str, words: str) -> None:
