@@ -87,6 +87,7 @@ class Installation:
             **environ,
             "COMPTROLLER_DATA_DIR": str(self.places.data),
             "COMPTROLLER_PUBLIC_URL": environ.get("COMPTROLLER_PUBLIC_URL", self.web_url),
+            "COMPTROLLER_SIDECAR_URL": environ.get("COMPTROLLER_SIDECAR_URL", self.sidecar_url),
             "COMPTROLLER_SECRET_KEY": environ.get("COMPTROLLER_SECRET_KEY")
             or self.places.secret("secret-key"),
             "DATABASE_URL": self.cluster.url if self.cluster else environ["DATABASE_URL"],
