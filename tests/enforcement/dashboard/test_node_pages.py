@@ -82,7 +82,7 @@ def test_the_page_asks_as_often_for_three_nodes_as_for_one(
     for index in range(count):
         make_spool(make_sidecar(world, f"sidecar-{index}"))
         produce(make_node(world, f"gpu-{index}"), 10)
-    with django_assert_num_queries(14):
+    with django_assert_num_queries(15):
         assert visitors.viewer.get("/nodes/").status_code == 200
 
 

@@ -6,16 +6,20 @@ from typing import Any
 import pytest
 from pytest_django import DjangoAssertNumQueries
 
+from controlplane.identity.ids import new_id
+from enforcement.domain.enrolment import enrol_sidecar
 from enforcement.domain.gather import Tokens
 from enforcement.domain.unattributed import Difference, by_hour, differences
-from enforcement.models import NodeSample, NodeUsage, ServingNode
-from tests.budgets.world import NOW, World, make_world
+from enforcement.models import NodeSample, NodeUsage, ServingNode, Spool
+from tests.budgets.world import ACTOR, NOW, World, make_world
 from tests.enforcement.domain.nodes import make_node, meter, read
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
 START = NOW.replace(minute=0)
 LATER = NOW + 10 * MINUTE
+PAST = "Calls reach this engine without passing a sidecar."
+SETTLES = "Calls are running or ended a moment ago: the figures settle within a minute."
 
 
 @pytest.fixture
@@ -57,7 +61,7 @@ def test_what_nobody_metered_went_past_the_sidecars(world: World, node: ServingN
     produce(node, 300, prompt_tokens=900, cached_tokens=10)
     found = difference(world)
     assert found.unattributed == Tokens(800, 10, 280)
-    assert found.cause == "Calls reach this engine without passing a sidecar."
+    assert found.cause == PAST
 
 
 def test_noise_needs_no_cause(world: World, node: ServingNode) -> None:
@@ -65,7 +69,7 @@ def test_noise_needs_no_cause(world: World, node: ServingNode) -> None:
     assert difference(world).unattributed == Tokens(50, 25, 25)
     assert difference(world).cause == ""
     read(node, 26, at=NOW + 6 * MINUTE)
-    assert difference(world).cause == "Calls reach this engine without passing a sidecar."
+    assert difference(world).cause == PAST
 
 
 def test_other_nodes_and_other_hours_count_for_themselves(world: World, node: ServingNode) -> None:
@@ -135,29 +139,113 @@ def test_hours_stand_in_order_with_either_side(world: World, node: ServingNode) 
 def test_a_node_that_cannot_be_read_says_so(
     world: World, node: ServingNode, changes: dict[str, str], cause: str
 ) -> None:
-    produce(node, 900)
     ServingNode.objects.filter(pk=node.pk).update(**changes)
     assert difference(world).cause == cause
 
 
 def test_running_calls_and_fresh_ones_settle(world: World, node: ServingNode) -> None:
-    settles = "Calls are running or ended a moment ago: the figures settle within a minute."
     produce(node, 900, requests_running=1)
-    assert difference(world).cause == settles
+    assert difference(world).cause == SETTLES
     read(node, 900, at=NOW + 9 * MINUTE)
-    assert difference(world).cause == "Calls reach this engine without passing a sidecar."
-    read(node, 990, at=LATER - timedelta(seconds=20))
-    read(node, 999, at=LATER - timedelta(seconds=10))
-    assert difference(world).cause == settles
+    assert difference(world).cause == PAST
+    meter(world, NOW, input_tokens=1800, output_tokens=900)
+    read(node, 1080, at=LATER - timedelta(seconds=20))
+    read(node, 1089, at=LATER - timedelta(seconds=10))
+    assert difference(world).unattributed == Tokens(378, 1089, 189)
+    assert difference(world).cause == SETTLES
 
 
-def test_a_restart_explains_a_difference(world: World, node: ServingNode) -> None:
+def test_a_busy_engine_hides_nothing_that_was_made_before(world: World, node: ServingNode) -> None:
+    read(node, 900, at=NOW)
+    for second in range(0, 60, 5):
+        read(node, 901 + second, at=LATER + timedelta(seconds=second - 60), requests_running=4)
+    assert difference(world).cause == PAST
+
+
+def test_what_runs_for_longer_than_calls_do_is_no_call_of_ours(
+    world: World, node: ServingNode
+) -> None:
+    for minute in range(10):
+        read(node, 100 * minute, at=NOW + minute * MINUTE, requests_running=1)
+    assert difference(world).cause == SETTLES
+    later = NOW + 18 * MINUTE
+    read(node, 1000, at=later, requests_running=1)
+    assert difference(world, until=later, now=later).cause == PAST
+
+
+def test_a_call_that_began_before_the_window_is_no_difference(
+    world: World, node: ServingNode
+) -> None:
+    meter(world, START - MINUTE, output_tokens=400, duration_ms=90_000)
+    meter(world, START - MINUTE, output_tokens=400, duration_ms=30_000)
+    produce(node, 400, prompt_tokens=100)
+    assert difference(world, since=START).unattributed.generation == 400
+    assert difference(world, since=START).cause == SETTLES
+    read(node, 800, at=NOW + 6 * MINUTE, prompt_tokens=100)
+    assert difference(world, since=START).cause == PAST
+
+
+def test_a_restart_explains_only_its_own_hours(world: World, node: ServingNode) -> None:
     produce(node, 900)
     read(node, 3, at=NOW + 6 * MINUTE)
-    found = difference(world)
-    assert found.incomplete
-    assert found.cause == (
+    assert difference(world).incomplete
+    assert difference(world).cause == (
+        "They differ only in hours in which the engine was restarted or could not be read."
+    )
+    NodeUsage.objects.create(node=node, hour=START - HOUR, generation_tokens=900)
+    assert difference(world).cause == PAST
+
+
+def test_a_restart_loses_what_the_engine_had_not_told(world: World, node: ServingNode) -> None:
+    produce(node, 900)
+    meter(world, NOW, input_tokens=3000, output_tokens=1500)
+    read(node, 3, at=NOW + 6 * MINUTE)
+    assert difference(world).cause == (
         "The engine was restarted, or could not be read for a time: its tokens are lost."
+    )
+
+
+def test_a_sidecar_that_does_not_report_explains_what_it_was_allowed_to_serve(
+    world: World, node: ServingNode
+) -> None:
+    sidecar = enrol_sidecar(organization_id=world.id, name="edge", actor=ACTOR, now=NOW).sidecar
+    ServingNode.objects.filter(pk=node.pk).update(sidecar=sidecar)
+    heard_at = NOW + MINUTE
+    Spool.objects.create(
+        id=new_id(),
+        organization=world.organization,
+        sidecar=sidecar,
+        boot="b",
+        incarnation=new_id(),
+        last_sync_at=heard_at,
+        policy_valid_until=heard_at + MINUTE,
+    )
+    read(node, 0, at=NOW)
+    read(node, 500, at=NOW + 2 * MINUTE)
+    read(node, 500, at=NOW + 5 * MINUTE)
+    assert difference(world).cause == "Its sidecar has not reported since 2026-05-13 10:31 UTC."
+    read(node, 900, at=NOW + 6 * MINUTE)
+    assert difference(world).cause == PAST
+
+
+def test_a_node_that_fails_now_hides_nothing_that_went_past(
+    world: World, node: ServingNode
+) -> None:
+    produce(node, 900)
+    ServingNode.objects.filter(pk=node.pk).update(last_error="/metrics answered 503")
+    assert difference(world).cause == PAST
+
+
+def test_calls_since_the_last_reading_are_not_counted_by_the_engine_yet(
+    world: World, node: ServingNode
+) -> None:
+    produce(node, 20, prompt_tokens=100)
+    meter(world, NOW)
+    meter(world, NOW + 6 * MINUTE, output_tokens=900)
+    soon = NOW + 6 * MINUTE + timedelta(seconds=10)
+    assert difference(world, until=soon, now=soon).cause == SETTLES
+    assert difference(world).cause == (
+        "Its counters have not been read since 2026-05-13 10:35 UTC."
     )
 
 
@@ -167,6 +255,15 @@ def test_presumed_use_explains_that_more_was_metered(world: World, node: Serving
     found = difference(world)
     assert found.unattributed.generation == -880
     assert found.cause == "Calls without an exact usage are charged their bound: 1 of them."
+
+
+def test_presumed_use_explains_no_more_than_itself(world: World, node: ServingNode) -> None:
+    meter(world, NOW, output_tokens=60, presumed=True)
+    meter(world, NOW, output_tokens=900)
+    produce(node, 20, prompt_tokens=200)
+    assert difference(world).cause == (
+        "Sidecars metered more than the engine counted: does another node have this name?"
+    )
 
 
 def test_more_metered_than_produced_without_a_reason_asks(world: World, node: ServingNode) -> None:

@@ -1,0 +1,114 @@
+"""Why what an engine produced differs from what sidecars metered, in a sentence.
+
+No evidence explains more than its own size: a busy engine, one restart or one call without an exact
+usage would otherwise excuse whatever goes past the sidecars. The engine's counters never tell too
+much, so a restart explains only why more was metered than produced.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from enforcement.domain.gather import Tokens
+from enforcement.models import NodeSample, ServingNode
+
+# Less than both of these is the time between two clocks, not a difference.
+NOISE_TOKENS = 50
+NOISE_PER_MILLE = 5
+STALE = timedelta(minutes=2)
+NOTHING = Tokens()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What stands around a difference and may explain some of it."""
+
+    last: NodeSample | None = None
+    underway: Tokens = NOTHING  # made lately by calls that may not have been reported yet
+    crossing: Tokens = NOTHING  # metered before the window of calls that ended within it
+    arrived: Tokens = NOTHING  # metered since the engine was last read
+    presumed: Tokens = NOTHING  # metered of calls without an exact usage
+    presumed_calls: int = 0
+    unreported: Tokens = NOTHING  # made while the books of its sidecar were silent
+    silent_since: datetime | None = None
+    incomplete: bool = False  # some hours hide a restart or a long silence
+    in_whole_hours: Tokens = NOTHING  # produced without being metered, in all other hours
+
+    @property
+    def resolution(self) -> int:
+        return int(self.last.extra.get("resolution", 1)) if self.last else 1
+
+
+# ------------------------------------------------------------------------------- the sentence
+
+
+def likely_cause(
+    node: ServingNode, produced: Tokens, metered: Tokens, evidence: Evidence, *, now: datetime
+) -> str:
+    """Why the sides differ, in a sentence; empty where they agree."""
+    if not node.metrics_path:
+        return "This engine has no counters to compare with."
+    if evidence.last is None and not node.last_error:
+        return "Its counters have not been read yet."
+    if exceeds(produced, metered):
+        return _why_more_produced(produced, metered, evidence)
+    if node.last_error:
+        return f"Its counters cannot be read: {node.last_error}."
+    if exceeds(metered, produced):
+        return _why_more_metered(produced, metered, evidence, now)
+    return ""
+
+
+def _why_more_produced(produced: Tokens, metered: Tokens, evidence: Evidence) -> str:
+    known = plus(metered, evidence.crossing, evidence.underway)
+    if not exceeds(produced, known):
+        return "Calls are running or ended a moment ago: the figures settle within a minute."
+    if _is_rounding(produced, metered, evidence):
+        return f"The engine rounds its totals to {evidence.resolution} tokens."
+    if evidence.silent_since and not exceeds(produced, plus(known, evidence.unreported)):
+        return f"Its sidecar has not reported since {_clock(evidence.silent_since)}."
+    lately = plus(evidence.crossing, evidence.underway)
+    if evidence.incomplete and not exceeds(evidence.in_whole_hours, lately):
+        return "They differ only in hours in which the engine was restarted or could not be read."
+    return "Calls reach this engine without passing a sidecar."
+
+
+def _why_more_metered(produced: Tokens, metered: Tokens, evidence: Evidence, now: datetime) -> str:
+    if not exceeds(metered, plus(produced, evidence.arrived)):
+        if evidence.last and evidence.last.at < now - STALE:
+            return f"Its counters have not been read since {_clock(evidence.last.at)}."
+        return "Calls are running or ended a moment ago: the figures settle within a minute."
+    if evidence.incomplete:
+        return "The engine was restarted, or could not be read for a time: its tokens are lost."
+    if not exceeds(metered, plus(produced, evidence.presumed)):
+        return (
+            "Calls without an exact usage are charged their bound:"
+            f" {evidence.presumed_calls} of them."
+        )
+    if _is_rounding(produced, metered, evidence):
+        return f"The engine rounds its totals to {evidence.resolution} tokens."
+    return "Sidecars metered more than the engine counted: does another node have this name?"
+
+
+def exceeds(more: Tokens, less: Tokens) -> bool:
+    """Whether prompts or generated tokens are more than the noise above the other side's."""
+    return any(
+        a - b > max(NOISE_TOKENS, a * NOISE_PER_MILLE // 1000)
+        for a, b in ((more.prompt, less.prompt), (more.generation, less.generation))
+    )
+
+
+def plus(*parts: Tokens) -> Tokens:
+    return Tokens(*map(sum, zip(*parts, strict=True)))
+
+
+def minus(one: Tokens, other: Tokens) -> Tokens:
+    return Tokens(*(a - b for a, b in zip(one, other, strict=True)))
+
+
+def _is_rounding(one: Tokens, other: Tokens, evidence: Evidence) -> bool:
+    off = max(abs(one.prompt - other.prompt), abs(one.generation - other.generation))
+    return evidence.resolution > 1 and off <= 2 * evidence.resolution
+
+
+def _clock(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
