@@ -36,7 +36,7 @@ class Listener(asyncio.Protocol):
         self.bytes += len(data)
         self.first = self.first or data
         self.last_byte_s = time.monotonic()
-        if data.endswith(b"0\r\n\r\n"):
+        if data.endswith(b"\r\n0\r\n\r\n") or data == b"0\r\n\r\n":  # a head may end in a zero too
             self.transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
