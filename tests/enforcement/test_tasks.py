@@ -6,13 +6,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 from django.db import connection
 
+from controlplane.celery import app
+from enforcement.domain.gather import EVERY, SLACK
+from enforcement.enums import NodeState
 from enforcement.models import NodeSample, NodeUsage, ServingNode
+from enforcement.tasks import scrape_node
 from tests.budgets.world import World, make_world
 from tests.collectors import servers
 from tests.enforcement.domain.nodes import make_node
@@ -99,3 +104,23 @@ def test_beat_sends_the_worker_to_every_node_again_and_again(
     assert (good.engine, good.engine_version, good.last_error) == ("llama.cpp", "b11434", "")
     assert dead.last_error == "/metrics: Connection refused"
     assert counting.visits >= len(samples)
+
+
+def test_a_visit_that_is_asked_for_ten_times_books_once(
+    world: World, engine: tuple[Counting, str], worker: Path, valkey_url: str
+) -> None:
+    counting, url = engine
+    node = make_node(world, "good", base_url=url, created_at=now())
+    wait_for(lambda: NodeSample.objects.filter(node=node).exists(), worker)
+    with app.connection_for_write(valkey_url) as broker:
+        for _ in range(10):
+            scrape_node.apply_async(kwargs={"node_id": str(node.pk)}, connection=broker)
+    wait_for(lambda: NodeSample.objects.filter(node=node).count() >= 3, worker)
+    ServingNode.objects.filter(pk=node.pk).update(state=NodeState.GONE)
+    time.sleep(1)  # a visit that has begun ends
+
+    samples = list(NodeSample.objects.filter(node=node).order_by("at"))
+    assert all(after.at - before.at >= EVERY - SLACK for before, after in pairwise(samples))
+    assert len(samples) == counting.visits
+    made = samples[-1].generation_tokens_total - samples[0].generation_tokens_total
+    assert sum(row.generation_tokens for row in NodeUsage.objects.filter(node=node)) == made
