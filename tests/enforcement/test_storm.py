@@ -53,9 +53,9 @@ class Customer:
             self.peer.book.on_sync_failed(sequence)
 
     def go_home(self) -> None:
-        self.peer.book.lots.close()
-        for _ in range(3):
-            self.peer.sync()
+        for _ in range(4):
+            self.peer.sync()  # grants whose answers were lost arrive at last
+            self.peer.book.lots.close()
 
 
 def move_the_limit(site: Site, budget: Budget, stop: threading.Event) -> None:
