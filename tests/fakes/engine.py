@@ -5,11 +5,13 @@
 It speaks the OpenAI dialect with llama.cpp's additions, as fast as it can or at a fixed rate, and
 shares no code with the sidecar. `GET /truth` tells what it made, what it made after nobody
 listened any more included: like a real engine it goes on for `--abort-tokens` after a disconnect.
+With `--misbehave` it also serves models that are named after what goes wrong with them: MISDEEDS.
 """
 
 import argparse
 import asyncio
 import json
+import re
 import signal
 from typing import Any, cast
 
@@ -19,6 +21,26 @@ import uvloop
 CONTEXT = 32_768
 WORD = "river "
 TICK_S = 0.01
+STREAMS = re.compile(rb'"stream"\s*:\s*true')  # whole answers are served without reading more
+
+
+# Models of `--misbehave`. Each does what its name says, and counts truly all the same.
+MISDEEDS = (
+    "hangs",  # says nothing, ever
+    "answers-html",  # a friendly page, with 200
+    "fails",  # 500 before anything was made
+    "dies",  # a few tokens, then the connection is reset
+    "one-byte-chunks",  # all is well, but slowly framed
+    "no-usage",  # the last chunk that was asked for is missing
+    "no-done",  # as is the last line
+    "negative-usage",
+    "huge-usage",
+    "fractional-usage",
+    "shrinking-usage",  # first the truth, then one token
+    "late",  # a second until the first token
+)
+DIES_AFTER = 5
+LIES = {"negative-usage": -7, "huge-usage": 10**15, "fractional-usage": 2.5}
 
 
 class Truth:
@@ -37,8 +59,18 @@ class Truth:
 class Settings:
     """What the command line asked for."""
 
-    def __init__(self, *, model: str, rate: float, abort_tokens: int, plain: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        rate: float,
+        abort_tokens: int,
+        plain: bool = False,
+        misbehave: bool = False,
+    ) -> None:
         self.model = model
+        self.models = (model, *(MISDEEDS if misbehave else ()))
+        self.truth_of = {name: Truth() for name in self.models}
         self.plain = plain  # no engine that we know: it counts no prompts beforehand
         self.rate = rate  # tokens per second of each stream; 0: as fast as it goes
         self.abort_tokens = abort_tokens
@@ -55,8 +87,8 @@ class Settings:
         return http(json.dumps(body).encode())
 
 
-def http(body: bytes, status: int = 200) -> bytes:
-    head = f"HTTP/1.1 {status} OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+def http(body: bytes, status: int = 200, *, kind: str = "application/json") -> bytes:
+    head = f"HTTP/1.1 {status} OK\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}"
     return head.encode() + b"\r\n\r\n" + body
 
 
@@ -111,25 +143,24 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         body = b"".join(self.parts)
-        if self.url == b"/v1/chat/completions" and b'"stream":true' not in body:
-            truth = self.settings.truth
-            truth.requests += 1
-            truth.prompt_tokens += 200
-            truth.output_tokens += 110
+        if self.url == b"/v1/chat/completions" and not STREAMS.search(body):
+            for truth in (self.settings.truth, self.settings.truth_of[self.settings.model]):
+                truth.requests += 1
+                truth.prompt_tokens += 200
+                truth.output_tokens += 110
             self.write(self.settings.json_answer)
             return
         self._answer(json.loads(body) if body else {})
 
     def _answer(self, body: dict[str, Any]) -> None:
         path = self.url.decode()
-        model = self.settings.model
         if path in ("/v1/chat/completions", "/v1/completions"):
-            self.stream = Stream(self, body)
-            self.stream.start()
+            self._generate(body)
         elif path == "/v1/models":
             owner = "somebody" if self.settings.plain else "llamacpp"
-            listed = {"id": model, "object": "model", "owned_by": owner, "max_model_len": CONTEXT}
-            self._send({"object": "list", "data": [listed]})
+            common = {"object": "model", "owned_by": owner, "max_model_len": CONTEXT}
+            listed = [{"id": name, **common} for name in self.settings.models]
+            self._send({"object": "list", "data": listed})
         elif path == "/props" and not self.settings.plain:
             generation = {"n_ctx": CONTEXT}
             self._send({"default_generation_settings": generation, "build_info": "fake"})
@@ -138,13 +169,27 @@ class Connection(asyncio.Protocol):
         elif path == "/tokenize":
             self._send({"tokens": list(range(prompt_tokens(body)))})
         elif path == "/truth":
-            self._send(self.settings.truth.as_dict())
+            models = {name: truth.as_dict() for name, truth in self.settings.truth_of.items()}
+            self._send({**self.settings.truth.as_dict(), "models": models})
         elif path == "/metrics":
             self.write(metrics(self.settings.truth))
         elif path == "/health":
             self._send({"status": "ok"})
         else:
             self.write(http(b'{"error":{"message":"no such route"}}', 404))
+
+    def _generate(self, body: dict[str, Any]) -> None:
+        model = body.get("model")
+        if model not in self.settings.models:
+            self.write(http(b'{"error":{"message":"no such model"}}', 404))
+        elif model == "answers-html":
+            self.write(http(b"<html><body>Welcome!</body></html>", kind="text/html"))
+        elif model == "fails":
+            self.write(http(b'{"error":{"message":"out of memory"}}', 500))
+        elif model != "hangs":
+            self.stream = Stream(self, body)
+            delay = 1.0 if model == "late" else 0.0
+            self.stream.timer = asyncio.get_running_loop().call_later(delay, self.stream.start)
 
     def _send(self, value: Any) -> None:
         self.write(http(json.dumps(value).encode()))
@@ -164,6 +209,7 @@ class Stream:
     def __init__(self, connection: Connection, body: dict[str, Any]) -> None:
         self.connection = connection
         self.settings = connection.settings
+        self.model: str = body["model"]
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or CONTEXT
         self.prompt = prompt_tokens(body)
         self.left = min(limit, CONTEXT - self.prompt)
@@ -174,9 +220,9 @@ class Stream:
         self.owed = 0.0
 
     def start(self) -> None:
-        truth = self.settings.truth
-        truth.requests += 1
-        truth.prompt_tokens += self.prompt
+        for truth in self._truths():
+            truth.requests += 1
+            truth.prompt_tokens += self.prompt
         self.connection.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
         )
@@ -191,6 +237,10 @@ class Stream:
             while self.owed >= 1 and self.left:
                 self.owed -= 1
                 self.make()
+                if self.model == "dies" and self.made == DIES_AFTER and transport is not None:
+                    self.left = 0
+                    transport.abort()
+                    return
         if self.left:
             loop = asyncio.get_running_loop()
             self.timer = loop.call_later(TICK_S if rate else 0, self.step)
@@ -200,26 +250,46 @@ class Stream:
     def make(self) -> None:
         self.left -= 1
         self.made += 1
-        self.settings.truth.output_tokens += 1
+        for truth in self._truths():
+            truth.output_tokens += 1
         delta = {"index": 0, "delta": {"content": WORD}, "finish_reason": None}
         self.event({"choices": [delta]})
 
     def event(self, content: dict[str, Any]) -> None:
         base: dict[str, Any] = {"id": "chatcmpl-fast", "object": "chat.completion.chunk"}
-        base |= {"created": 1, "model": self.settings.model} | content
+        base |= {"created": 1, "model": self.model} | content
         if self.timings:
             base["timings"] = {"cache_n": 0, "prompt_n": self.prompt, "predicted_n": self.made}
         line = b"data: " + json.dumps(base).encode() + b"\n\n"
-        self.connection.write(b"%x\r\n%b\r\n" % (len(line), line))
+        self._chunk(line)
+
+    def _chunk(self, line: bytes) -> None:
+        pieces = [line]
+        if self.model == "one-byte-chunks":
+            pieces = [line[n : n + 1] for n in range(len(line))]
+        for piece in pieces:
+            self.connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
     def finish(self) -> None:
         self.event({"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]})
-        if self.usage:
-            usage = {"prompt_tokens": self.prompt, "completion_tokens": self.made}
-            usage["total_tokens"] = self.prompt + self.made
-            self.event({"choices": [], "usage": usage})
-        self.connection.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+        if self.usage and self.model != "no-usage":
+            for completion in self._told():
+                usage = {"prompt_tokens": self.prompt, "completion_tokens": completion}
+                usage["total_tokens"] = self.prompt + completion
+                self.event({"choices": [], "usage": usage})
+        if self.model != "no-done":
+            self._chunk(b"data: [DONE]\n\n")
+        self.connection.write(b"0\r\n\r\n")
         self.connection.stream = None
+
+    def _told(self) -> tuple[Any, ...]:
+        """What it says of its output: the truth, but for some models."""
+        if self.model == "shrinking-usage":
+            return (self.made, 1)
+        return (LIES.get(self.model, self.made),)
+
+    def _truths(self) -> tuple[Truth, Truth]:
+        return self.settings.truth, self.settings.truth_of[self.model]
 
     def abandon(self) -> None:
         """Nobody listens: a real engine makes a few more tokens before it notices."""
@@ -227,8 +297,9 @@ class Stream:
             self.timer.cancel()
         more = min(self.settings.abort_tokens, self.left)
         self.left = 0
-        self.settings.truth.output_tokens += more
-        self.settings.truth.after_disconnect += more
+        for truth in self._truths():
+            truth.output_tokens += more
+            truth.after_disconnect += more
 
 
 def metrics(truth: Truth) -> bytes:
@@ -262,9 +333,14 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.0)
     parser.add_argument("--abort-tokens", type=int, default=1)
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--misbehave", action="store_true")
     asked = parser.parse_args()
     settings = Settings(
-        model=asked.model, rate=asked.rate, abort_tokens=asked.abort_tokens, plain=asked.plain
+        model=asked.model,
+        rate=asked.rate,
+        abort_tokens=asked.abort_tokens,
+        plain=asked.plain,
+        misbehave=asked.misbehave,
     )
     uvloop.run(serve(settings, asked.port))
 
