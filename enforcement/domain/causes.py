@@ -61,7 +61,7 @@ def likely_cause(
 def _why_more_produced(produced: Tokens, metered: Tokens, evidence: Evidence) -> str:
     known = plus(metered, evidence.crossing, evidence.underway)
     if not exceeds(produced, known):
-        return "Calls are running or ended a moment ago: the figures settle within a minute."
+        return "Calls are running or ended a moment ago: the figures settle soon after they end."
     if _is_rounding(produced, metered, evidence):
         return f"The engine rounds its totals to {evidence.resolution} tokens."
     if evidence.silent_since and not exceeds(produced, plus(known, evidence.unreported)):
@@ -76,7 +76,7 @@ def _why_more_metered(produced: Tokens, metered: Tokens, evidence: Evidence, now
     if not exceeds(metered, plus(produced, evidence.arrived)):
         if evidence.last and evidence.last.at < now - STALE:
             return f"Its counters have not been read since {_clock(evidence.last.at)}."
-        return "Calls are running or ended a moment ago: the figures settle within a minute."
+        return "Calls are running or ended a moment ago: the figures settle soon after they end."
     if evidence.incomplete:
         return "The engine was restarted, or could not be read for a time: its tokens are lost."
     if not exceeds(metered, plus(produced, evidence.presumed)):

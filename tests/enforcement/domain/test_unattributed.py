@@ -19,7 +19,7 @@ MINUTE = timedelta(minutes=1)
 START = NOW.replace(minute=0)
 LATER = NOW + 10 * MINUTE
 PAST = "Calls reach this engine without passing a sidecar."
-SETTLES = "Calls are running or ended a moment ago: the figures settle within a minute."
+SETTLES = "Calls are running or ended a moment ago: the figures settle soon after they end."
 
 
 @pytest.fixture
