@@ -23,7 +23,7 @@ CAP_NANOS = 10_000_000
 RATES = {"input": 100_000_000, "cached_input": 100_000_000, "cache_write": 100_000_000}
 MODEL_RATES = {
     "fast": RATES | {"output": 400_000_000},
-    "gemma-3-270m": RATES | {"output": 4_000_000_000},
+    "gemma-3-270m": RATES | {"output": 16_000_000_000},
 }
 ROUNDS = 300
 KILLS, KILL_AFTER_S = 2, 1.2
