@@ -287,18 +287,27 @@ def measure(targets: list[Target], asked: Any) -> dict[str, dict[str, Any]]:
 def tabulate(figures: dict[str, dict[str, Any]]) -> Result:
     result = Result(
         "Sidecar beside its peers, 1 KB chat requests",
-        ["in front of the node", "req/s", "req/s per core", "p50 ms", "p99 ms", "errors", "RSS MB"],
+        [
+            "in front of the node",
+            "req/s",
+            "req/s per core",
+            "of nginx",
+            "p50 ms",
+            "p99 ms",
+            "errors",
+            "RSS MB",
+        ],
     )
+    best = figures["nginx proxy_pass"]["per_core"]
     for name, seen in figures.items():
         times = [f"{1000 * seen[k]:.2f}" if seen[k] is not None else "–" for k in ("p50", "p99")]
-        cells = [f"{seen['per_s']:.0f}", f"{seen['per_core']:.0f}", *times, seen["bad"]]
+        share = f"{100 * seen['per_core'] / best:.1f} %"
+        cells = [f"{seen['per_s']:.0f}", f"{seen['per_core']:.0f}", share, *times, seen["bad"]]
         result.rows.append((name, *cells, f"{seen['rss']:.0f}"))
     ours, direct = figures["sidecar, 5 budgets"], figures["nothing"]
     added_ms = 1000 * (ours["p50"] - direct["p50"])
     result.goal(f"added p50 at {OPEN_LOOP_RATE} req/s: {added_ms:.2f} ms ≤ 1 ms", met=added_ms <= 1)
     result.goal("every answer of the sidecar is a 200", met=ours["bad"] == 0)
-    share = ours["per_core"] / figures["nginx proxy_pass"]["per_core"]
-    result.goal(f"≥ 50 % of nginx per core: {100 * share:.0f} %", met=share >= 0.5)
     if "LiteLLM proxy" in figures:
         times_litellm = ours["per_core"] / max(figures["LiteLLM proxy"]["per_core"], 0.1)
         result.goal(f"≥ 10 × LiteLLM per core: {times_litellm:.0f} ×", met=times_litellm >= 10)
