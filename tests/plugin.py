@@ -79,6 +79,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[SERVER].start()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests come last: Playwright's event loop stays in the thread until the end.
+
+    No other loop can run beside it.
+    """
+    items.sort(key=lambda item: "/e2e/" in str(item.path))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     server = session.config.stash.get(SERVER, None)
     if server is None or session.config.option.collectonly:

@@ -108,7 +108,7 @@ class Installation:
             environment=self._bare_environment(),
             log=self.places.log("database"),
             identity=self.places.identity,
-            ready=lambda _: probes.of(cluster.is_ready),
+            ready=lambda start: probes.of(lambda: cluster.is_ready(start.pid)),
             farewell=postgres.STOP,
             vital=True,
             address=str(cluster.sockets),
@@ -151,7 +151,7 @@ class Installation:
             *("-m", "celery", "-A", "controlplane.celery:app", "worker", "--beat"),
             *("--schedule", str(schedule), "--concurrency", "1", "--loglevel", "WARNING"),
             *("--without-mingle", "--without-gossip"),
-            ready=lambda offset: probes.log_says(log, b"worker ready", after=offset),
+            ready=lambda start: probes.log_says(log, b"worker ready", after=start.log_bytes),
         )
 
     def model(self) -> Part | None:
@@ -200,7 +200,7 @@ class Installation:
         name: str,
         title: str,
         *arguments: str,
-        ready: Callable[[int], probes.Probe],
+        ready: Callable[[probes.Start], probes.Probe],
         address: str = "",
         reservation: socket.socket | None = None,
     ) -> Part:

@@ -60,13 +60,28 @@ class Cluster:
             *assigned,
         ]
 
-    def is_ready(self) -> bool:
-        """Whether the server takes connections: it says so in the last line of its pid file."""
+    def is_ready(self, pid: int) -> bool:
+        """Whether the server with this pid takes connections.
+
+        It says so in the last line of its pid file. The file of a killed server says it still.
+        """
         try:
             lines = (self.data / "postmaster.pid").read_text().split("\n")
         except FileNotFoundError:
             return False
-        return len(lines) > 7 and lines[7].strip() == "ready"
+        return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def forget_killed_server(cluster: Cluster) -> None:
+    """Remove the pid files of a server that was killed. Call it when no process of it is left.
+
+    PostgreSQL would take a zombie that nobody reaps, or whoever has that pid now, for the old
+    server and refuse to start. The launcher knows better: it holds the lock of the data directory,
+    and has seen that no process works in the cluster's directory.
+    """
+    if Path("/proc/self/cwd").exists():
+        (cluster.data / "postmaster.pid").unlink(missing_ok=True)
+        (cluster.sockets / f"{SOCKET}.lock").unlink(missing_ok=True)
 
 
 def create_cluster(cluster: Cluster) -> None:
@@ -134,7 +149,7 @@ def start(
             **child_options(cluster.identity, farewell=signal.SIGQUIT),
         )
     deadline = time.monotonic() + timeout_s
-    while not cluster.is_ready():
+    while not cluster.is_ready(process.pid):
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             raise LauncherError(f"PostgreSQL did not start: {log.read_text()[-800:]}")

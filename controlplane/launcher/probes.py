@@ -4,6 +4,15 @@ import asyncio
 import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Start(NamedTuple):
+    """What tells one start of a part from an earlier one."""
+
+    pid: int
+    log_bytes: int  # the size of the log when it began
+
 
 Probe = Callable[[], Coroutine[None, None, bool]]
 PROBE_TIMEOUT_S = 3

@@ -107,15 +107,28 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _strays(places: Places) -> Iterator[tuple[int, str]]:
-    ours = f"COMPTROLLER_DATA_DIR={places.data}".encode()
-    mark = f"{PART_VARIABLE}=".encode()
     for entry in Path("/proc").glob("[0-9]*"):
+        if int(entry.name) == os.getpid():
+            continue
         try:
-            variables = (entry / "environ").read_bytes().split(b"\0")
+            if (name := _part_of(entry, places)) is not None:
+                yield int(entry.name), name
         except OSError:
             continue  # gone, or somebody else's
-        if ours not in variables or int(entry.name) == os.getpid():
-            continue
+
+
+def _part_of(process: Path, places: Places) -> str | None:
+    """Which part of this installation a process belongs to, by its mark.
+
+    PostgreSQL's backends write their titles over it, but they work in the cluster's directory;
+    while one of them lives no new server may start there.
+    """
+    variables = (process / "environ").read_bytes().split(b"\0")
+    if f"COMPTROLLER_DATA_DIR={places.data}".encode() in variables:
+        mark = f"{PART_VARIABLE}=".encode()
         for variable in variables:
             if variable.startswith(mark):
-                yield int(entry.name), variable.removeprefix(mark).decode()
+                return variable.removeprefix(mark).decode()
+    if (process / "cwd").readlink().is_relative_to(places.services.resolve() / "postgres"):
+        return "database"
+    return None

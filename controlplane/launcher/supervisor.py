@@ -17,7 +17,7 @@ from typing import Any
 
 from controlplane.launcher.errors import LauncherError
 from controlplane.launcher.privileges import Identity, child_options
-from controlplane.launcher.probes import Probe
+from controlplane.launcher.probes import Probe, Start
 from controlplane.launcher.state import PART_VARIABLE
 
 POLL_S = 0.05
@@ -37,7 +37,7 @@ class Part:
     environment: Mapping[str, str]
     log: Path
     identity: Identity | None
-    ready: Callable[[int], Probe]  # takes the size of the log at the start
+    ready: Callable[[Start], Probe]
     farewell: signal.Signals = signal.SIGTERM
     vital: bool = False  # everything stops when it dies
     start_timeout_s: int = 60
@@ -77,8 +77,7 @@ class Supervisor:
     async def start(self, part: Part) -> None:
         """Start a part, wait until it is ready, and watch it from then on."""
         self.parts.append(part)
-        offset = await self._spawn(part)
-        await self._await_ready(part, offset)
+        await self._await_ready(part, await self._spawn(part))
         part.watcher = asyncio.create_task(self._watch(part), name=f"watch-{part.name}")
 
     async def wait(self) -> str:
@@ -99,8 +98,8 @@ class Supervisor:
                 part.watcher.cancel()
             await self._end(part)
 
-    async def _spawn(self, part: Part) -> int:
-        offset = part.log.stat().st_size if part.log.exists() else 0
+    async def _spawn(self, part: Part) -> Start:
+        log_bytes = part.log.stat().st_size if part.log.exists() else 0
         if part.reservation is not None:
             part.reservation.close()
             part.reservation = None
@@ -120,10 +119,10 @@ class Supervisor:
         part.began = time.time()
         part.state = "starting"
         self._on_change(part, "starting")
-        return offset
+        return Start(part.process.pid, log_bytes)
 
-    async def _await_ready(self, part: Part, offset: int) -> None:
-        probe = part.ready(offset)
+    async def _await_ready(self, part: Part, start: Start) -> None:
+        probe = part.ready(start)
         began = time.monotonic()
         while True:
             answered = await probe()
@@ -154,9 +153,8 @@ class Supervisor:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, BACKOFF_MAX_S)
             part.restarts += 1
-            offset = await self._spawn(part)
             try:
-                await self._await_ready(part, offset)
+                await self._await_ready(part, await self._spawn(part))
             except LauncherError as error:
                 self._on_change(part, str(error))
                 await self._end(part)

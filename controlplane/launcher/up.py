@@ -88,6 +88,7 @@ class Launch:
                 self.places.migrated.unlink(missing_ok=True)
                 postgres.create_cluster(installation.cluster)
                 self.narrator.step("database", "cluster created", time.monotonic() - began)
+            postgres.forget_killed_server(installation.cluster)
             await self.supervisor.start(part)
         if part := installation.message_broker():
             await self.supervisor.start(part)

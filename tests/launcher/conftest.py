@@ -26,7 +26,7 @@ def make_part(tmp_path: Path) -> MakePart:
             "environment": {"COMPTROLLER_DATA_DIR": str(tmp_path)},
             "log": log,
             "identity": None,
-            "ready": lambda offset: probes.log_says(log, b"ready", after=offset),
+            "ready": lambda start: probes.log_says(log, b"ready", after=start.log_bytes),
         }
         return Part(name=name, **(settings | options))  # type: ignore[arg-type]
 

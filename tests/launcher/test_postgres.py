@@ -1,6 +1,10 @@
 """The embedded database: created once, durable by default, entered by its socket only."""
 
+from pathlib import Path
+
 import psycopg
+
+from controlplane.launcher.postgres import Cluster, forget_killed_server
 
 
 def test_the_test_server_takes_connections(database_url: str) -> None:
@@ -15,3 +19,32 @@ def test_the_server_has_no_network_address(database_url: str) -> None:
         row = connection.execute("show listen_addresses").fetchone()
 
     assert row == ("",)
+
+
+def test_the_pid_file_of_a_killed_server_does_not_count(tmp_path: Path) -> None:
+    cluster = Cluster(programs=tmp_path, data=tmp_path, sockets=tmp_path, identity=None)
+    lines = ["4711", str(tmp_path), "0", "5432", str(tmp_path), "", "0 0", "ready   ", ""]
+    (tmp_path / "postmaster.pid").write_text("\n".join(lines))
+
+    assert cluster.is_ready(4711) is True
+    assert cluster.is_ready(4712) is False
+
+
+def test_a_server_that_is_still_starting_is_not_ready(tmp_path: Path) -> None:
+    cluster = Cluster(programs=tmp_path, data=tmp_path, sockets=tmp_path, identity=None)
+    assert cluster.is_ready(4711) is False
+
+    (tmp_path / "postmaster.pid").write_text("4711\n")
+
+    assert cluster.is_ready(4711) is False
+
+
+def test_the_pid_files_of_a_killed_server_are_forgotten(tmp_path: Path) -> None:
+    cluster = Cluster(programs=tmp_path, data=tmp_path, sockets=tmp_path, identity=None)
+    (tmp_path / "postmaster.pid").write_text("4711\n")
+    (tmp_path / ".s.PGSQL.5432.lock").write_text("4711\n")
+
+    forget_killed_server(cluster)
+    forget_killed_server(cluster)
+
+    assert list(tmp_path.iterdir()) == []

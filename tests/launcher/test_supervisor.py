@@ -57,7 +57,9 @@ def test_pauses_grow_while_a_part_keeps_dying(
     supervisor: Supervisor, diary: Diary, make_part: MakePart
 ) -> None:
     async def scenario() -> None:
-        await supervisor.start(make_part("web", "import time; print('ready'); time.sleep(0.1)"))
+        await supervisor.start(
+            make_part("web", "import time; print('ready', flush=True); time.sleep(0.8)")
+        )
         await eventually(lambda: diary.said("web: ended (exit code 0), starts again in 1.0 s"))
         await supervisor.stop_all()
 
