@@ -47,6 +47,21 @@ class Call:
         self.price = price
         self.balances = balances
 
+    @property
+    def extensible(self) -> bool:
+        """Whether metered budgets can follow the answer while it is made."""
+        return self.parsed.stream and self.parsed.sequences == 1
+
+    def follow(self, view: PolicyView) -> None:
+        """Take up what a later policy says of the agent. A price that was known stays."""
+        agent = view.agents.get(self.agent.policy.id)
+        if agent is None:
+            return
+        self.agent = agent
+        self.balances = view.balances(agent, session=self.caller.session)
+        if self.price is None and Unit.USD in agent.units:
+            self.price = view.price(model=self.parsed.model, provider=self.upstream.provider)
+
     def attribution(self) -> Attribution:
         return Attribution(
             agent=self.agent.policy.id,
@@ -167,6 +182,17 @@ def unbounded_refusal() -> Refuse:
     return _unbounded("has a prompt of unknown size, and the node's context window is not known")
 
 
+def unpriced_refusal(model: str) -> Refuse:
+    return Refuse(
+        status=403,
+        type=PERMISSION,
+        code="unpriced_model",
+        reason="unpriced_model",
+        param="model",
+        message=f"Model {model!r} has no price, and a budget in dollars must hold",
+    )
+
+
 def _check_state(agent: Agent) -> None:
     if agent.state in (AgentState.PAUSED, AgentState.KILLED):
         raise RefusedError(state_refusal(agent.state))
@@ -185,16 +211,7 @@ def _check_cards(view: PolicyView, agent: Agent, parsed: ParsedRequest, *, now_m
 
 def _check_price(agent: Agent, model: str, price: PricePolicy | None) -> None:
     if price is None and Unit.USD in agent.units:
-        raise RefusedError(
-            Refuse(
-                status=403,
-                type=PERMISSION,
-                code="unpriced_model",
-                reason="unpriced_model",
-                param="model",
-                message=f"Model {model!r} has no price, and a budget in dollars must hold",
-            )
-        )
+        raise RefusedError(unpriced_refusal(model))
 
 
 def _no_route(router: Router, model: str) -> Refuse:

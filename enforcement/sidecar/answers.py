@@ -9,6 +9,8 @@ from enforcement.rules.stream import read_answer
 from enforcement.rules.verdicts import (
     INVALID,
     PERMISSION,
+    QUOTA,
+    RATE,
     UPSTREAM,
     Clamped,
     Cut,
@@ -23,6 +25,13 @@ _encode = msgspec.json.Encoder().encode
 DONE = b"data: [DONE]\n\n"
 MAX_ERROR_BYTES = 1024 * 1024
 _OURS_ALONE = (401, 402, 403, 407)  # about our own key, not about the caller's
+_CUT_BEFORE = {
+    "request_timeout": (504, UPSTREAM),
+    "budget_exhausted": (402, QUOTA),
+    "budget_held": (429, RATE),
+    "unpriced_model": (403, PERMISSION),
+    "unbounded_request": (403, PERMISSION),
+}
 _CALLERS = (400, 404, 408, 409, 413, 422, 429, 503)
 
 
@@ -61,14 +70,17 @@ def passed_status(status: int, body: bytes) -> int:
 
 def refusal_of_cut(cut: Cut) -> Refuse:
     """What a caller is told whose call was stopped before its answer began."""
-    status = 403 if cut.order else 504 if cut.reason == "request_timeout" else 502
+    found = (403, PERMISSION) if cut.order else _CUT_BEFORE.get(cut.reason, (502, UPSTREAM))
+    status, kind = found
     return Refuse(
         status=status,
-        type=PERMISSION if cut.order else UPSTREAM,
+        type=kind,
         code=cut.reason,
         reason=cut.reason,
         message=cut.message,
         budget=cut.budget,
+        limit=cut.budget.limit if cut.budget is not None else 0,
+        retry_after_s=1 if status == 429 else 0,
     )
 
 

@@ -175,6 +175,7 @@ class Control:
         if effects.policy is not None:
             self._desk.view = PolicyView(effects.policy, previous=self._desk.view)
             self._orders.enforce_states()
+            self._orders.enforce_budgets()
         self._wake.set()
         self._usage_wake.set()
         log.info("in step with the ledger: epoch %d, policy %d", book.epoch, book.policy_revision)
@@ -222,6 +223,7 @@ class Control:
             self._orders.carry_out(order)
         if effects.policy is not None:
             self._orders.enforce_states()
+            self._orders.enforce_budgets()
         for group, denial in effects.denied.items():
             waiter = desk.waiting.pop(group, None)
             if waiter is not None:

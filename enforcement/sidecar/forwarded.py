@@ -8,6 +8,8 @@ import asyncio
 from abc import ABC, abstractmethod
 from enum import IntEnum
 
+from msgspec.structs import replace
+
 from enforcement.rules.estimate import Bound
 from enforcement.rules.lots import Hold
 from enforcement.rules.requests import Endpoint, forward_body
@@ -16,10 +18,12 @@ from enforcement.rules.verdicts import Clamped, Cut
 from enforcement.rules.wire import Outcome, SessionInfo, UsageEvent
 from enforcement.sidecar import clock
 from enforcement.sidecar.admission import Call
+from enforcement.sidecar.adoption import Adoption
 from enforcement.sidecar.desk import Desk
 from enforcement.sidecar.front import ClientConnection
 from enforcement.sidecar.holding import Holding
 from enforcement.sidecar.http1 import ResponseHead
+from enforcement.sidecar.policy import PolicyView
 from enforcement.sidecar.settlement import Reckoning, final_event, presume, session_info
 from enforcement.sidecar.upstream import UpstreamConnection
 
@@ -41,7 +45,6 @@ class Forwarded(ABC):
 
     __slots__ = (
         "_answer",
-        "_bound",
         "_call",
         "_clamped",
         "_client",
@@ -62,6 +65,7 @@ class Forwarded(ABC):
         "_stopped_by",
         "_timer",
         "_written",
+        "_younger",
     )
 
     def __init__(
@@ -71,6 +75,7 @@ class Forwarded(ABC):
         call: Call,
         *,
         bound: Bound,
+        bounded: bool,
         hold: Hold,
         event: UsageEvent,
         output_limit: int,
@@ -81,16 +86,17 @@ class Forwarded(ABC):
         self._desk = desk
         self._client: ClientConnection | None = client
         self._call = call
-        self._bound = bound
         self._holding = Holding(
             desk,
             call,
             bound=bound,
+            bounded=bounded,
             hold=hold,
             event=event,
             covered=covered,
             again=self._check_again,
         )
+        self._younger: Adoption | None = None
         self._id = event.id
         self._limit = output_limit
         self._clamped = clamped
@@ -172,7 +178,36 @@ class Forwarded(ABC):
         """More may be held now."""
 
     def _presumed(self) -> Reckoning:
-        return presume(self._call, self._bound, output_tokens=self._holding.covered)
+        return presume(self._call, self._holding.bound, output_tokens=self._holding.covered)
+
+    # ------------------------------------------------------------------ a later policy
+
+    def adopt(self, view: PolicyView) -> None:
+        """Hold on the budgets that this call matches now and holds nothing on (L12)."""
+        if self._state in (State.DRAINING, State.DONE):
+            return
+        call, holding = self._call, self._holding
+        call.follow(view)
+        if call.price is not None:
+            holding.event = replace(holding.event, price_version=call.price.id)
+        held = holding.hold.parts
+        pairs = zip(call.agent.budgets, call.balances, strict=True)
+        younger = {key: budget for budget, key in pairs if key not in held}
+        if self._younger is None:
+            if not younger:
+                return
+            self._younger = Adoption(
+                self._desk, call, holding, produced=lambda: self.produced, cut=self.cut
+            )
+        usage = self._meter.usage if self._meter is not None else None
+        if usage is not None and call.parsed.prompts * call.parsed.sequences == 1:
+            holding.sharpen(usage.input_tokens)
+        self._younger.seek(younger)
+
+    def _ask_no_more(self) -> None:
+        self._holding.forget()
+        if self._younger is not None:
+            self._younger.forget()
 
     # ------------------------------------------------------------------ settling
 
@@ -213,7 +248,7 @@ class Forwarded(ABC):
         desk, metrics = self._desk, self._desk.metrics
         desk.live.discard(self)
         self._call.upstream.running -= 1
-        self._holding.forget()
+        self._ask_no_more()
         if self._timer is not None:
             self._timer.cancel()
         metrics.requests[event.endpoint, event.outcome.value] += 1
@@ -267,7 +302,9 @@ class Forwarded(ABC):
     def session_info(self, now_ms: int) -> SessionInfo | None:
         """This call as the live pages show it."""
         event = self._holding.event
-        return session_info(self._call, self._bound, event, produced=self.produced, now_ms=now_ms)
+        return session_info(
+            self._call, self._holding.bound, event, produced=self.produced, now_ms=now_ms
+        )
 
     def presumed_event(self) -> tuple[int, UsageEvent] | None:
         """The hold, and what to book if nothing else is heard of it."""

@@ -79,6 +79,13 @@ class Orders:
                 reason = f"agent_{agent.state.value}"
                 live.cut(Cut(reason, f"The agent is {agent.state.value}", order="policy"))
 
+    def enforce_budgets(self) -> None:
+        """After a new policy: hold on what it adds for the calls that run already (L12)."""
+        view = self._desk.view
+        for live in list(self._desk.live) if view is not None else ():
+            if view is not None and not live.finished:
+                live.adopt(view)
+
 
 def _done(kind: OrderKind) -> str:
     return "killed" if kind is OrderKind.KILL else "paused"

@@ -31,10 +31,11 @@ from enforcement.rules.verdicts import (
 )
 from enforcement.rules.wire import Denial, SessionInfo, Unit, UsageEvent
 from enforcement.sidecar import clock
-from enforcement.sidecar.admission import Call, unbounded_refusal
+from enforcement.sidecar.admission import Call, unbounded_refusal, unpriced_refusal
 from enforcement.sidecar.answers import refusal_of_cut, send_refusal
 from enforcement.sidecar.desk import Desk
 from enforcement.sidecar.front import ClientConnection
+from enforcement.sidecar.policy import PolicyView
 from enforcement.sidecar.relay import Relay
 from enforcement.sidecar.settlement import first_event
 
@@ -48,6 +49,7 @@ class Placement:
     __slots__ = (
         "_asked",
         "_bound",
+        "_bounded",
         "_call",
         "_clamped",
         "_client",
@@ -82,6 +84,7 @@ class Placement:
         self._rated = 0
         self._rates: dict[Unit, int] = {}  # what the last needs are, by unit
         self._bound = Bound(0, 0)
+        self._bounded = True
         self._clamped: Clamped | None = None
         self._group = ""
         self._asked: dict[BalanceKey, int] = {}
@@ -153,6 +156,7 @@ class Placement:
             if call.agent.sized:
                 self._refuse(unbounded_refusal())
                 return
+            self._bounded = False
             output = self._limit * parsed.prompts * parsed.sequences
             self._bound = Bound(len(parsed.encoded), output)
         self._pass_token_rate()
@@ -217,9 +221,8 @@ class Placement:
     def _first_slice(self) -> int | None:
         """How much output metered budgets pay for at first; None: nothing is metered."""
         call, config = self._call, self._desk.config
-        if not (call.agent.metered and call.parsed.stream and call.parsed.sequences == 1):
-            return None
-        return config.metered_slice_tokens + config.metered_margin_tokens
+        metered = call.agent.metered and call.extensible
+        return config.metered_slice_tokens + config.metered_margin_tokens if metered else None
 
     def _first_event(self, bound: Bound) -> UsageEvent:
         first = self._first_slice()
@@ -247,6 +250,7 @@ class Placement:
             self._client,
             self._call,
             bound=self._bound,
+            bounded=self._bounded,
             hold=hold,
             event=event,
             output_limit=self._limit,
@@ -417,6 +421,9 @@ class Placement:
             self._timer.cancel()
         if self._counting is not None:
             self._counting.cancel()
+        self._drop_group()
+
+    def _drop_group(self) -> None:
         if self._group:
             self._desk.waiting.pop(self._group, None)
             self._desk.book.abandon(self._group)
@@ -440,6 +447,21 @@ class Placement:
         """An order stops the call before it began."""
         if not self._done:
             self._refuse(refusal_of_cut(cut))
+
+    def adopt(self, view: PolicyView) -> None:
+        """Nothing is held yet: the later policy decides what must be."""
+        call, before = self._call, self._call.agent.budgets
+        call.follow(view)
+        if Unit.USD in call.agent.units and call.price is None:
+            self._refuse(unpriced_refusal(call.parsed.model))
+        elif call.agent.sized and not self._bounded:
+            self._refuse(unbounded_refusal())
+        elif self._group and call.agent.budgets != before:
+            self._drop_group()
+            self._denial = None
+            call.agent.refund_tokens(self._rated)
+            self._rated = 0
+            self._size()
 
     def check_deadline(self, now_ns: int) -> None:
         """Waiting has its own timers."""

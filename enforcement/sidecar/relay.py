@@ -143,7 +143,7 @@ class Relay(Forwarded):
             )
             return
         owed, disputed = reckon_answer(
-            self._call, self._bound, answer, output_tokens=self._holding.covered
+            self._call, self._holding.bound, answer, output_tokens=self._holding.covered
         )
         self._desk.metrics.disputed += disputed
         outcome = Outcome.CLIENT_GONE if self._client is None else Outcome.COMPLETED
@@ -200,7 +200,7 @@ class Relay(Forwarded):
         clamped = self._clamped is not None and reason == "length"
         self._resume()
         self._settle(
-            reckon_stream(self._call, self._bound, meter, complete=True),
+            reckon_stream(self._call, self._holding.bound, meter, complete=True),
             Outcome.CLAMPED if clamped else Outcome.COMPLETED,
             finish_reason=reason,
             upstream_id=meter.named()[0],
@@ -212,7 +212,7 @@ class Relay(Forwarded):
         meter = self._meter
         assert meter is not None  # noqa: S101 -- a stream has a meter
         self._settle(
-            reckon_stream(self._call, self._bound, meter, complete=False),
+            reckon_stream(self._call, self._holding.bound, meter, complete=False),
             Outcome.UPSTREAM_FAILED,
             upstream_id=meter.named()[0],
         )
@@ -224,7 +224,7 @@ class Relay(Forwarded):
         """Stop an engine that goes beyond its limit, or beyond what its budgets pay for."""
         produced = meter.produced
         slack = EXTRA_EVENTS if meter.running is None else 0
-        if produced > self._bound.output_tokens + slack:
+        if produced > self._holding.bound.output_tokens + slack:
             self.cut(Cut("limit_ignored", "The engine produced more than it was asked for"))
         elif not meter.done:
             cut = self._holding.check(produced)
@@ -261,7 +261,9 @@ class Relay(Forwarded):
             named=meter.named(),
             request_id=self._id,
             output_tokens=meter.produced,
-            input_tokens=seen_input(call, self._bound, meter) if call.parsed.wants_usage else None,
+            input_tokens=seen_input(call, self._holding.bound, meter)
+            if call.parsed.wants_usage
+            else None,
         )
 
     def client_gone(self) -> None:
@@ -282,7 +284,7 @@ class Relay(Forwarded):
             self._settle(reckon(self._call, NOTHING), self._ending, requests=0)
             return
         self._state = State.DRAINING
-        self._holding.forget()
+        self._ask_no_more()
         if not connection.half_close():
             connection.drop()
             self._end_drain(complete=False)
@@ -301,9 +303,11 @@ class Relay(Forwarded):
         meter = self._meter
         if meter is not None:
             meter.end()
-            owed = reckon_stream(self._call, self._bound, meter, complete=complete and meter.done)
+            owed = reckon_stream(
+                self._call, self._holding.bound, meter, complete=complete and meter.done
+            )
         elif self._call.parsed.stream:  # not a byte came: the prompt may have been read
-            owed = reckon_unseen(self._call, self._bound)
+            owed = reckon_unseen(self._call, self._holding.bound)
         else:
             owed = self._presumed()
         self._settle(owed, self._ending, finish_reason=meter.finish_reason if meter else "")
