@@ -3,9 +3,11 @@
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.db import connection
 
 from controlplane.audit.domain import Actor
@@ -21,9 +23,16 @@ from skills.models import SigningKey, Skill, SkillCard, SkillGrant, TrustRoot
 from tests.skills.conftest import CAPABILITIES, make_agent, version, zip_of
 from tests.skills.publisher import FILES, NOW
 
-pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
+pytestmark = pytest.mark.django_db(transaction=True)
 THREADS = 6
 ACTOR = Actor(kind="system", id="", label="race")
+
+
+@pytest.fixture(autouse=True)
+def _shipped_trust_roots() -> None:
+    """What the migration ships is flushed by earlier tests that commit."""
+    if not TrustRoot.objects.exists():
+        import_module("skills.migrations.0003_ship_trust_roots").ship(apps, None)
 
 
 def at_once(*works: Callable[[], Any]) -> list[Any]:
