@@ -18,7 +18,7 @@ def installation() -> Iterator[Installation]:
 
 
 def test_every_figure_agrees(installation: Installation) -> None:
-    answer = installation.run("demo", "--check", "--port", "18700")
+    answer = installation.run("demo", "--check", "--port", installation.port)
 
     assert answer.returncode == 0, answer.stderr
     assert "Every figure agrees" in answer.stdout

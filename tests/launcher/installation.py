@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -38,6 +39,8 @@ class Installation:
         self.data = self.home / "data"
         self.log = self.home / "up.log"
         self.process: subprocess.Popen[bytes] | None = None
+        # Anywhere below the ports that the kernel gives to clients: other runs look there too.
+        self.port = str(random.randrange(20_000, 32_000, 10))
         self._command = command
         self._environment = dict(environment or clean_environment())
         self._popen = popen
@@ -48,7 +51,15 @@ class Installation:
         """Start, and wait until everything is ready."""
         with self.log.open("wb") as sink:
             self.process = subprocess.Popen(
-                [*self._command, "up", "--data-dir", str(self.data), "--port", "18300", *arguments],
+                [
+                    *self._command,
+                    "up",
+                    "--data-dir",
+                    str(self.data),
+                    "--port",
+                    self.port,
+                    *arguments,
+                ],
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 cwd="/",

@@ -41,7 +41,7 @@ def installation(durable_database_url: str, valkey_url: str) -> Iterator[Install
 
 
 def test_only_our_own_processes_are_started(installation: Installation) -> None:
-    installation.up("--port", "18800")
+    installation.up()
 
     assert set(installation.parts()) == {"web", "worker", "sidecar"}
     assert "DATABASE_URL is used as it is" in installation.said()
