@@ -155,12 +155,17 @@ async def signals(organization_id: UUID) -> AsyncIterator[bytes]:
     try:
         seen = watch.version
         yield b"retry: 2000\n\n"
+        yield _changed(seen)  # whatever happened while the page was on its way
         while True:
             try:
                 seen = await asyncio.wait_for(watch.after(seen), BEAT_S)
             except TimeoutError:
                 yield b": beat\n\n"
             else:
-                yield f"event: changed\nid: {seen}\ndata: changed\n\n".encode()
+                yield _changed(seen)
     finally:
         hub.leave(organization_id)
+
+
+def _changed(version: int) -> bytes:
+    return f"event: changed\nid: {version}\ndata: changed\n\n".encode()
