@@ -8,6 +8,7 @@ use a server of your own. `valkey_url` is the address of a Valkey, started on fi
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -100,6 +101,13 @@ def _needs_database(item: pytest.Item) -> bool:
     if item.get_closest_marker("django_db"):
         return True
     return not DATABASE_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Say at once what failed: the whole report comes only after the last test."""
+    if report.failed:
+        sys.stderr.write(f"\nfailed ({report.when}): {report.nodeid}\n{report.longreprtext}\n")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

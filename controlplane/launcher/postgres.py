@@ -35,6 +35,8 @@ THROWAWAY_SETTINGS = EVERYDAY_SETTINGS | {
     "full_page_writes": "off",
     "autovacuum": "off",
     "max_connections": "200",
+    "lock_timeout": "60s",
+    "idle_in_transaction_session_timeout": "60s",
 }
 
 
