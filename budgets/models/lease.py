@@ -47,7 +47,9 @@ class Lease(models.Model):
                 fields=["balance"], condition=Q(state__in=LIVE_LEASE_STATES), name="lease_live"
             ),
             models.Index(
-                fields=["spool"], condition=Q(state__in=LIVE_LEASE_STATES), name="lease_of_spool"
+                fields=["spool", "state", "epoch"],
+                condition=Q(state__in=LIVE_LEASE_STATES),
+                name="lease_of_spool",
             ),
             models.Index(fields=["balance", "-granted_at"], name="lease_history"),
         ]

@@ -33,11 +33,14 @@ _DUE = """
 """
 _OWED = f"""
     SELECT {_LEASE_COLUMNS}, b.budget_id, b.value, b.window_start
-    FROM budgets_lease l
+    FROM (
+        SELECT * FROM budgets_lease WHERE spool = ANY(%(spools)s) AND state = 'suspended'
+        UNION ALL
+        SELECT of_older.* FROM enforcement_spool s JOIN budgets_lease of_older
+            ON of_older.spool = s.id AND of_older.state = 'granted' AND of_older.epoch < s.epoch
+        WHERE s.id = ANY(%(spools)s)
+    ) l
     JOIN budgets_balance b ON b.id = l.balance_id
-    JOIN enforcement_spool s ON s.id = l.spool
-    WHERE l.spool = ANY(%s)
-      AND (l.state = 'suspended' OR (l.state = 'granted' AND l.epoch < s.epoch))
     ORDER BY l.id LIMIT 2000
 """  # noqa: S608 -- the columns are a constant
 _HOLDERS = """
@@ -133,7 +136,7 @@ async def owed_leases(
     connection: Connection, spools: Collection[str]
 ) -> list[tuple[Lease, Balance]]:
     """Leases whose spool should say how they ended, with enough of their balance to name them."""
-    cursor = await connection.execute(_OWED, [[UUID(i) for i in spools]])
+    cursor = await connection.execute(_OWED, {"spools": [UUID(i) for i in spools]})
     return [
         (
             _lease(row),
