@@ -17,12 +17,18 @@ ARGUMENTS = [
     "--disable-quic",
     "--font-render-hinting=none",
 ]
+PROGRAMS = (  # the shell first: a whole desktop browser has been seen to hang, and it is slower
+    "chromium-headless-shell",
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+)
 VIEWPORT: ViewportSize = {"width": 1360, "height": 860}
 
 
 def chromium() -> str | None:
     """The program: `CHROMIUM` in the environment, then the usual names on the path."""
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    names = (os.environ.get("CHROMIUM"), *PROGRAMS)
     return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
