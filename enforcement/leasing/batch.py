@@ -120,14 +120,18 @@ class Batch:
         broken = committed_over_cap(self._ledger.balances[i] for i in self._ledger.touched_balances)
         if broken:
             raise InvariantError(f"I1 would break: {broken}")
-        await store.write_back(
-            connection,
-            self._ledger,
-            organizations=self._organizations,
-            group_hashes=self._waiting.hashes,
-            now=now,
-        )
-        await self._tell_spools(connection, live, now)
+        async with connection.pipeline():  # nobody waits for the answers to these
+            await store.write_back(
+                connection,
+                self._ledger,
+                organizations=self._organizations,
+                group_hashes=self._waiting.hashes,
+                now=now,
+            )
+            if live:
+                await self._note(connection, live, now)
+        if live:
+            await self._tell_spools(connection, live)
         if recalled:
             self.recalls = await store.holders(connection, recalled)
 
@@ -261,12 +265,12 @@ class Batch:
 
     # ------------------------------------------------------------------ the spools
 
-    async def _tell_spools(self, connection: Connection, live: list[Work], now: datetime) -> None:
-        """What else an answer carries: orders, leases to account for, the policy's lease."""
-        if not live:
-            return
+    async def _note(self, connection: Connection, live: list[Work], now: datetime) -> None:
         await spools.note(connection, live, now=now, policy_ttl_ms=self._terms.policy_ttl_ms)
         await spools.acknowledge(connection, live, now=now)
+
+    async def _tell_spools(self, connection: Connection, live: list[Work]) -> None:
+        """What else an answer carries: orders, leases to account for, the policy's lease."""
         await spools.add_orders(connection, live)
         owed = await store.owed_leases(connection, {work.spool for work in live})
         for work in live:

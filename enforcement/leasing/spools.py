@@ -9,6 +9,7 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from controlplane.identity.ids import new_id
+from enforcement.leasing.arrays import array
 from enforcement.leasing.store import Connection
 from enforcement.rules.spools import Spool
 from enforcement.rules.wire import Order, OrderKind, ScopeKind, SessionInfo
@@ -35,8 +36,8 @@ async def lock(connection: Connection, ids: Collection[str]) -> dict[str, SpoolR
         return {}
     cursor = await connection.execute(
         "SELECT id, organization_id, sidecar_id, epoch, boot, incarnation"
-        " FROM enforcement_spool WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
-        [[UUID(i) for i in ids]],
+        " FROM enforcement_spool WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE",
+        [array(ids)],
     )
     return {
         str(row[0]): SpoolRow(
@@ -67,17 +68,17 @@ async def note(
         [
             now,
             now + timedelta(milliseconds=policy_ttl_ms),
-            [UUID(work.spool) for work in rows],
+            array(work.spool for work in rows),
             [Jsonb(msgspec.to_builtins(work.sync.health)) for work in rows],
             [Jsonb(_storable(work.sync.sessions)) for work in rows],
-            [work.sync.header.policy_revision for work in rows],
+            array(work.sync.header.policy_revision for work in rows),
         ],
     )
     await connection.execute(
         "UPDATE enforcement_sidecar SET last_seen_at = %s WHERE id IN"
-        " (SELECT id FROM enforcement_sidecar WHERE id = ANY(%s) AND"
+        " (SELECT id FROM enforcement_sidecar WHERE id = ANY(%s::uuid[]) AND"
         " (last_seen_at IS NULL OR last_seen_at < %s) ORDER BY id FOR NO KEY UPDATE)",
-        [now, [UUID(work.identity.sidecar) for work in rows], now - SEEN_EVERY],
+        [now, array({work.identity.sidecar for work in rows}), now - SEEN_EVERY],
     )
 
 

@@ -4,16 +4,16 @@ Lock order of the whole program: spools by id, then balances by id, then leases 
 module and `budgets.domain` write balances.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from controlplane.identity.ids import new_id
 from enforcement.errors import BusyError
+from enforcement.leasing.arrays import array
 from enforcement.rules.ledger import Balance, Lease, LeaseState, Ledger
 
 Connection = AsyncConnection[TupleRow]
@@ -21,7 +21,7 @@ Connection = AsyncConnection[TupleRow]
 _BALANCE = """
     SELECT id, organization_id, budget_id, value, window_start, window_end, limit_amount,
            cap_amount, spent_amount, held_amount, suspense_amount, overrun_amount
-    FROM budgets_balance WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE
+    FROM budgets_balance WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE
 """
 _LEASE_COLUMNS = """
     l.id, l.balance_id, l.spool, l.amount, l.expires_at, l.epoch, l.incarnation, l.group_key,
@@ -34,11 +34,11 @@ _DUE = """
 _OWED = f"""
     SELECT {_LEASE_COLUMNS}, b.budget_id, b.value, b.window_start
     FROM (
-        SELECT * FROM budgets_lease WHERE spool = ANY(%(spools)s) AND state = 'suspended'
+        SELECT * FROM budgets_lease WHERE spool = ANY(%(spools)s::uuid[]) AND state = 'suspended'
         UNION ALL
         SELECT of_older.* FROM enforcement_spool s JOIN budgets_lease of_older
             ON of_older.spool = s.id AND of_older.state = 'granted' AND of_older.epoch < s.epoch
-        WHERE s.id = ANY(%(spools)s)
+        WHERE s.id = ANY(%(spools)s::uuid[])
     ) l
     JOIN budgets_balance b ON b.id = l.balance_id
     ORDER BY l.id LIMIT 2000
@@ -46,7 +46,7 @@ _OWED = f"""
 _HOLDERS = """
     SELECT DISTINCT l.spool, b.budget_id, b.value
     FROM budgets_lease l JOIN budgets_balance b ON b.id = l.balance_id
-    WHERE l.balance_id = ANY(%s) AND l.state = 'granted'
+    WHERE l.balance_id = ANY(%s::uuid[]) AND l.state = 'granted'
 """
 
 
@@ -66,7 +66,7 @@ async def balances_of_leases(connection: Connection, leases: Collection[str]) ->
     if not leases:
         return {}
     cursor = await connection.execute(
-        "SELECT id, balance_id FROM budgets_lease WHERE id = ANY(%s)", [[UUID(i) for i in leases]]
+        "SELECT id, balance_id FROM budgets_lease WHERE id = ANY(%s::uuid[])", [array(leases)]
     )
     return {str(row[0]): str(row[1]) async for row in cursor}
 
@@ -81,7 +81,7 @@ async def lock_balances(
     connection: Connection, ledger: Ledger, ids: Collection[str]
 ) -> dict[str, str]:
     """Lock balances by id into the working set; returns the organization of each."""
-    cursor = await connection.execute(_BALANCE, [[UUID(i) for i in ids]])
+    cursor = await connection.execute(_BALANCE, [array(ids)])
     organizations = {}
     async for row in cursor:
         balance = Balance(
@@ -104,9 +104,9 @@ async def lock_balances(
 
 async def lock_leases(connection: Connection, ledger: Ledger, ids: Collection[str]) -> None:
     cursor = await connection.execute(
-        f"SELECT {_LEASE_COLUMNS} FROM budgets_lease l WHERE id = ANY(%s) ORDER BY id"  # noqa: S608 -- constant columns
+        f"SELECT {_LEASE_COLUMNS} FROM budgets_lease l WHERE id = ANY(%s::uuid[]) ORDER BY id"  # noqa: S608 -- constant columns
         " FOR NO KEY UPDATE",
-        [[UUID(i) for i in ids]],
+        [array(ids)],
     )
     async for row in cursor:
         lease = _lease(row)
@@ -124,7 +124,7 @@ async def leases_of_groups(
         "SELECT l.spool, l.group_key, l.id, l.balance_id, l.group_hash FROM budgets_lease l"
         " JOIN unnest(%s::uuid[], %s::uuid[]) AS k(spool, key)"
         " ON (l.spool, l.group_key) = (k.spool, k.key) ORDER BY l.id",
-        [[UUID(i) for i in spools], [UUID(i) for i in groups]],
+        [array(spools), array(groups)],
     )
     found: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
     async for row in cursor:
@@ -136,7 +136,7 @@ async def owed_leases(
     connection: Connection, spools: Collection[str]
 ) -> list[tuple[Lease, Balance]]:
     """Leases whose spool should say how they ended, with enough of their balance to name them."""
-    cursor = await connection.execute(_OWED, {"spools": [UUID(i) for i in spools]})
+    cursor = await connection.execute(_OWED, {"spools": array(spools)})
     return [
         (
             _lease(row),
@@ -148,7 +148,7 @@ async def owed_leases(
 
 async def holders(connection: Connection, balances: Collection[str]) -> list[tuple[str, str, str]]:
     """Who has live leases of these balances: (spool, budget, value)."""
-    cursor = await connection.execute(_HOLDERS, [[UUID(i) for i in balances]])
+    cursor = await connection.execute(_HOLDERS, [array(balances)])
     return [(str(row[0]), str(row[1]), row[2]) async for row in cursor]
 
 
@@ -182,12 +182,12 @@ async def _write_balances(connection: Connection, ledger: Ledger, now: datetime)
         " WHERE b.id = u.id",
         [
             now,
-            [UUID(b.id) for b in rows],
-            [b.spent for b in rows],
-            [b.held for b in rows],
-            [b.suspense for b in rows],
-            [b.overrun for b in rows],
-            [b.cap for b in rows],
+            array(b.id for b in rows),
+            array(b.spent for b in rows),
+            array(b.held for b in rows),
+            array(b.suspense for b in rows),
+            array(b.overrun for b in rows),
+            array(b.cap for b in rows),
         ],
     )
 
@@ -200,20 +200,20 @@ async def _write_leases(connection: Connection, ledger: Ledger, now: datetime) -
     await connection.execute(
         "UPDATE budgets_lease l SET used_amount = u.used, returned_amount = u.returned,"
         " overrun_amount = u.overrun, open_amount = u.open, state = u.state,"
-        " expires_at = u.expires_at,"
+        " expires_at = 'epoch'::timestamptz + u.expires_at_ms * interval '1 ms',"
         " closed_at = CASE WHEN u.state IN ('settled', 'written_off') THEN %s::timestamptz END"
         " FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],"
-        " %s::text[], %s::timestamptz[]) AS u(id, used, returned, overrun, open, state, expires_at)"
+        " %s::text[], %s::bigint[]) AS u(id, used, returned, overrun, open, state, expires_at_ms)"
         " WHERE l.id = u.id",
         [
             now,
-            [UUID(x.id) for x in rows],
-            [x.used for x in rows],
-            [x.returned for x in rows],
-            [x.overrun for x in rows],
-            [x.open for x in rows],
-            [x.state.value for x in rows],
-            [_instant(x.expires_at_ms) for x in rows],
+            array(x.id for x in rows),
+            array(x.used for x in rows),
+            array(x.returned for x in rows),
+            array(x.overrun for x in rows),
+            array(x.open for x in rows),
+            array(x.state.value for x in rows),
+            array(x.expires_at_ms for x in rows),
         ],
     )
 
@@ -225,33 +225,32 @@ async def _insert_leases(
     group_hashes: dict[str, str],
     now: datetime,
 ) -> None:
-    for_insert: Sequence[tuple[Any, ...]] = [
-        (
-            UUID(lease.id),
-            UUID(organizations[lease.balance]),
-            UUID(lease.balance),
-            UUID(lease.spool),
-            lease.epoch,
-            UUID(lease.incarnation),
-            UUID(lease.group),
-            group_hashes[lease.group],
-            lease.amount,
-            now,
-            _instant(lease.expires_at_ms),
-        )
-        for lease in ledger.new_leases
-    ]
-    if not for_insert:
+    rows = ledger.new_leases
+    if not rows:
         return
-    columns = [list(column) for column in zip(*for_insert, strict=True)]
     await connection.execute(
         "INSERT INTO budgets_lease (id, organization_id, balance_id, spool, epoch, incarnation,"
         " group_key, group_hash, amount, granted_at, expires_at, used_amount, returned_amount,"
         " overrun_amount, open_amount, state)"
-        " SELECT u.*, 0, 0, 0, 0, 'granted' FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[],"
-        " %s::uuid[], %s::int[], %s::uuid[], %s::uuid[], %s::text[], %s::bigint[],"
-        " %s::timestamptz[], %s::timestamptz[]) AS u",
-        columns,
+        " SELECT u.id, u.organization, u.balance, u.spool, u.epoch, u.incarnation, u.key, u.hash,"
+        " u.amount, %s, 'epoch'::timestamptz + u.expires_at_ms * interval '1 ms', 0, 0, 0, 0,"
+        " 'granted' FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::int[],"
+        " %s::uuid[], %s::uuid[], %s::text[], %s::bigint[], %s::bigint[])"
+        " AS u(id, organization, balance, spool, epoch, incarnation, key, hash, amount,"
+        " expires_at_ms)",
+        [
+            now,
+            array(x.id for x in rows),
+            array(organizations[x.balance] for x in rows),
+            array(x.balance for x in rows),
+            array(x.spool for x in rows),
+            array(x.epoch for x in rows),
+            array(x.incarnation for x in rows),
+            array(x.group for x in rows),
+            array(group_hashes[x.group] for x in rows),
+            array(x.amount for x in rows),
+            array(x.expires_at_ms for x in rows),
+        ],
     )
 
 
@@ -266,12 +265,12 @@ async def _insert_transfers(
         " %s::uuid[], %s::text[], %s::bigint[]) AS u",
         [
             now,
-            [new_id() for _ in ledger.transfers],
-            [UUID(organizations[t.balance]) for t in ledger.transfers],
-            [UUID(t.balance) for t in ledger.transfers],
-            [UUID(t.lease) if t.lease else None for t in ledger.transfers],
-            [t.kind.value for t in ledger.transfers],
-            [t.amount for t in ledger.transfers],
+            array(str(new_id()) for _ in ledger.transfers),
+            array(organizations[t.balance] for t in ledger.transfers),
+            array(t.balance for t in ledger.transfers),
+            array(t.lease or "NULL" for t in ledger.transfers),
+            array(t.kind.value for t in ledger.transfers),
+            array(t.amount for t in ledger.transfers),
         ],
     )
 
@@ -296,7 +295,3 @@ def _lease(row: tuple[Any, ...]) -> Lease:
 
 def _ms(instant: datetime) -> int:
     return int(instant.timestamp() * 1000)
-
-
-def _instant(at_ms: int) -> datetime:
-    return datetime.fromtimestamp(at_ms / 1000, tz=UTC)
