@@ -29,6 +29,9 @@
   stream.addEventListener("htmx:before:sse:message", (event) => {
     if (paused) event.detail.message.cancelled = true;
   });
+  document.addEventListener("htmx:before:swap", (event) => { // asked for before the pause
+    if (paused && event.detail.ctx.sourceEvent?.type === "changed") event.preventDefault();
+  });
 
   // htmx reconnects a stream that broke; one that never began, or that the server ended, we ask
   // for again ourselves. What changed in between is fetched at once.
