@@ -22,14 +22,11 @@ ASKED_TO_STOP = ("SIGINT", "SIGTERM", "SIGHUP")
 def run_in_foreground(wishes: Wishes, output: Output) -> Exit:
     """Start everything, tell how to use it, and stay until told to stop."""
     try:
-        reason = asyncio.run(run(wishes, output, lambda running: tell(running, output)))
+        asyncio.run(run(wishes, output, lambda running: tell(running, output)))
     except LauncherError as error:
         output.error(str(error))
         return exit_code(error)
-    if reason in ASKED_TO_STOP:
-        return Exit.OK
-    output.error(reason)
-    return Exit.UNAVAILABLE
+    return Exit.OK
 
 
 def tell(running: Running, output: Output) -> None:
