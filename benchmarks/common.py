@@ -79,12 +79,14 @@ class _Quiet:
 
 
 @contextlib.asynccontextmanager
-async def stack(*, upstreams: Sequence[str] = (), model: bool = False) -> AsyncIterator[Running]:
-    """The whole product in a temporary directory, as `comptroller up` starts it."""
-    with tempfile.TemporaryDirectory(prefix="comptroller-bench-") as folder:
-        Path(folder).chmod(0o755)  # the services run as another user
+async def stack(
+    *, upstreams: Sequence[str] = (), model: bool = False, folder: Path | None = None
+) -> AsyncIterator[Running]:
+    """The whole product in a temporary directory, in `folder` if given, as `up` starts it."""
+    with tempfile.TemporaryDirectory(prefix="comptroller-bench-", dir=folder) as name:
+        Path(name).chmod(0o755)  # the services run as another user
         wishes = Wishes(
-            data=Path(folder) / "data", port=0, upstreams=tuple(upstreams), demo_model=model
+            data=Path(name) / "data", port=0, upstreams=tuple(upstreams), demo_model=model
         )
         launch = Launch(wishes, _Quiet())
         launch.places.prepare()

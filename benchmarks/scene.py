@@ -21,13 +21,15 @@ django.setup()
 
 from django.utils import timezone
 
-from budgets.domain.budgets import BudgetSpec, create_budget
+from budgets.domain.budgets import BudgetSpec, change_budget, create_budget
 from budgets.domain.prices import set_own_price
+from budgets.domain.verify import verify
 from budgets.enums import BudgetState
 from budgets.models import Balance, Budget, PriceVersion, UsageEvent
 from controlplane.audit.domain import Actor
 from controlplane.identity.domain import create_agent, issue_agent_key, issue_api_token
 from controlplane.identity.models import Organization
+from enforcement.domain.enrolment import enrol_sidecar
 from enforcement.rules.wire import HoldMode, Mode, Per, Rates, ScopeKind, Unit
 
 ACTOR = Actor.system("benchmark")
@@ -77,6 +79,34 @@ def token(given: dict[str, Any]) -> dict[str, Any]:
     return {"token": issued.secret}
 
 
+def sidecar(given: dict[str, Any]) -> dict[str, Any]:
+    """The token of a new sidecar."""
+    enrolled = enrol_sidecar(
+        organization_id=organization().pk, name=given["name"], actor=ACTOR, now=timezone.now()
+    )
+    return {"token": enrolled.secret}
+
+
+def raise_limit(given: dict[str, Any]) -> dict[str, Any]:
+    """More for a budget."""
+    budget = Budget.objects.get(name=given["budget_name"], archived_at=None)
+    limit = budget.limit_amount + given["by"]
+    change_budget(
+        organization_id=organization().pk,
+        budget_id=budget.pk,
+        changes={"limit_amount": limit},
+        actor=ACTOR,
+        now=timezone.now(),
+    )
+    return {"limit": limit}
+
+
+def check_journal(_given: dict[str, Any]) -> dict[str, Any]:
+    """Whether every balance is what its transfers say."""
+    report = verify()
+    return {"holds": report.holds, "balances": report.balances}
+
+
 def ledger(given: dict[str, Any]) -> dict[str, Any]:
     """The counters of a budget, once nothing of it is held any more."""
     budget = UUID(given["budget"])
@@ -109,7 +139,14 @@ def eventually(condition: Callable[[], bool]) -> bool:
     return False
 
 
-ACTIONS = {"agent": agent, "token": token, "ledger": ledger}
+ACTIONS = {
+    "agent": agent,
+    "token": token,
+    "sidecar": sidecar,
+    "ledger": ledger,
+    "raise": raise_limit,
+    "verify": check_journal,
+}
 
 if __name__ == "__main__":
     json.dump(ACTIONS[sys.argv[1]](json.load(sys.stdin)), sys.stdout)
