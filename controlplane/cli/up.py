@@ -22,11 +22,14 @@ ASKED_TO_STOP = ("SIGINT", "SIGTERM", "SIGHUP")
 def run_in_foreground(wishes: Wishes, output: Output) -> Exit:
     """Start everything, tell how to use it, and stay until told to stop."""
     try:
-        asyncio.run(run(wishes, output, lambda running: tell(running, output)))
+        reason = asyncio.run(run(wishes, output, lambda running: tell(running, output)))
     except LauncherError as error:
         output.error(str(error))
         return exit_code(error)
-    return Exit.OK
+    if reason in ASKED_TO_STOP:
+        return Exit.OK
+    output.error(reason)
+    return Exit.UNAVAILABLE
 
 
 def tell(running: Running, output: Output) -> None:

@@ -110,6 +110,7 @@ class Installation:
             identity=self.places.identity,
             ready=lambda start: probes.of(lambda: cluster.is_ready(start.pid)),
             farewell=postgres.STOP,
+            vital=True,
             address=str(cluster.sockets),
         )
 

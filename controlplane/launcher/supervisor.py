@@ -39,6 +39,7 @@ class Part:
     identity: Identity | None
     ready: Callable[[Start], Probe]
     farewell: signal.Signals = signal.SIGTERM
+    vital: bool = False  # everything stops when it dies
     start_timeout_s: int = 60
     address: str = ""
     reservation: socket.socket | None = None  # keeps the part's port until its first start
@@ -80,7 +81,7 @@ class Supervisor:
         part.watcher = asyncio.create_task(self._watch(part), name=f"watch-{part.name}")
 
     async def wait(self) -> str:
-        """Until `request_stop`. The answer is the reason."""
+        """Until `request_stop` or the end of a vital part. The answer is the reason."""
         await self._stop.wait()
         return self.stop_reason or "asked"
 
@@ -141,6 +142,11 @@ class Supervisor:
         while part.process is not None:
             code = await part.process.wait()
             clear_group(part)
+            if part.vital:
+                part.state = "ended"
+                self._on_change(part, f"ended ({words_for(code)})")
+                self.request_stop(f"{part.title} ended ({words_for(code)})")
+                return
             pause_s = BACKOFF_FIRST_S if time.time() - part.began > STEADY_S else pause_s
             part.state = "restarting"
             self._on_change(part, f"ended ({words_for(code)}), starts again in {pause_s:.1f} s")

@@ -232,7 +232,7 @@ async def run(
     on_ready: Callable[[Running], None],
     story: Callable[[Running], Coroutine[Any, Any, str | None]] | None = None,
 ) -> str:
-    """Until somebody asks to stop. The answer is the reason.
+    """Until somebody asks to stop, or the database ends. The answer is the reason.
 
     A `story` runs while all is up; what it answers, if anything, is a reason to stop.
     """

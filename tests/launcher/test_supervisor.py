@@ -68,6 +68,23 @@ def test_pauses_grow_while_a_part_keeps_dying(
     assert diary.said("web: ended (exit code 0), starts again in 0.5 s")
 
 
+def test_the_end_of_a_vital_part_is_the_end_of_all(
+    supervisor: Supervisor, make_part: MakePart
+) -> None:
+    async def scenario() -> str:
+        database = make_part("database", vital=True)
+        await supervisor.start(database)
+        await supervisor.start(make_part("web"))
+        assert database.process is not None
+        database.process.kill()
+        reason = await supervisor.wait()
+        await supervisor.stop_all()
+        return reason
+
+    assert asyncio.run(scenario()) == "database ended (signal SIGKILL)"
+    assert [part.state for part in supervisor.parts] == ["stopped", "stopped"]
+
+
 def test_a_part_that_ends_at_its_start_shows_its_last_words(
     supervisor: Supervisor, make_part: MakePart
 ) -> None:

@@ -102,24 +102,6 @@ def test_a_killed_part_comes_back(up: Installation, part: str) -> None:
     assert up.parts()[part]["restarts"] == 1
 
 
-def test_the_dashboard_outlives_a_killed_database(up: Installation) -> None:
-    link = fact(up, "dashboard") + "/readyz"
-    assert get(link)[0] == 200
-
-    former = up.kill("database")
-    eventually(lambda: up.parts()["database"]["pid"] != former)
-    eventually(lambda: up.parts()["database"]["state"] == "ready")
-
-    eventually(lambda: answers(link))
-
-
-def answers(url: str) -> bool:
-    try:
-        return get(url)[0] == 200
-    except OSError:  # HTTPError is one
-        return False
-
-
 def test_ctrl_c_stops_in_reverse_order(up: Installation) -> None:
     assert up.process is not None
     before = len(up.said().splitlines())
@@ -139,6 +121,16 @@ def test_down_stops_everything(up: Installation) -> None:
     assert up.run("down").returncode == 0
 
     assert up.process.wait(5) == 0
+    assert up.leftovers() == []
+
+
+def test_the_death_of_the_database_ends_everything(up: Installation) -> None:
+    assert up.process is not None
+
+    up.kill("database")
+
+    assert up.process.wait(90) == 6
+    assert "PostgreSQL ended (signal SIGKILL)" in up.said()
     assert up.leftovers() == []
 
 
