@@ -80,13 +80,17 @@ class _Quiet:
 
 @contextlib.asynccontextmanager
 async def stack(
-    *, upstreams: Sequence[str] = (), model: bool = False, folder: Path | None = None
+    *, upstreams: Sequence[str] = (), model: bool = False, **environment: str
 ) -> AsyncIterator[Running]:
-    """The whole product in a temporary directory, in `folder` if given, as `up` starts it."""
-    with tempfile.TemporaryDirectory(prefix="comptroller-bench-", dir=folder) as name:
-        Path(name).chmod(0o755)  # the services run as another user
+    """The whole product in a temporary directory, as `comptroller up` starts it."""
+    with tempfile.TemporaryDirectory(prefix="comptroller-bench-") as folder:
+        Path(folder).chmod(0o755)  # the services run as another user
         wishes = Wishes(
-            data=Path(name) / "data", port=0, upstreams=tuple(upstreams), demo_model=model
+            data=Path(folder) / "data",
+            port=0,
+            upstreams=tuple(upstreams),
+            demo_model=model,
+            environ={**os.environ, **environment},
         )
         launch = Launch(wishes, _Quiet())
         launch.places.prepare()

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from controlplane.launcher import state
+from tests.chaos.database import Database
 from tests.chaos.disk import SmallDisk
 from tests.chaos.fleet import Sidecar
 from tests.chaos.link import Mode
@@ -25,6 +26,7 @@ class Scene:
     random: Random
     running: Any
     sidecars: list[Sidecar]
+    database: Database
     database_disk: SmallDisk
 
     def pid(self, part: str) -> int | None:
@@ -64,6 +66,16 @@ def stop(part: str) -> Fault:
     return act
 
 
+async def kill_database(scene: Scene) -> None:
+    scene.database.signal(signal.SIGKILL)
+
+
+async def stop_database(scene: Scene) -> None:
+    scene.database.signal(signal.SIGSTOP)
+    await scene.pause()
+    scene.database.signal(signal.SIGCONT)
+
+
 async def kill_sidecar(scene: Scene) -> None:
     scene.some().signal(signal.SIGKILL)
 
@@ -101,12 +113,12 @@ async def fill_database(scene: Scene) -> None:
 FAULTS: dict[str, Fault] = {
     "kill -9 web": kill("web"),
     "kill -9 worker": kill("worker"),
-    "kill -9 PostgreSQL": kill("database"),
+    "kill -9 PostgreSQL": kill_database,
     "kill -9 Valkey": kill("broker"),
     "kill -9 a sidecar": kill_sidecar,
     "SIGSTOP web": stop("web"),
     "SIGSTOP worker": stop("worker"),
-    "SIGSTOP PostgreSQL": stop("database"),
+    "SIGSTOP PostgreSQL": stop_database,
     "SIGSTOP a sidecar": stop_sidecar,
     "link cut": break_link(Mode.CUT),
     "link stalled": break_link(Mode.STALL),

@@ -88,4 +88,7 @@ class Sidecar:
 
 
 def new_home() -> Path:
-    return Path(tempfile.mkdtemp(prefix="comptroller-chaos-"))
+    """A place that the database, which is another user, may enter."""
+    home = Path(tempfile.mkdtemp(prefix="comptroller-chaos-"))
+    home.chmod(0o755)
+    return home

@@ -15,6 +15,7 @@ from openai import AsyncOpenAI
 
 from benchmarks.common import engine, get_json, scene, stack
 from tests.chaos.agents import OUTPUT_TOKENS, Agent
+from tests.chaos.database import Database
 from tests.chaos.disk import SmallDisk
 from tests.chaos.faults import DISK_FAULTS, FAULTS, Scene
 from tests.chaos.fleet import Sidecar, new_home
@@ -108,17 +109,28 @@ async def run(wishes: Wishes) -> Report:
     """Raises when the stack itself cannot be started."""
     report = Report(wishes)
     home = new_home()
-    database_disk = SmallDisk(home / "stack", megabytes=DATABASE_MB)
+    database_disk = SmallDisk(home / "database", megabytes=DATABASE_MB)
     try:
         with engines() as made:
-            async with stack(folder=database_disk.place) as running:
-                upstreams = [f"{model}={url}" for model, url in made.urls.items()]
-                async with fleet(running, home, upstreams) as sidecars:
-                    place = Scene(Random(wishes.seed), running, sidecars, database_disk)
-                    await _storm_and_account(report, place, made)
+            database = Database(database_disk.place)
+            await database.start()
+            try:
+                await _in_the_stack(report, database, database_disk, made)
+            finally:
+                await database.stop()
     finally:
         database_disk.remove()
     return report
+
+
+async def _in_the_stack(report: Report, database: Database, disk: SmallDisk, made: Engines) -> None:
+    home = disk.place.parent
+    async with stack(DATABASE_URL=database.cluster.url) as running:
+        upstreams = [f"{model}={url}" for model, url in made.urls.items()]
+        async with fleet(running, home, upstreams) as sidecars:
+            random = Random(report.wishes.seed)
+            place = Scene(random, running, sidecars, database, disk)
+            await _storm_and_account(report, place, made)
 
 
 async def _storm_and_account(report: Report, place: Scene, made: Engines) -> None:
