@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import signal
 import socket
 import sys
 from collections import Counter
@@ -144,6 +145,8 @@ async def _storm_and_account(report: Report, place: Scene, made: Engines) -> Non
     acting = [Agent(m, key=agents[m]["key"], model=m) for m in MODELS]
     await _storm(report, place, acting)
     report.seen = {agent.name: agent.seen for agent in acting}
+    for sidecar in place.sidecars:  # as at a deploy: finals at once, not after a minute's idling
+        sidecar.signal(signal.SIGTERM)
     ledgers = {m: await _ledger(place, agents[m]) for m in MODELS}
     ledgers["all"] = await _ledger(place, budgets)
     _check(report, ledgers, {m: made.made(m) for m in MODELS}, caps)
