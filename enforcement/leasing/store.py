@@ -19,12 +19,13 @@ from enforcement.rules.ledger import Balance, Lease, LeaseState, Ledger
 Connection = AsyncConnection[TupleRow]
 
 _BALANCE = """
-    SELECT id, organization_id, budget_id, value, window_start, window_end, limit_amount,
-           cap_amount, spent_amount, held_amount, suspense_amount, overrun_amount
-    FROM budgets_balance WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE
+    SELECT b.id::text, organization_id::text, budget_id::text, value, window_start, window_end,
+           limit_amount, cap_amount, spent_amount, held_amount, suspense_amount, overrun_amount
+    FROM budgets_balance b WHERE b.id = ANY(%s::uuid[]) ORDER BY b.id FOR NO KEY UPDATE
 """
 _LEASE_COLUMNS = """
-    l.id, l.balance_id, l.spool, l.amount, l.expires_at, l.epoch, l.incarnation, l.group_key,
+    l.id::text, l.balance_id::text, l.spool::text, l.amount, l.expires_at, l.epoch,
+    l.incarnation::text, l.group_key::text,
     l.used_amount, l.returned_amount, l.overrun_amount, l.open_amount, l.state
 """
 _DUE = """
@@ -66,9 +67,10 @@ async def balances_of_leases(connection: Connection, leases: Collection[str]) ->
     if not leases:
         return {}
     cursor = await connection.execute(
-        "SELECT id, balance_id FROM budgets_lease WHERE id = ANY(%s::uuid[])", [array(leases)]
+        "SELECT id::text, balance_id::text FROM budgets_lease WHERE id = ANY(%s::uuid[])",
+        [array(leases)],
     )
-    return {str(row[0]): str(row[1]) async for row in cursor}
+    return dict(await cursor.fetchall())
 
 
 async def due_leases(connection: Connection, *, before: datetime, most: int) -> dict[str, str]:
@@ -85,8 +87,8 @@ async def lock_balances(
     organizations = {}
     async for row in cursor:
         balance = Balance(
-            id=str(row[0]),
-            budget=str(row[2]),
+            id=row[0],
+            budget=row[2],
             value=row[3],
             window_start_s=int(row[4].timestamp()),
             window_ends_at_ms=_ms(row[5]) if row[5] else None,
@@ -98,13 +100,13 @@ async def lock_balances(
             overrun=row[11],
         )
         ledger.balances[balance.id] = balance
-        organizations[balance.id] = str(row[1])
+        organizations[balance.id] = row[1]
     return organizations
 
 
 async def lock_leases(connection: Connection, ledger: Ledger, ids: Collection[str]) -> None:
     cursor = await connection.execute(
-        f"SELECT {_LEASE_COLUMNS} FROM budgets_lease l WHERE id = ANY(%s::uuid[]) ORDER BY id"  # noqa: S608 -- constant columns
+        f"SELECT {_LEASE_COLUMNS} FROM budgets_lease l WHERE id = ANY(%s::uuid[]) ORDER BY l.id"  # noqa: S608 -- constant columns
         " FOR NO KEY UPDATE",
         [array(ids)],
     )
@@ -277,14 +279,14 @@ async def _insert_transfers(
 
 def _lease(row: tuple[Any, ...]) -> Lease:
     return Lease(
-        id=str(row[0]),
-        balance=str(row[1]),
-        spool=str(row[2]),
+        id=row[0],
+        balance=row[1],
+        spool=row[2],
         amount=row[3],
         expires_at_ms=_ms(row[4]),
         epoch=row[5],
-        incarnation=str(row[6]),
-        group=str(row[7]),
+        incarnation=row[6],
+        group=row[7],
         used=row[8],
         returned=row[9],
         overrun=row[10],
