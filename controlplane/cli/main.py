@@ -124,6 +124,26 @@ def status(
     _guarded(lambda output: command.show_status(data_dir, output), _output(wanted, as_json))
 
 
+@app.command()
+def backtest(
+    trace: Annotated[Path, typer.Argument(help="CSV of recorded calls; - for stdin.")],
+    budgets: Annotated[Path, typer.Option("--budgets", help="Proposed budgets: JSON or YAML.")],
+    agent: Annotated[
+        str, typer.Option("--agent", help="Whose calls they are, where the CSV does not say.")
+    ] = "agent",
+    model: Annotated[
+        str, typer.Option("--model", help="Their model, where the CSV does not say.")
+    ] = "model",
+    wanted: FormatOption = Format.AUTO,
+    as_json: JsonOption = False,
+) -> None:
+    """Replay recorded calls against proposed budgets: who is stopped, when, what it saves."""
+    from controlplane.cli import backtest as command
+
+    output = _output(wanted, as_json)
+    raise typer.Exit(command.run(trace, budgets, output, agent=agent, model=model))
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def manage(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Run a management command of Django, on the installation of the data directory."""

@@ -285,11 +285,15 @@ class _Replay:
             if balance.spent > balance.limit:  # soft or observe: a hard one has no room for it
                 balance.above += 1
                 balance.first_at = balance.first_at or at
-            point = (at, balance.wanted, balance.spent)
-            if len(balance.points) > 1 and at - balance.points[-2][0] < self.step:
-                balance.points[-1] = point
-            else:
-                balance.points.append(point)
+            self.draw(balance, at)
+
+    def draw(self, balance: Episode, at: datetime) -> None:
+        """Note where the balance stands, with at most two points for each step of the picture."""
+        point = (at, balance.wanted, balance.spent)
+        if len(balance.points) > 1 and at - balance.points[-2][0] < self.step:
+            balance.points[-1] = point
+        else:
+            balance.points.append(point)
 
     def count(
         self, call: Call, what: str, *, asked: Sequence[_Asked], at: datetime | None = None
@@ -301,6 +305,8 @@ class _Replay:
             if one.balance is not None:
                 setattr(one.balance, what, getattr(one.balance, what) + 1)
                 one.balance.first_at = one.balance.first_at or at
+                if what == "refused" and at is not None:
+                    self.draw(one.balance, at)
 
     def charge(self, call: Call, what: str, amount: int) -> None:
         for counts in (self.total, self.agents[call.agent]):
