@@ -37,17 +37,8 @@ from enforcement.leasing import service as leasing
 from enforcement.leasing.auth import SidecarIdentity
 from enforcement.leasing.service import LeaseService
 from enforcement.leasing.store import Connection
-from enforcement.rules.wire import (
-    Attribution,
-    Group,
-    GroupItem,
-    Header,
-    Hello,
-    LeaseReport,
-    ScopeKind,
-    Sync,
-    Unit,
-)
+from enforcement.rules.policy import ScopeKind, Unit
+from enforcement.rules.wire import Attribution, Group, GroupItem, Header, Hello, LeaseReport, Sync
 
 ACTOR = Actor.system("benchmark")
 LIMIT = 2**60

@@ -30,7 +30,7 @@ from controlplane.audit.domain import Actor
 from controlplane.identity.domain import create_agent, issue_agent_key, issue_api_token
 from controlplane.identity.models import Organization
 from enforcement.domain.enrolment import enrol_sidecar
-from enforcement.rules.wire import HoldMode, Mode, Per, Rates, ScopeKind, Unit
+from enforcement.rules.policy import HoldMode, Mode, Per, Rates, ScopeKind, Unit
 
 ACTOR = Actor.system("benchmark")
 PATIENCE_S = 60

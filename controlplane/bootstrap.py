@@ -135,7 +135,7 @@ def _budgets(
     """A hard cap in tokens, which needs no price, and a soft one in dollars."""
     from budgets.domain.budgets import BudgetSpec, create_budget
     from budgets.enums import WindowKind
-    from enforcement.rules.wire import Mode, ScopeKind, Unit
+    from enforcement.rules.policy import Mode, ScopeKind, Unit
 
     tokens = BudgetSpec(
         name="Assistant: tokens a day",

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from controlplane.env import database_settings, env_bool, env_int, env_secret, env_text
 from controlplane.logs import logging_settings
-from enforcement.rules.wire import OrderKind
+from enforcement.rules.policy import OrderKind
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

@@ -5,7 +5,7 @@ from django.db.models import Func, Q, Value
 
 from controlplane.identity.ids import new_id
 from enforcement.enums import NodeState
-from enforcement.rules.wire import OrderKind, ScopeKind
+from enforcement.rules.policy import OrderKind, ScopeKind
 
 _NEXT_CURSOR = Func(
     Value("enforcement_order_cursor"), function="nextval", output_field=models.BigIntegerField()

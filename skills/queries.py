@@ -7,9 +7,9 @@ from uuid import UUID
 
 from django.db.models import Count, Max, Q, QuerySet
 
+from enforcement.rules.policy import TrustedKey
 from enforcement.rules.skillcard import SkillCard as OpenedCard
 from enforcement.rules.skillcard import SkillCardError, check_card, open_card
-from enforcement.rules.wire import TrustedKey
 from skills.domain.grants import trusted_keys
 from skills.domain.policy import is_revoked
 from skills.models import Skill, SkillCard, SkillGrant

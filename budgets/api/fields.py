@@ -11,7 +11,7 @@ from rest_framework import serializers
 from budgets.errors import BudgetValidationError, PriceError
 from budgets.models import Balance, Budget, Lease, Transfer
 from enforcement.rules.money import parse_usd, usd_text
-from enforcement.rules.wire import Unit
+from enforcement.rules.policy import Unit
 
 _API_NAMES = {"limit_amount": "limit", "window_kind": "window"}
 AMOUNT_SCHEMA = {

@@ -17,7 +17,7 @@ from budgets.models import (
     UsageEvent,
 )
 from controlplane.api import StrictSerializer, UsdField
-from enforcement.rules.wire import HoldMode, Mode, Per, PriceTier, Rates, ScopeKind, Unit
+from enforcement.rules.policy import HoldMode, Mode, Per, PriceTier, Rates, ScopeKind, Unit
 
 _NEW_ENUMS = {
     "scope_kind": ScopeKind,

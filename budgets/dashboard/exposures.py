@@ -13,8 +13,8 @@ from budgets.enums import WindowKind
 from budgets.models import Balance, Budget
 from budgets.queries import BudgetRow, current_balances
 from controlplane.dashboard.formats import permille
+from enforcement.rules.policy import Mode, Per, Unit
 from enforcement.rules.windows import window_at
-from enforcement.rules.wire import Mode, Per, Unit
 
 NEAR_PERMILLE = 800
 FULL_PERMILLE = 990  # what is left is less than a call needs

@@ -14,7 +14,7 @@ from budgets.enums import Period, PriceMatch, WindowKind
 from budgets.errors import BudgetValidationError
 from budgets.models import Budget
 from enforcement.rules.money import parse_usd, usd_text
-from enforcement.rules.wire import HoldMode, Mode, Per, Rates, ScopeKind, Unit
+from enforcement.rules.policy import HoldMode, Mode, Per, Rates, ScopeKind, Unit
 
 UNITS = [
     (Unit.USD.value, "US dollars"),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from controlplane.identity.models import Agent, Organization, Project, Team
-from enforcement.rules.wire import ScopeKind
+from enforcement.rules.policy import ScopeKind
 
 ICONS = {
     ScopeKind.ORGANIZATION: "building",

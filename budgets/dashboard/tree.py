@@ -9,7 +9,7 @@ from django.urls import reverse
 from budgets.dashboard.exposures import Exposure, exposure_of_row
 from budgets.dashboard.places import ICONS, Places
 from budgets.queries import ScopeNode
-from enforcement.rules.wire import ScopeKind, Unit
+from enforcement.rules.policy import ScopeKind, Unit
 
 SESSION = "session"
 

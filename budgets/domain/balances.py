@@ -12,7 +12,7 @@ from django.db.models.functions import Greatest
 from budgets.enums import LIMIT_TRANSFER
 from budgets.models import Balance, Budget, Transfer
 from controlplane.audit.domain import Actor
-from enforcement.rules.wire import Mode
+from enforcement.rules.policy import Mode
 
 OTHER_VALUE = "*"  # shared by all split values beyond a budget's `max_values` (L15)
 

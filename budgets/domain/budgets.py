@@ -23,8 +23,8 @@ from budgets.errors import (
 from budgets.models import Budget
 from controlplane.audit.domain import Actor, record
 from controlplane.identity.domain import bump_policy
+from enforcement.rules.policy import HoldMode, Mode, Per, ScopeKind, Unit
 from enforcement.rules.windows import MAX_ANCHOR_DAY, WindowError, check_spec
-from enforcement.rules.wire import HoldMode, Mode, Per, ScopeKind, Unit
 
 MAX_AMOUNT = 2**63 - 1
 MAX_SPLIT_VALUES = 1_000_000

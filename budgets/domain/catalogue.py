@@ -22,8 +22,8 @@ from genai_prices import types
 from genai_prices.data import providers
 
 from enforcement.rules.money import NANOS_PER_USD
+from enforcement.rules.policy import PriceTier, Rates
 from enforcement.rules.windows import EPOCH
-from enforcement.rules.wire import PriceTier, Rates
 
 SOURCE = "genai-prices"
 _REQUESTS_PER_KCOUNT = 1000

@@ -11,8 +11,8 @@ from budgets.enums import WindowKind
 from budgets.models import Balance, Budget, Transfer, UsageEvent
 from controlplane.audit.domain import Actor
 from enforcement.rules.ledger import TransferKind
+from enforcement.rules.policy import Per, ScopeKind, Unit
 from enforcement.rules.windows import window_at
-from enforcement.rules.wire import Per, ScopeKind, Unit
 
 _SCOPE_FIELDS = {
     ScopeKind.TEAM: "team_id",

@@ -29,7 +29,7 @@ from controlplane.audit.domain import Actor, record
 from controlplane.identity.domain import bump_policy
 from controlplane.identity.models import Organization
 from enforcement.rules.money import MAX_NANOS
-from enforcement.rules.wire import PricePolicy, PriceTier, Rates
+from enforcement.rules.policy import PricePolicy, PriceTier, Rates
 
 _IMPORT_LOCK = 0x7072696365
 _BATCH = 1000

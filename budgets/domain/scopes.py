@@ -6,7 +6,7 @@ from uuid import UUID
 from budgets.errors import ScopeNotFoundError
 from budgets.models import Budget
 from controlplane.identity.models import Agent, Project, Team
-from enforcement.rules.wire import Mode, Per, ScopeKind
+from enforcement.rules.policy import Mode, Per, ScopeKind
 
 
 class Scope(NamedTuple):

@@ -27,8 +27,9 @@ from controlplane.identity.models import Agent
 from enforcement.rules import wire
 from enforcement.rules.ledger import TransferKind
 from enforcement.rules.matching import Subject, matches, value_of
+from enforcement.rules.policy import BudgetPolicy, Unit
 from enforcement.rules.windows import window_at
-from enforcement.rules.wire import BudgetPolicy, Outcome, RefusalCount, Unit
+from enforcement.rules.wire import Outcome, RefusalCount
 
 MAX_COUNT = 2**62
 OLDEST = timedelta(days=366)  # an event that claims to be older has a broken clock behind it

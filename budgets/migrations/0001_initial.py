@@ -4,7 +4,7 @@ import controlplane.identity.ids
 import django.core.validators
 import django.db.models.deletion
 import django.db.models.expressions
-import enforcement.rules.wire
+import enforcement.rules.policy
 from django.db import migrations, models
 
 
@@ -38,8 +38,8 @@ class Migration(migrations.Migration):
                 ('period', models.CharField(blank=True, choices=[('minute', 'Minute'), ('hour', 'Hour'), ('day', 'Day'), ('week', 'Week'), ('month', 'Month'), ('quarter', 'Quarter'), ('year', 'Year')], default='', max_length=8)),
                 ('time_zone', models.CharField(default='UTC', max_length=64)),
                 ('anchor_day', models.SmallIntegerField(default=1, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(28)])),
-                ('mode', models.CharField(choices=[('hard', 'hard'), ('soft', 'soft'), ('observe', 'observe')], default=enforcement.rules.wire.Mode['HARD'], max_length=8)),
-                ('hold_mode', models.CharField(choices=[('strict', 'strict'), ('metered', 'metered')], default=enforcement.rules.wire.HoldMode['STRICT'], max_length=8)),
+                ('mode', models.CharField(choices=[('hard', 'hard'), ('soft', 'soft'), ('observe', 'observe')], default=enforcement.rules.policy.Mode['HARD'], max_length=8)),
+                ('hold_mode', models.CharField(choices=[('strict', 'strict'), ('metered', 'metered')], default=enforcement.rules.policy.HoldMode['STRICT'], max_length=8)),
                 ('limit_amount', models.BigIntegerField()),
                 ('max_values', models.IntegerField(default=10000)),
                 ('state', models.CharField(choices=[('arming', 'Arming'), ('armed', 'Armed')], default='arming', max_length=8)),

@@ -6,16 +6,8 @@ from django.db.models import Q
 
 from budgets.enums import BudgetState, Period, WindowKind, choices_of
 from controlplane.identity.ids import new_id
+from enforcement.rules.policy import BudgetPolicy, HoldMode, Mode, Per, ScopeKind, Unit, WindowSpec
 from enforcement.rules.windows import MAX_ANCHOR_DAY
-from enforcement.rules.wire import (
-    BudgetPolicy,
-    HoldMode,
-    Mode,
-    Per,
-    ScopeKind,
-    Unit,
-    WindowSpec,
-)
 
 CalendarPeriod = Literal["minute", "hour", "day", "week", "month", "quarter", "year"]
 

@@ -3,7 +3,7 @@ from django.db.models import F, Q
 
 from budgets.enums import PriceMatch
 from controlplane.identity.ids import new_id
-from enforcement.rules.wire import PricePolicy, PriceTier, Rates
+from enforcement.rules.policy import PricePolicy, PriceTier, Rates
 
 
 class PriceVersion(models.Model):

@@ -10,8 +10,8 @@ from django.db.models.functions import Cast
 
 from budgets.models import Balance, Budget
 from controlplane.identity.models import Organization
+from enforcement.rules.policy import Mode
 from enforcement.rules.windows import window_at
-from enforcement.rules.wire import Mode
 
 NEAR_PERCENT = 80
 

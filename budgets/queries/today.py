@@ -10,8 +10,9 @@ from django.db.models import Count, F, Q, Sum
 from budgets.enums import LIVE_LEASE_STATES
 from budgets.models import Balance, Lease, Refusal, UsageEvent
 from controlplane.identity.models import Organization
+from enforcement.rules.policy import Unit, WindowSpec
 from enforcement.rules.windows import window_at
-from enforcement.rules.wire import Outcome, Unit, WindowSpec
+from enforcement.rules.wire import Outcome
 
 STOPPED = [Outcome.CUT.value, Outcome.CLAMPED.value, Outcome.KILLED.value]
 

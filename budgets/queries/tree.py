@@ -9,8 +9,8 @@ from uuid import UUID
 from budgets.models import Balance
 from budgets.queries.rows import BudgetRow, budget_rows, current_balances
 from controlplane.identity.models import Agent, Organization, Project, Team
+from enforcement.rules.policy import Per, ScopeKind
 from enforcement.rules.windows import window_at
-from enforcement.rules.wire import Per, ScopeKind
 
 SESSIONS_SHOWN = 5
 

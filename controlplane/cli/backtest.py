@@ -11,8 +11,8 @@ from typing import Any
 from controlplane.cli.output import Exit, Format, Output
 from enforcement.rules.backtest import BacktestError, Counts, Episode, Report, replay
 from enforcement.rules.money import usd_text
+from enforcement.rules.policy import BudgetPolicy, Unit
 from enforcement.rules.traces import read_calls, read_proposal
-from enforcement.rules.wire import BudgetPolicy, Unit
 
 
 def run(trace: Path, budgets: Path, output: Output, *, agent: str, model: str) -> Exit:

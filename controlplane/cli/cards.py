@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:  # the rules are imported inside, so that --help stays fast
-    from enforcement.rules.wire import TrustedKey
+    from enforcement.rules.policy import TrustedKey
 
 app = typer.Typer(no_args_is_help=True, help="Verify skill cards offline.", rich_markup_mode=None)
 
@@ -71,8 +71,8 @@ def _read(file: Path) -> str:
 
 
 def _trusted(text: str) -> "TrustedKey":
+    from enforcement.rules.policy import TrustedKey
     from enforcement.rules.skillcard import key_id_of
-    from enforcement.rules.wire import TrustedKey
 
     path = Path(text)
     digits = path.read_text(encoding="ascii").strip() if path.is_file() else text.strip()

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from enforcement.rules.money import NANOS_PER_USD
-from enforcement.rules.wire import Unit
+from enforcement.rules.policy import Unit
 
 CENT_NANOS = NANOS_PER_USD // 100
 SMALL_DIGITS = 3  # significant digits of amounts below a cent

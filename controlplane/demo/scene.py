@@ -67,7 +67,7 @@ def _set_price(organization: "Organization", actor: "Actor") -> None:
 
     from budgets.domain.prices import set_own_price
     from budgets.models import PriceVersion
-    from enforcement.rules.wire import Rates
+    from enforcement.rules.policy import Rates
 
     if PriceVersion.objects.filter(organization=organization, model=MODEL).exists():
         return
@@ -94,7 +94,7 @@ def _enter(role: Role, organization: "Organization", actor: "Actor", *, run: str
     from budgets.domain.budgets import BudgetSpec, create_budget
     from controlplane.identity.domain.agents import create_agent
     from controlplane.identity.domain.credentials import issue_agent_key
-    from enforcement.rules.wire import HoldMode, ScopeKind, Unit
+    from enforcement.rules.policy import HoldMode, ScopeKind, Unit
 
     common: dict[str, Any] = {
         "organization_id": organization.pk,

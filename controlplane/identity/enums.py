@@ -2,7 +2,7 @@
 
 from django.db import models
 
-from enforcement.rules.wire import AgentState
+from enforcement.rules.policy import AgentState
 
 
 class Role(models.TextChoices):

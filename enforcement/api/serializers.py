@@ -12,7 +12,7 @@ from controlplane.api import StrictSerializer
 from controlplane.identity.api.serializers import SHOWN_ONCE
 from enforcement.models import Order, OrderAcknowledgement, Sidecar, Spool
 from enforcement.queries import Exposure, waiting_for
-from enforcement.rules.wire import OrderKind, ScopeKind, Unit
+from enforcement.rules.policy import OrderKind, ScopeKind, Unit
 
 
 class OrderReasonSerializer(StrictSerializer):

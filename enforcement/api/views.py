@@ -22,7 +22,7 @@ from enforcement.domain.enrolment import enrol_sidecar, revoke_sidecar
 from enforcement.domain.orders import order_agent
 from enforcement.models import Order, Sidecar, Spool
 from enforcement.queries import exposures
-from enforcement.rules.wire import OrderKind
+from enforcement.rules.policy import OrderKind
 
 
 class AgentOrderViews(OrganizationViewSet[Order]):

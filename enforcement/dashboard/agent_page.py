@@ -20,7 +20,7 @@ from enforcement.dashboard.agents import place_of, state_of
 from enforcement.dashboard.calls import recent_calls
 from enforcement.dashboard.fleet import running_sessions
 from enforcement.models import Order
-from enforcement.rules.wire import Mode, ScopeKind
+from enforcement.rules.policy import Mode, ScopeKind
 from skills.models import SkillGrant
 from skills.queries import Judge
 

@@ -21,7 +21,7 @@ from controlplane.dashboard.history import history_of
 from controlplane.dashboard.web import PageRequest, page, show
 from enforcement.dashboard.fleet import book_label
 from enforcement.models import Spool
-from enforcement.rules.wire import HoldMode, Mode, Per
+from enforcement.rules.policy import HoldMode, Mode, Per
 
 BALANCES_SHOWN = 20
 LEASES_SHOWN = 25

@@ -25,7 +25,7 @@ from enforcement.domain.orders import order_agent
 from enforcement.errors import EnforcementError
 from enforcement.models import Order, OrderAcknowledgement, Spool
 from enforcement.queries import Exposure, exposures, waiting_for
-from enforcement.rules.wire import OrderKind, ScopeKind
+from enforcement.rules.policy import OrderKind, ScopeKind
 
 STEPS = {
     OrderKind.KILL: (

@@ -14,7 +14,7 @@ from controlplane.audit.domain import Actor
 from controlplane.identity.domain import set_agent_state
 from controlplane.identity.models import Agent
 from enforcement.models import Order
-from enforcement.rules.wire import OrderKind, ScopeKind
+from enforcement.rules.policy import OrderKind, ScopeKind
 
 
 @transaction.atomic

@@ -9,13 +9,7 @@ from budgets.models import Budget
 from controlplane.identity.domain import organization_pepper
 from controlplane.identity.models import Agent, AgentKey, Organization
 from enforcement.models import ServingNode
-from enforcement.rules.wire import (
-    AgentPolicy,
-    AgentState,
-    CardGrant,
-    KeyPolicy,
-    PolicySnapshot,
-)
+from enforcement.rules.policy import AgentPolicy, AgentState, CardGrant, KeyPolicy, PolicySnapshot
 from skills.domain.policy import policy_cards
 
 

@@ -7,8 +7,9 @@ from uuid import UUID
 from budgets.domain.locks import key_pair
 from controlplane.identity.ids import new_id
 from enforcement.leasing.store import Connection
+from enforcement.rules.policy import BudgetPolicy
 from enforcement.rules.windows import Window, window_at
-from enforcement.rules.wire import BudgetPolicy, DenialCause, Group
+from enforcement.rules.wire import DenialCause, Group
 
 MAX_VALUE_CHARS = 200
 

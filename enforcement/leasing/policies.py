@@ -9,7 +9,8 @@ from controlplane.identity.models import Organization
 from enforcement.domain.policy import compile_policy
 from enforcement.leasing.threads import DjangoThreads
 from enforcement.rules.matching import matches, subject_of, value_of
-from enforcement.rules.wire import AgentPolicy, BudgetPolicy, Group, Mode, PolicySnapshot
+from enforcement.rules.policy import AgentPolicy, BudgetPolicy, Mode, PolicySnapshot
+from enforcement.rules.wire import Group
 
 RECHECK_S = 2.0  # how long a lost hint can hide a change
 

@@ -36,15 +36,7 @@ from enforcement.leasing.store import Connection
 from enforcement.leasing.threads import DjangoThreads
 from enforcement.models import Sidecar, Spool
 from enforcement.rules.ledger import Balance
-from enforcement.rules.wire import (
-    Hello,
-    Recall,
-    Sync,
-    SyncAnswer,
-    Usage,
-    UsageAnswer,
-    Welcome,
-)
+from enforcement.rules.wire import Hello, Recall, Sync, SyncAnswer, Usage, UsageAnswer, Welcome
 
 POOL_SIZE = 6
 ARM_EVERY_S = 1.0

@@ -11,8 +11,9 @@ from psycopg.types.json import Jsonb
 from controlplane.identity.ids import new_id
 from enforcement.leasing.arrays import array
 from enforcement.leasing.store import Connection
+from enforcement.rules.policy import OrderKind, ScopeKind
 from enforcement.rules.spools import Spool
-from enforcement.rules.wire import Order, OrderKind, ScopeKind, SessionInfo
+from enforcement.rules.wire import Order, SessionInfo
 
 if TYPE_CHECKING:
     from enforcement.leasing.batch import Work

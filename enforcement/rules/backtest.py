@@ -24,8 +24,8 @@ from msgspec.structs import replace
 from enforcement.rules.estimate import price_for
 from enforcement.rules.matching import Subject, matches, value_of
 from enforcement.rules.money import TokenUsage, affordable_output_tokens, charge_nanos
+from enforcement.rules.policy import BudgetPolicy, Mode, PricePolicy, Unit
 from enforcement.rules.windows import Window, window_at
-from enforcement.rules.wire import BudgetPolicy, Mode, PricePolicy, Unit
 
 FLOOR_OUTPUT_TOKENS = 16
 PATIENCE = timedelta(seconds=60)

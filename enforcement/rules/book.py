@@ -17,6 +17,7 @@ from msgspec import Struct, field
 
 from enforcement.rules import records
 from enforcement.rules.lots import IDLE_NS, NS_PER_MS, BalanceKey, Lot, Lots, Need, life_ns
+from enforcement.rules.policy import PolicySnapshot
 from enforcement.rules.wire import (
     Attribution,
     Denial,
@@ -29,7 +30,6 @@ from enforcement.rules.wire import (
     InventoryItem,
     Order,
     OrderAck,
-    PolicySnapshot,
     SessionInfo,
     Sync,
     SyncAnswer,

@@ -15,7 +15,7 @@ from msgspec import Struct
 from enforcement.rules.lots import BalanceKey, Need
 from enforcement.rules.matching import Subject, value_of
 from enforcement.rules.money import TokenUsage, ceiling_nanos
-from enforcement.rules.wire import BudgetPolicy, HoldMode, Mode, PricePolicy, Unit
+from enforcement.rules.policy import BudgetPolicy, HoldMode, Mode, PricePolicy, Unit
 
 
 class Bound(Struct, frozen=True, gc=False):

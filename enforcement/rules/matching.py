@@ -6,7 +6,7 @@ itself. `per` then names the balance inside the budget: the agent's or the sessi
 
 from msgspec import Struct
 
-from enforcement.rules.wire import AgentPolicy, BudgetPolicy, Mode, Per, PolicySnapshot, ScopeKind
+from enforcement.rules.policy import AgentPolicy, BudgetPolicy, Mode, Per, PolicySnapshot, ScopeKind
 
 
 class Subject(Struct, frozen=True):

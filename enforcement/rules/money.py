@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from msgspec import Struct
 
-from enforcement.rules.wire import PricePolicy, Rates
+from enforcement.rules.policy import PricePolicy, Rates
 
 NANOS_PER_USD = 1_000_000_000
 TOKENS_PER_RATE = 1_000_000

@@ -47,7 +47,7 @@ from enforcement.rules.dsse import (
     pae,
     parse_envelope,
 )
-from enforcement.rules.wire import CardGrant, TrustedKey
+from enforcement.rules.policy import CardGrant, TrustedKey
 
 ENVELOPE_BYTES_MAX: Final = 256 * 1024
 SIGNATURES_MAX: Final = 16

@@ -16,6 +16,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from enforcement.rules.policy import AgentPolicy, CardGrant, PolicySnapshot
 from enforcement.rules.skillcard import (
     SkillCard,
     SkillCardError,
@@ -24,7 +25,6 @@ from enforcement.rules.skillcard import (
     denies_tool,
     open_card,
 )
-from enforcement.rules.wire import AgentPolicy, CardGrant, PolicySnapshot
 
 MISSING: Final = "missing"
 TOOL_NOT_GRANTED: Final = "tool_not_granted"

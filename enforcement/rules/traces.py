@@ -14,8 +14,7 @@ from msgspec import Struct, field
 
 from enforcement.rules.backtest import BacktestError, Call
 from enforcement.rules.money import MAX_NANOS, TokenUsage, parse_usd
-from enforcement.rules.windows import WindowError, check_spec
-from enforcement.rules.wire import (
+from enforcement.rules.policy import (
     BudgetPolicy,
     Mode,
     Per,
@@ -25,6 +24,7 @@ from enforcement.rules.wire import (
     Unit,
     WindowSpec,
 )
+from enforcement.rules.windows import WindowError, check_spec
 
 ORGANIZATION = "organization"
 COLUMNS: Mapping[str, tuple[str, ...]] = {

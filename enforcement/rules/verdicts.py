@@ -14,7 +14,8 @@ from typing import Any
 from msgspec import Struct
 
 from enforcement.rules.money import usd_text
-from enforcement.rules.wire import BudgetPolicy, Denial, DenialCause, Unit
+from enforcement.rules.policy import BudgetPolicy, Unit
+from enforcement.rules.wire import Denial, DenialCause
 
 MAX_RETRY_AFTER_S = 60
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from enforcement.rules.wire import WindowSpec
+from enforcement.rules.policy import WindowSpec
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_ANCHOR_DAY = 28

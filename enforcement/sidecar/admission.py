@@ -5,9 +5,10 @@ nothing is reserved yet. A refusal is raised as a value.
 """
 
 from enforcement.rules.lots import BalanceKey
+from enforcement.rules.policy import AgentState, PricePolicy, Unit
 from enforcement.rules.requests import Endpoint, ParsedRequest, RequestError, parse_request
 from enforcement.rules.verdicts import PERMISSION, UNAVAILABLE, Refuse
-from enforcement.rules.wire import AgentState, Attribution, PricePolicy, Unit
+from enforcement.rules.wire import Attribution
 from enforcement.sidecar.answers import invalid
 from enforcement.sidecar.engines import Upstream
 from enforcement.sidecar.http1 import HttpError

@@ -13,8 +13,9 @@ import asyncio
 from collections.abc import Callable
 
 from enforcement.rules.lots import BalanceKey, Shortage
+from enforcement.rules.policy import BudgetPolicy, Unit
 from enforcement.rules.verdicts import Cut, is_hopeless, judge_denial
-from enforcement.rules.wire import BudgetPolicy, Denial, Unit
+from enforcement.rules.wire import Denial
 from enforcement.sidecar import clock
 from enforcement.sidecar.admission import Call, unbounded_refusal, unpriced_refusal
 from enforcement.sidecar.desk import Desk

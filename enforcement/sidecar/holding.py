@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from enforcement.rules.estimate import Bound, extension_of, needs_of, used_of
 from enforcement.rules.lots import BalanceKey, Hold, Need, Shortage
 from enforcement.rules.money import TokenUsage
+from enforcement.rules.policy import BudgetPolicy, HoldMode, Unit
 from enforcement.rules.verdicts import Cut, is_hopeless
-from enforcement.rules.wire import BudgetPolicy, Denial, HoldMode, Unit, UsageEvent
+from enforcement.rules.wire import Denial, UsageEvent
 from enforcement.sidecar import clock
 from enforcement.sidecar.admission import Call
 from enforcement.sidecar.desk import Desk

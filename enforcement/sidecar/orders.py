@@ -3,8 +3,9 @@
 import asyncio
 import logging
 
+from enforcement.rules.policy import AgentState, OrderKind
 from enforcement.rules.verdicts import Cut
-from enforcement.rules.wire import AgentState, Order, OrderAck, OrderKind
+from enforcement.rules.wire import Order, OrderAck
 from enforcement.sidecar import clock
 from enforcement.sidecar.desk import Desk, Live
 

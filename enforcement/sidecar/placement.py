@@ -19,6 +19,7 @@ from enforcement.rules.estimate import (
 )
 from enforcement.rules.gcra import try_spend
 from enforcement.rules.lots import BalanceKey, Hold, Need, Shortage
+from enforcement.rules.policy import Unit
 from enforcement.rules.requests import Endpoint
 from enforcement.rules.verdicts import (
     UNAVAILABLE,
@@ -29,7 +30,7 @@ from enforcement.rules.verdicts import (
     judge_denial,
     throttled,
 )
-from enforcement.rules.wire import Denial, SessionInfo, Unit, UsageEvent
+from enforcement.rules.wire import Denial, SessionInfo, UsageEvent
 from enforcement.sidecar import clock
 from enforcement.sidecar.admission import Call, unbounded_refusal, unpriced_refusal
 from enforcement.sidecar.answers import refusal_of_cut, send_refusal

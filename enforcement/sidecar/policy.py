@@ -11,14 +11,12 @@ from enforcement.rules.gcra import Limit, refund
 from enforcement.rules.keys import key_hash
 from enforcement.rules.lots import BalanceKey
 from enforcement.rules.matching import MatchPlans, subject_of
-from enforcement.rules.skillgate import CardGate
-from enforcement.rules.wire import (
+from enforcement.rules.policy import (
     AgentPolicy,
     AgentState,
     BudgetPolicy,
     HoldMode,
     KeyPolicy,
-    Order,
     OrderKind,
     Per,
     PolicySnapshot,
@@ -26,6 +24,8 @@ from enforcement.rules.wire import (
     ScopeKind,
     Unit,
 )
+from enforcement.rules.skillgate import CardGate
+from enforcement.rules.wire import Order
 
 MAX_CACHED_KEYS = 10_000
 THROTTLED_REQUESTS_PER_MINUTE = 6

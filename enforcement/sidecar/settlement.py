@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from enforcement.rules.estimate import Bound, amount_of
 from enforcement.rules.money import TokenUsage, charge_nanos
+from enforcement.rules.policy import PricePolicy, Unit
 from enforcement.rules.stream import Answer, StreamMeter
-from enforcement.rules.wire import Outcome, PricePolicy, SessionInfo, Unit, UsageEvent
+from enforcement.rules.wire import Outcome, SessionInfo, UsageEvent
 from enforcement.sidecar.admission import Call
 
 NOTHING = TokenUsage()

@@ -7,6 +7,7 @@ a restart; rows survive.
 from collections.abc import Callable
 
 from enforcement.rules.ledger import Ask, Balance, GrantQueue, Lease, Ledger, inventory_item
+from enforcement.rules.policy import PolicySnapshot
 from enforcement.rules.spools import Spool, greet, owes_word, standing
 from enforcement.rules.wire import (
     Denial,
@@ -14,7 +15,6 @@ from enforcement.rules.wire import (
     GroupItem,
     Hello,
     InventoryItem,
-    PolicySnapshot,
     Recall,
     Sync,
     SyncAnswer,

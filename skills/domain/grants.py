@@ -9,8 +9,8 @@ from django.db import IntegrityError, transaction
 from controlplane.audit.domain import Actor, record
 from controlplane.identity.domain import bump_policy
 from controlplane.identity.models import Agent
+from enforcement.rules.policy import TrustedKey
 from enforcement.rules.skillcard import SkillCardError, open_card
-from enforcement.rules.wire import TrustedKey
 from skills.enums import CardState
 from skills.errors import (
     AlreadyGrantedError,

@@ -6,7 +6,7 @@ from uuid import UUID
 from django.db.models import Max
 
 from controlplane.identity.models import Organization
-from enforcement.rules.wire import CardGrant, TrustedKey
+from enforcement.rules.policy import CardGrant, TrustedKey
 from skills.domain.grants import trusted_keys
 from skills.enums import STILL_TRUSTED, CardState
 from skills.models import SkillCard, SkillGrant

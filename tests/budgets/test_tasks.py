@@ -10,7 +10,7 @@ from django.utils import timezone
 from budgets import tasks
 from budgets.domain.usage import book_usage
 from budgets.models import PriceVersion, RollupWatermark, UsageRollup
-from enforcement.rules.wire import Mode
+from enforcement.rules.policy import Mode
 from tests.budgets.world import World, call, make_balance, make_budget, ms
 
 

@@ -11,8 +11,9 @@ from controlplane.audit.domain import Actor
 from controlplane.identity.ids import new_id
 from controlplane.identity.models import Agent, Organization, Project, Team
 from enforcement.rules import wire
+from enforcement.rules.policy import ScopeKind, Unit
 from enforcement.rules.windows import EPOCH
-from enforcement.rules.wire import Outcome, ScopeKind, Unit
+from enforcement.rules.wire import Outcome
 
 NOW = datetime(2026, 5, 13, 10, 30, tzinfo=UTC)  # a Wednesday
 ACTOR = Actor(kind="person", id="p1", label="Olive Owner")

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from controlplane.identity import domain
 from controlplane.identity.domain import upkeep
 from controlplane.logs import without_secrets
-from enforcement.rules.wire import OrderKind
+from enforcement.rules.policy import OrderKind
 from tests.controlplane.world import Api, World
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]

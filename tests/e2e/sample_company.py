@@ -30,17 +30,8 @@ from enforcement.models import (
     Order,
 )
 from enforcement.rules.money import NANOS_PER_USD, TokenUsage, charge_nanos
-from enforcement.rules.wire import (
-    HoldMode,
-    Mode,
-    Outcome,
-    Per,
-    Rates,
-    RefusalCount,
-    ScopeKind,
-    Unit,
-    UsageEvent,
-)
+from enforcement.rules.policy import HoldMode, Mode, Per, Rates, ScopeKind, Unit
+from enforcement.rules.wire import Outcome, RefusalCount, UsageEvent
 
 HOUR_MS = 3_600_000
 PASSWORD = "a-long-password-for-tests"

@@ -18,7 +18,7 @@ from enforcement.models import (
     Sidecar,
     Spool,
 )
-from enforcement.rules.wire import OrderKind
+from enforcement.rules.policy import OrderKind
 from tests.e2e.sample_company import RATES, Sample
 
 

@@ -17,7 +17,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from budgets.domain.prices import set_own_price
 from budgets.models import UsageEvent
-from enforcement.rules.wire import Outcome, Rates
+from enforcement.rules.policy import Rates
+from enforcement.rules.wire import Outcome
 from tests.e2e.browser import VIEWPORT
 from tests.e2e.conftest import connect_url, sign_in
 from tests.e2e.sample import Sample

@@ -31,12 +31,11 @@ from controlplane.identity.models import Agent, Organization
 from enforcement.domain.enrolment import enrol_sidecar
 from enforcement.models import Sidecar
 from enforcement.rules.book import Book, Effects
+from enforcement.rules.policy import ScopeKind, Unit
 from enforcement.rules.wire import (
     Attribution,
     GroupItem,
-    ScopeKind,
     SyncAnswer,
-    Unit,
     UpstreamInfo,
     Usage,
     UsageAnswer,

@@ -18,13 +18,8 @@ from controlplane.identity.enums import Scope
 from enforcement.domain.enrolment import enrol_sidecar, revoke_sidecar
 from enforcement.models import ServingNode, Sidecar, Spool
 from enforcement.rules.book import Effects
-from enforcement.rules.wire import (
-    DenialCause,
-    LeaseReport,
-    Per,
-    SessionInfo,
-    UpstreamInfo,
-)
+from enforcement.rules.policy import Per
+from enforcement.rules.wire import DenialCause, LeaseReport, SessionInfo, UpstreamInfo
 from enforcement.rules.wire import UsageEvent as WireEvent
 from tests.enforcement.stack import ACTOR, HttpError, Peer, Site, counters, make_site, now
 from tests.enforcement.test_leasing import granted

@@ -9,7 +9,8 @@ import pytest
 from controlplane.identity.domain import issue_api_token
 from controlplane.identity.enums import Scope
 from enforcement.models import Order, OrderAcknowledgement
-from enforcement.rules.wire import OrderAck, OrderKind
+from enforcement.rules.policy import OrderKind
+from enforcement.rules.wire import OrderAck
 from tests.controlplane.world import Api
 from tests.enforcement.stack import ACTOR, Peer, Site, Watch, now
 

@@ -7,7 +7,8 @@ import pytest
 
 from budgets.models import Balance, Budget, Lease, Transfer
 from enforcement.models import Spool
-from enforcement.rules.wire import DenialCause, Per, ScopeKind
+from enforcement.rules.policy import Per, ScopeKind
+from enforcement.rules.wire import DenialCause
 from tests.enforcement.stack import HttpError, Peer, Site, counters, make_site
 
 

@@ -23,7 +23,7 @@ from budgets.domain.prices import set_own_price
 from budgets.domain.verify import verify
 from budgets.models import Balance, Transfer, UsageEvent
 from controlplane.identity.domain import issue_agent_key
-from enforcement.rules.wire import Rates, Unit
+from enforcement.rules.policy import Rates, Unit
 from tests.enforcement.stack import ACTOR, Site, now
 from tests.fakes.engine import MISDEEDS
 from tests.fakes.test_engine import PROMPT, PROMPT_TOKENS, engine

@@ -13,7 +13,8 @@ import pytest
 
 from budgets.domain.verify import verify
 from budgets.models import Balance, Budget, Lease
-from enforcement.rules.wire import DenialCause, Per
+from enforcement.rules.policy import Per
+from enforcement.rules.wire import DenialCause
 from tests.enforcement.stack import Peer, Site, Watch, counters, web, web_processes
 from tests.enforcement.test_leasing import granted
 

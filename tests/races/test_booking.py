@@ -15,7 +15,7 @@ from budgets.domain.rollups import Folded, fold_usage
 from budgets.domain.usage import Booked, book_usage
 from budgets.domain.verify import verify
 from budgets.models import Balance, Budget, LedgerIncarnation, PriceVersion, UsageEvent, UsageRollup
-from enforcement.rules.wire import Mode, Per, ScopeKind
+from enforcement.rules.policy import Mode, Per, ScopeKind
 from enforcement.rules.wire import UsageEvent as WireEvent
 from tests.budgets.domain.test_prices import CATALOGUE
 from tests.budgets.world import ACTOR, NOW, World, amounts, call, make_budget, spec

@@ -20,7 +20,8 @@ from budgets.domain.verify import verify
 from budgets.models import Balance, Budget, Lease, UsageEvent
 from controlplane.identity.ids import new_id
 from enforcement.rules.lots import Need, Shortage
-from enforcement.rules.wire import Mode, Outcome, Part
+from enforcement.rules.policy import Mode
+from enforcement.rules.wire import Outcome, Part
 from enforcement.rules.wire import UsageEvent as WireEvent
 from tests.enforcement.stack import ACTOR, Peer, Site, make_site, now, web
 from tests.races.crowd import at_once

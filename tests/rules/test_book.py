@@ -5,6 +5,7 @@ import pytest
 from enforcement.rules import records
 from enforcement.rules.book import Book, Demand, Effects
 from enforcement.rules.lots import NS_PER_MS, Hold, Need
+from enforcement.rules.policy import OrderKind, PolicySnapshot, ScopeKind
 from enforcement.rules.wire import (
     Attribution,
     Denial,
@@ -16,10 +17,7 @@ from enforcement.rules.wire import (
     LeaseAck,
     Order,
     OrderAck,
-    OrderKind,
-    PolicySnapshot,
     Recall,
-    ScopeKind,
     Sync,
     SyncAnswer,
     Welcome,

@@ -18,7 +18,7 @@ from enforcement.rules.estimate import (
 )
 from enforcement.rules.lots import Need
 from enforcement.rules.money import TokenUsage, charge_nanos
-from enforcement.rules.wire import (
+from enforcement.rules.policy import (
     BudgetPolicy,
     HoldMode,
     PricePolicy,

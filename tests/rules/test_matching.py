@@ -3,7 +3,7 @@
 import pytest
 
 from enforcement.rules.matching import MatchPlans, Subject, matches, subject_of, value_of
-from enforcement.rules.wire import (
+from enforcement.rules.policy import (
     AgentPolicy,
     BudgetPolicy,
     Mode,

@@ -16,7 +16,7 @@ from enforcement.rules.money import (
     parse_usd,
     usd_text,
 )
-from enforcement.rules.wire import PricePolicy, PriceTier, Rates
+from enforcement.rules.policy import PricePolicy, PriceTier, Rates
 
 RATES = Rates(
     input=3_000_000_001, cached_input=300_000_000, cache_write=3_750_000_000, output=15 * 10**9

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from enforcement.rules import skillcard
 from enforcement.rules.cardformat import Capabilities, SkillIdentity, ToolCapability
+from enforcement.rules.policy import CardGrant, TrustedKey
 from enforcement.rules.skillcard import (
     MalformedCardError,
     SkillCard,
@@ -22,7 +23,6 @@ from enforcement.rules.skillcard import (
     stamp_of,
     verify_card,
 )
-from enforcement.rules.wire import CardGrant, TrustedKey
 from tests.skills.fixtures.make_cards import (
     FOLDER,
     KEYS,

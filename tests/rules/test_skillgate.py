@@ -3,9 +3,9 @@
 import pytest
 
 from enforcement.rules.cardformat import Capabilities, SkillIdentity, ToolCapability
+from enforcement.rules.policy import AgentPolicy, CardGrant, PolicySnapshot, TrustedKey
 from enforcement.rules.skillcard import card_digest
 from enforcement.rules.skillgate import CardDenial, CardGate
-from enforcement.rules.wire import AgentPolicy, CardGrant, PolicySnapshot, TrustedKey
 from tests.skills.fixtures.make_cards import KEYS, NOW_MS, STRANGER, payload, signed
 
 READ = signed(payload(capabilities=Capabilities(tools=[ToolCapability(name="Read")])))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from enforcement.rules.policy import BudgetPolicy, ScopeKind, Unit
 from enforcement.rules.verdicts import (
     Clamped,
     Cut,
@@ -14,7 +15,7 @@ from enforcement.rules.verdicts import (
     refusal_body,
     throttled,
 )
-from enforcement.rules.wire import BudgetPolicy, Denial, DenialCause, ScopeKind, Unit
+from enforcement.rules.wire import Denial, DenialCause
 
 BUDGET = BudgetPolicy("b-1", "month", ScopeKind.TEAM, "t", Unit.USD, 1_000)
 

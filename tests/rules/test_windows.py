@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enforcement.rules.policy import WindowSpec
 from enforcement.rules.windows import EPOCH, WindowError, window_at
-from enforcement.rules.wire import WindowSpec
 
 ZONES = [
     "UTC",

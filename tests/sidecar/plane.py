@@ -18,21 +18,23 @@ from enforcement.rules.ledger import (
     Ledger,
     inventory_item,
 )
-from enforcement.rules.spools import Spool, greet, owes_word, standing
-from enforcement.rules.wire import (
+from enforcement.rules.policy import (
     AgentPolicy,
     BudgetPolicy,
-    Denial,
-    Group,
-    Hello,
     KeyPolicy,
-    Order,
-    OrderAck,
     OrderKind,
     PolicySnapshot,
     PricePolicy,
-    Recall,
     ScopeKind,
+)
+from enforcement.rules.spools import Spool, greet, owes_word, standing
+from enforcement.rules.wire import (
+    Denial,
+    Group,
+    Hello,
+    Order,
+    OrderAck,
+    Recall,
     Sync,
     SyncAnswer,
     Usage,

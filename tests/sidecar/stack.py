@@ -11,7 +11,7 @@ from typing import Any
 import uvloop
 from openai import AsyncOpenAI
 
-from enforcement.rules.wire import AgentPolicy, BudgetPolicy, PricePolicy, Rates, ScopeKind, Unit
+from enforcement.rules.policy import AgentPolicy, BudgetPolicy, PricePolicy, Rates, ScopeKind, Unit
 from enforcement.sidecar.config import Config, parse_upstream
 from enforcement.sidecar.service import Service
 from tests.sidecar.engine import FakeEngine

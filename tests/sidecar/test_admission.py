@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from enforcement.rules.cardformat import Capabilities, ToolCapability
+from enforcement.rules.policy import CardGrant, Unit
 from enforcement.rules.skillcard import card_digest
-from enforcement.rules.wire import CardGrant, Unit
 from enforcement.sidecar.config import Config, ConfigError, parse_listen, parse_upstream, read_token
 from enforcement.sidecar.engines import Engine
 from tests.sidecar.engine import PROMPT_TOKENS, FakeEngine

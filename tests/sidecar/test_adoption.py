@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from enforcement.rules.policy import HoldMode, Mode, Unit
 from enforcement.rules.spools import Spool
-from enforcement.rules.wire import HoldMode, Mode, Outcome, Sync, SyncAnswer, Unit
+from enforcement.rules.wire import Outcome, Sync, SyncAnswer
 from enforcement.sidecar.journal import Journal
 from enforcement.sidecar.spooling import kernel_boot_id, revive
 from tests.sidecar.engine import PROMPT_TOKENS, FakeEngine

@@ -7,7 +7,8 @@ from pathlib import Path
 import openai
 import pytest
 
-from enforcement.rules.wire import HoldMode, Outcome, PricePolicy, Rates, Unit
+from enforcement.rules.policy import HoldMode, PricePolicy, Rates, Unit
+from enforcement.rules.wire import Outcome
 from tests.sidecar.engine import PROMPT_TOKENS, FakeEngine
 from tests.sidecar.plane import Plane
 from tests.sidecar.stack import PRICE, agent, budget, chat, events_of, in_loop, stack

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from enforcement.rules.wire import Unit
+from enforcement.rules.policy import Unit
 from tests.sidecar.engine import PROMPT_TOKENS, FakeEngine
 from tests.sidecar.plane import Plane
 from tests.sidecar.stack import AGENT, PRICE, agent, budget, chat, events_of, in_loop, stack

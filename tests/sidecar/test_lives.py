@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from enforcement.rules.wire import HoldMode, Unit
+from enforcement.rules.policy import HoldMode, Unit
 from tests.sidecar.engine import PROMPT_TOKENS, FakeEngine
 from tests.sidecar.plane import TOKEN, Plane
 from tests.sidecar.stack import (

@@ -5,7 +5,8 @@ import json
 import time
 from pathlib import Path
 
-from enforcement.rules.wire import AgentState, OrderKind, Outcome, Unit
+from enforcement.rules.policy import AgentState, OrderKind, Unit
+from enforcement.rules.wire import Outcome
 from enforcement.sidecar.engines import ABORT_TOKENS, Engine
 from tests.sidecar.engine import FakeEngine
 from tests.sidecar.plane import Plane

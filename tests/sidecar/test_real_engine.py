@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from controlplane.demo.engine import Counters, read_counters
-from enforcement.rules.wire import HoldMode, Outcome, PricePolicy, Rates, Unit
+from enforcement.rules.policy import HoldMode, PricePolicy, Rates, Unit
+from enforcement.rules.wire import Outcome
 from enforcement.sidecar.engines import ABORT_TOKENS, Engine
 from tests.collectors.modelserver import model_server
 from tests.sidecar.engine import FakeEngine

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcement.rules.wire import HoldMode, OrderKind, Unit
+from enforcement.rules.policy import HoldMode, OrderKind, Unit
 from enforcement.sidecar.engines import ABORT_TOKENS, Engine
 from enforcement.sidecar.service import Service
 from tests.sidecar.engine import FakeEngine

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from enforcement.rules.wire import Outcome, Unit, UsageEvent
+from enforcement.rules.policy import Unit
+from enforcement.rules.wire import Outcome, UsageEvent
 from enforcement.sidecar.engines import ABORT_TOKENS, Engine
 from tests.sidecar.engine import (
     PROMPT_TOKENS,

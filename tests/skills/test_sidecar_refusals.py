@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from enforcement.rules.cardformat import Capabilities, SkillIdentity, ToolCapability
+from enforcement.rules.policy import CardGrant
 from enforcement.rules.skillcard import card_digest
-from enforcement.rules.wire import CardGrant
 from tests.sidecar.plane import Plane
 from tests.sidecar.stack import PRICE, agent, chat, in_loop, stack
 from tests.skills.fixtures.make_cards import KEYS, STRANGER, payload, signed

@@ -24,7 +24,7 @@ from controlplane.identity.errors import (
     ReasonRequiredError,
 )
 from controlplane.identity.models import Agent, AgentKey, Membership, Project, Team
-from enforcement.rules.wire import OrderKind
+from enforcement.rules.policy import OrderKind
 
 TRANSITIONS: Mapping[tuple[State, OrderKind], State] = {
     (State.ACTIVE, OrderKind.THROTTLE): State.THROTTLED,

@@ -9,7 +9,8 @@ from rest_framework.test import APIClient
 from budgets.domain.usage import book_refusals, book_usage
 from budgets.models import Balance, Lease
 from controlplane.identity.ids import new_id
-from enforcement.rules.wire import Mode, Outcome, RefusalCount, Unit
+from enforcement.rules.policy import Mode, Unit
+from enforcement.rules.wire import Outcome, RefusalCount
 from tests.budgets.constraints.attack import sql
 from tests.budgets.world import NOW, World, call, make_balance, make_budget, make_lease, ms
 

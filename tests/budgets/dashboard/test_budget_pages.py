@@ -7,7 +7,7 @@ import pytest
 from budgets.enums import WindowKind
 from budgets.models import Budget
 from controlplane.audit.models import AuditEntry
-from enforcement.rules.wire import HoldMode, Mode, Per, ScopeKind, Unit
+from enforcement.rules.policy import HoldMode, Mode, Per, ScopeKind, Unit
 from tests.budgets.world import World, make_balance, make_budget
 from tests.visitors import Visitors
 

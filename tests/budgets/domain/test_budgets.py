@@ -16,7 +16,7 @@ from budgets.errors import (
 from budgets.models import Balance, Budget, Transfer
 from controlplane.audit.models import AuditEntry
 from controlplane.identity.models import Organization
-from enforcement.rules.wire import HoldMode, Mode, Per, ScopeKind, Unit, WindowSpec
+from enforcement.rules.policy import HoldMode, Mode, Per, ScopeKind, Unit, WindowSpec
 from tests.budgets.world import (
     ACTOR,
     NOW,

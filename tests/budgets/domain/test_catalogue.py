@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from budgets.domain.catalogue import PriceKey, Span, exact_nanos, read_catalogue
 from enforcement.rules.money import TokenUsage, charge_nanos
+from enforcement.rules.policy import PricePolicy, PriceTier, Rates
 from enforcement.rules.windows import EPOCH
-from enforcement.rules.wire import PricePolicy, PriceTier, Rates
 
 
 def provider(*models: types.ModelInfo) -> types.Provider:

@@ -20,8 +20,8 @@ from budgets.models import PriceVersion
 from controlplane.audit.models import AuditEntry
 from controlplane.identity.models import Organization
 from enforcement.rules.money import TokenUsage, charge_nanos
+from enforcement.rules.policy import PricePolicy, PriceTier, Rates
 from enforcement.rules.windows import EPOCH
-from enforcement.rules.wire import PricePolicy, PriceTier, Rates
 from tests.budgets.world import ACTOR, NOW, World
 
 pytestmark = pytest.mark.django_db

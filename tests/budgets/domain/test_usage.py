@@ -12,15 +12,8 @@ from budgets.domain.usage import Booked, book_refusals, book_usage
 from budgets.errors import UsageEventError
 from budgets.models import Balance, Refusal, Transfer, UsageEvent
 from controlplane.identity.ids import new_id
-from enforcement.rules.wire import (
-    Mode,
-    Outcome,
-    Part,
-    Per,
-    RefusalCount,
-    ScopeKind,
-    Unit,
-)
+from enforcement.rules.policy import Mode, Per, ScopeKind, Unit
+from enforcement.rules.wire import Outcome, Part, RefusalCount
 from enforcement.rules.wire import UsageEvent as WireEvent
 from tests.budgets.world import (
     NOW,

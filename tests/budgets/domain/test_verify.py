@@ -7,7 +7,8 @@ import pytest
 from budgets.domain.usage import book_usage
 from budgets.domain.verify import Amounts, verify
 from budgets.models import Balance, Lease, Transfer
-from enforcement.rules.wire import Mode, Part
+from enforcement.rules.policy import Mode
+from enforcement.rules.wire import Part
 from tests.budgets.constraints.attack import sql
 from tests.budgets.world import (
     NOW,

@@ -5,7 +5,7 @@ import pytest
 
 from budgets import queries
 from budgets.domain.budgets import archive_budget
-from enforcement.rules.wire import Mode, Per, ScopeKind
+from enforcement.rules.policy import Mode, Per, ScopeKind
 from tests.budgets.world import (
     ACTOR,
     NOW,

@@ -4,7 +4,8 @@ from budgets import queries
 from budgets.domain.usage import book_refusals, book_usage
 from budgets.models import Balance
 from controlplane.identity.ids import new_id
-from enforcement.rules.wire import Mode, Outcome, RefusalCount, ScopeKind, Unit
+from enforcement.rules.policy import Mode, ScopeKind, Unit
+from enforcement.rules.wire import Outcome, RefusalCount
 from tests.budgets.constraints.attack import sql
 from tests.budgets.world import (
     NOW,

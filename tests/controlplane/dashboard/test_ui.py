@@ -7,7 +7,8 @@ from django.template import Context, Template
 
 from controlplane.dashboard import statuses
 from controlplane.dashboard.templatetags import ui
-from enforcement.rules.wire import AgentState, Mode, OrderKind, Outcome
+from enforcement.rules.policy import AgentState, Mode, OrderKind
+from enforcement.rules.wire import Outcome
 
 NOW = datetime(2026, 5, 13, 10, 30, tzinfo=UTC)
 

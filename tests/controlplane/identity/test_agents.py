@@ -15,7 +15,7 @@ from controlplane.identity.errors import (
     ReasonRequiredError,
 )
 from controlplane.identity.models import Agent, Organization
-from enforcement.rules.wire import AgentState, OrderKind
+from enforcement.rules.policy import AgentState, OrderKind
 from tests.controlplane.world import ACTOR, UNKNOWN, World
 
 ALLOWED = {

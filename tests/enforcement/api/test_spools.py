@@ -10,7 +10,7 @@ from budgets.domain.incarnation import current_incarnation
 from budgets.models import Balance, Budget, Lease
 from controlplane.identity.ids import new_id
 from enforcement.models import Sidecar, Spool
-from enforcement.rules.wire import ScopeKind, Unit
+from enforcement.rules.policy import ScopeKind, Unit
 from tests.controlplane.world import Api, World
 from tests.enforcement.api.conftest import make_book
 

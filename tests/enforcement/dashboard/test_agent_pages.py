@@ -8,7 +8,8 @@ from django.utils import timezone
 from budgets.domain.usage import book_refusals, book_usage
 from controlplane.identity.ids import new_id
 from controlplane.identity.models import Agent, AgentKey
-from enforcement.rules.wire import Mode, Outcome, Per, RefusalCount, ScopeKind, UsageEvent
+from enforcement.rules.policy import Mode, Per, ScopeKind
+from enforcement.rules.wire import Outcome, RefusalCount, UsageEvent
 from tests.budgets.world import World, make_budget, ms
 from tests.enforcement.dashboard.fleet import make_sidecar, make_spool, session
 from tests.visitors import Visitors

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from enforcement.rules.wire import HoldMode, Mode, Per
+from enforcement.rules.policy import HoldMode, Mode, Per
 from tests.budgets.world import World, make_balance, make_budget, make_lease
 from tests.enforcement.dashboard.fleet import make_sidecar, make_spool
 from tests.visitors import Visitors

@@ -6,8 +6,8 @@ import pytest
 
 from controlplane.audit.domain import Actor
 from controlplane.identity.models import Agent, Organization
+from enforcement.rules.policy import AgentPolicy, PolicySnapshot
 from enforcement.rules.skillgate import CardGate
-from enforcement.rules.wire import AgentPolicy, PolicySnapshot
 from skills.domain.cards import revoke_card
 from skills.domain.grants import grant_card, revoke_grant
 from skills.domain.policy import CardPolicy, policy_cards
