@@ -14,5 +14,6 @@ class BudgetsConfig(AppConfig):
         register(errors.BudgetError, 400)
         register(errors.BudgetNotFoundError, 404)
         register(errors.BudgetArchivedError, 409)
+        register(errors.OverrideNotFoundError, 404)
         register(errors.LeaseNotFoundError, 404)
         register(errors.LeaseNotSuspendedError, 409)

@@ -32,15 +32,28 @@ class ScopeNotFoundError(BudgetValidationError):
         super().__init__("scope_id", f"no {scope_kind} with id {scope_id} in this organization")
 
 
-class UncoveredSessionBudgetError(BudgetValidationError):
-    """A hard budget for each session, with nothing hard above that bounds their number (L15)."""
+class UncoveredSplitError(BudgetValidationError):
+    """A hard budget split by what callers name, with nothing hard above that bounds them (L15)."""
 
-    def __init__(self, field: str = "per") -> None:
+    def __init__(self, field: str = "per", *, per: str = "session") -> None:
         super().__init__(
             field,
-            "a hard budget for each session needs a hard budget of its agent, project, team or "
-            "organization above it: else every new session would bring new money",
+            f"a hard budget for each {per} needs a hard budget of its agent, project, team or "
+            f"organization above it: else every new {per} would bring new money",
         )
+
+
+class UnknownFactError(BudgetValidationError):
+    """A filter that would match nothing. `nearest` is the known value most like it, if any."""
+
+    def __init__(self, fact: str, pattern: str, *, nearest: str | None) -> None:
+        hint = f"; did you mean {nearest!r}?" if nearest else ""
+        super().__init__("filters", f"no {fact} here fits {pattern!r}{hint}")
+        self.nearest = nearest
+
+
+class OverrideNotFoundError(BudgetError):
+    """The budget has no limit of its own for this split value."""
 
 
 class BudgetArchivedError(BudgetError):

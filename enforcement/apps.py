@@ -8,8 +8,13 @@ class EnforcementConfig(AppConfig):
     verbose_name = "Sidecars, nodes and orders"
 
     def ready(self) -> None:
+        from budgets.domain.checks import know  # noqa: PLC0415 -- needs loaded apps
         from controlplane.problems import register  # noqa: PLC0415 -- needs loaded apps
-        from enforcement import errors  # noqa: PLC0415 -- needs loaded apps
+        from enforcement import errors, queries  # noqa: PLC0415 -- needs loaded apps
+
+        know("node", queries.node_names)
+        know("provider", queries.node_providers)
+        know("model", queries.served_models)
 
         register(errors.SidecarNameTakenError, 409)
         register(errors.SpoolOfAnotherError, 403)

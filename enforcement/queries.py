@@ -1,7 +1,7 @@
 """Reads that API and pages share: what is out at each book, who has yet to acknowledge."""
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -10,7 +10,7 @@ from django.db.models import F, QuerySet, Sum
 
 from budgets.enums import LIVE_LEASE_STATES
 from budgets.models import Lease
-from enforcement.models import Order, Spool
+from enforcement.models import Order, ServingNode, Spool
 
 EXPECTED_TO_ANSWER = timedelta(seconds=60)  # a book that was silent for longer is not waited for
 
@@ -71,3 +71,22 @@ def waiting_for(order: Order) -> QuerySet[Spool]:
         .select_related("sidecar")
         .order_by("sidecar__name", "book")
     )
+
+
+def node_names(organization_id: UUID) -> Iterable[str]:
+    """The names of the organization's serving nodes."""
+    return _nodes(organization_id).values_list("name", flat=True)
+
+
+def node_providers(organization_id: UUID) -> Iterable[str]:
+    return _nodes(organization_id).values_list("provider", flat=True)
+
+
+def served_models(organization_id: UUID) -> set[str]:
+    """The models that the organization's nodes serve: the catalogue is far larger."""
+    rows = _nodes(organization_id).values_list("models", flat=True)
+    return {str(model) for models in rows for model in models}
+
+
+def _nodes(organization_id: UUID) -> QuerySet[ServingNode]:
+    return ServingNode.objects.filter(organization_id=organization_id)

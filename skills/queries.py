@@ -82,3 +82,8 @@ def verify_command(card: SkillCard) -> str:
 def file_name(card: SkillCard) -> str:
     plain = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in card.name)
     return f"{plain}-r{card.card_rev}.card.json"
+
+
+def skill_names(organization_id: UUID) -> Iterable[str]:
+    """The names that calls may claim and budgets filter on."""
+    return Skill.objects.filter(organization_id=organization_id).values_list("name", flat=True)

@@ -6,13 +6,12 @@ from typing import NamedTuple
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import F, Q
-from django.db.models.functions import Greatest
+from django.db.models import Q
 
 from budgets.enums import LIMIT_TRANSFER
-from budgets.models import Balance, Budget, Transfer
+from budgets.models import Balance, Budget, BudgetOverride, Transfer
 from controlplane.audit.domain import Actor
-from enforcement.rules.policy import Mode
+from enforcement.rules.policy import Mode, Unit
 
 OTHER_VALUE = "*"  # shared by all split values beyond a budget's `max_values` (L15)
 
@@ -36,8 +35,16 @@ class BalanceKey(NamedTuple):
 Windows = Mapping[BalanceKey, datetime | None]  # the end of each window
 
 
-def new_balance(budget: Budget, key: BalanceKey, *, end: datetime | None, now: datetime) -> Balance:
-    """An empty balance, not saved."""
+def new_balance(
+    budget: Budget,
+    key: BalanceKey,
+    *,
+    end: datetime | None,
+    now: datetime,
+    limit: int | None = None,
+) -> Balance:
+    """An empty balance, not saved; `limit` is its own where it differs from the budget's."""
+    amount = budget.limit_amount if limit is None else limit
     return Balance(
         organization_id=budget.organization_id,
         budget_id=budget.id,
@@ -45,10 +52,20 @@ def new_balance(budget: Budget, key: BalanceKey, *, end: datetime | None, now: d
         window_start=key.window_start,
         window_end=end,
         hard=budget.mode == Mode.HARD,
-        limit_amount=budget.limit_amount,
-        cap_amount=budget.limit_amount,
+        lends=budget.unit == Unit.CONCURRENCY,
+        limit_amount=amount,
+        cap_amount=amount,
         updated_at=now,
     )
+
+
+def own_limits(budgets: Collection[UUID]) -> dict[tuple[UUID, str], int]:
+    """The limits of split values that differ from their budget's."""
+    rows = BudgetOverride.objects.filter(budget_id__in=budgets)
+    return {
+        (budget_id, value): limit
+        for budget_id, value, limit in rows.values_list("budget_id", "value", "limit_amount")
+    }
 
 
 def open_balances(
@@ -63,8 +80,18 @@ def open_balances(
     standins = _standins(budgets, missing)
     fresh = sorted({standins.get(key, key) for key in missing} - known)
     ends = {standins.get(key, key): end for key, end in windows.items()}
+    limits = own_limits({key.budget_id for key in fresh if key.value})
     Balance.objects.bulk_create(
-        [new_balance(budgets[key.budget_id], key, end=ends[key], now=now) for key in fresh],
+        [
+            new_balance(
+                budgets[key.budget_id],
+                key,
+                end=ends[key],
+                now=now,
+                limit=limits.get((key.budget_id, key.value)),
+            )
+            for key in fresh
+        ],
         ignore_conflicts=True,
     )
     locked = {_key(balance): balance for balance in _find(ends, lock=True)}
@@ -122,33 +149,40 @@ def add_amounts(changes: Mapping[UUID, tuple[int, int]], *, now: datetime) -> No
         )
 
 
-def apply_limit(budget: Budget, *, actor: Actor, now: datetime, reason: str) -> None:
-    """Bring a budget's limit and mode to its balances whose window has not ended.
+def apply_limit(
+    budget: Budget, *, actor: Actor, now: datetime, reason: str, value: str | None = None
+) -> None:
+    """Bring limits and mode to the balances whose window has not ended; of one value, if given.
 
     The cap becomes the greater of the limit and what is committed, and falls from there (L9).
     """
     current = Balance.objects.filter(budget=budget).filter(
         Q(window_end__isnull=True) | Q(window_end__gt=now)
     )
+    if value is not None:
+        current = current.filter(value=value)
     locked = list(current.select_for_update(no_key=True).order_by("id"))
-    Balance.objects.filter(id__in=[balance.id for balance in locked]).update(
-        limit_amount=budget.limit_amount,
-        hard=budget.mode == Mode.HARD,
-        cap_amount=Greatest(
-            budget.limit_amount, F("spent_amount") + F("held_amount") + F("suspense_amount")
-        ),
-        updated_at=now,
+    limits = own_limits([budget.id])
+    changed = []
+    for balance in locked:
+        limit = limits.get((budget.id, balance.value), budget.limit_amount)
+        if limit != balance.limit_amount:
+            changed.append(balance)
+        balance.limit_amount, balance.hard = limit, budget.mode == Mode.HARD
+        balance.cap_amount = max(limit, balance.committed_amount)
+        balance.updated_at = now
+    Balance.objects.bulk_update(
+        locked, ["limit_amount", "hard", "cap_amount", "updated_at"], batch_size=1_000
     )
     Transfer.objects.bulk_create(
         Transfer(
             organization_id=budget.organization_id,
             balance=balance,
             kind=LIMIT_TRANSFER,
-            amount=budget.limit_amount,
+            amount=balance.limit_amount,
             at=now,
             actor=actor.label,
             reason=reason,
         )
-        for balance in locked
-        if balance.limit_amount != budget.limit_amount
+        for balance in changed
     )

@@ -1,7 +1,7 @@
 """Make, change, archive and arm budgets: each with its audit entry, in one transaction."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -10,25 +10,26 @@ from django.db import transaction
 
 from budgets.domain import locks
 from budgets.domain.balances import apply_limit
+from budgets.domain.checks import MAX_AMOUNT, check_amount, check_shape
 from budgets.domain.earlier import book_earlier_use
-from budgets.domain.scopes import Scope, bounds_sessions, is_covered, scopes_above
+from budgets.domain.scopes import Scope, bounds_callers, is_covered, scopes_above
 from budgets.enums import BudgetState, WindowKind
 from budgets.errors import (
     BudgetArchivedError,
     BudgetNameTakenError,
     BudgetNotFoundError,
     BudgetValidationError,
-    UncoveredSessionBudgetError,
+    UncoveredSplitError,
 )
 from budgets.models import Budget
 from controlplane.audit.domain import Actor, record
 from controlplane.identity.domain import bump_policy
-from enforcement.rules.policy import HoldMode, Mode, Per, ScopeKind, Unit
+from enforcement.rules.matching import is_client_named
+from enforcement.rules.policy import HoldMode, Mode, Overflow, Per, ScopeKind, Unit
 from enforcement.rules.windows import MAX_ANCHOR_DAY, WindowError, check_spec
 
-MAX_AMOUNT = 2**63 - 1
 MAX_SPLIT_VALUES = 1_000_000
-CHANGEABLE = frozenset({"name", "limit_amount", "mode", "hold_mode", "max_values"})
+CHANGEABLE = frozenset({"name", "limit_amount", "mode", "hold_mode", "max_values", "overflow"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,9 @@ class BudgetSpec:
     scope_id: UUID
     unit: Unit
     limit_amount: int
-    per: Per = Per.NONE
+    scope_session: str = ""
+    filters: dict[str, list[str]] = field(default_factory=dict)
+    per: str = Per.NONE.value
     mode: Mode = Mode.HARD
     hold_mode: HoldMode = HoldMode.STRICT
     window_kind: WindowKind = WindowKind.LIFETIME
@@ -48,6 +51,7 @@ class BudgetSpec:
     time_zone: str = "UTC"
     anchor_day: int = 1
     max_values: int = 10_000
+    overflow: Overflow = Overflow.REFUSE
 
 
 @transaction.atomic
@@ -106,7 +110,7 @@ def change_budget(
         return budget
     _check(budget)
     _check_coverage(budget)
-    if was_hard and not bounds_sessions(budget):
+    if was_hard and not bounds_callers(budget):
         _check_dependents(budget)
     hard = budget.mode == Mode.HARD
     if hard != was_hard or (hard and budget.limit_amount < old_limit):
@@ -134,7 +138,7 @@ def archive_budget(
     """End a budget. Its ledger stays; what is still leased comes home as it would have.
 
     Raises:
-        UncoveredSessionBudgetError: it is the last one that bounds a hard budget for sessions.
+        UncoveredSplitError: it is the last one that bounds a hard budget for sessions or users.
     """
     locks.lock_budgets(organization_id)
     budget = _live(organization_id, budget_id)
@@ -169,12 +173,14 @@ def arm_budgets(*, organization_id: UUID, revision: int, now: datetime) -> list[
     return [budget.id for budget in budgets]
 
 
-def describe(budget: Budget) -> dict[str, str | int]:
+def describe(budget: Budget) -> dict[str, Any]:
     """A budget as the audit trail keeps it."""
     return {
         "name": budget.name,
         "scope_kind": str(budget.scope_kind),
         "scope_id": str(budget.scope_id),
+        "scope_session": budget.scope_session,
+        "filters": budget.filters,
         "per": str(budget.per),
         "unit": str(budget.unit),
         "window_kind": str(budget.window_kind),
@@ -185,6 +191,7 @@ def describe(budget: Budget) -> dict[str, str | int]:
         "hold_mode": str(budget.hold_mode),
         "limit_amount": budget.limit_amount,
         "max_values": budget.max_values,
+        "overflow": str(budget.overflow),
     }
 
 
@@ -214,8 +221,9 @@ def _check(budget: Budget) -> None:
         raise BudgetValidationError("name", "a budget needs a name")
     if len(budget.name) > 200:
         raise BudgetValidationError("name", "a name has at most 200 characters")
-    _check_amount("limit_amount", budget.limit_amount, most=MAX_AMOUNT)
-    _check_amount("max_values", budget.max_values, most=MAX_SPLIT_VALUES)
+    check_amount("limit_amount", budget.limit_amount, most=MAX_AMOUNT)
+    check_amount("max_values", budget.max_values, most=MAX_SPLIT_VALUES)
+    check_shape(budget)
     if budget.mode != Mode.HARD and budget.hold_mode == HoldMode.METERED:
         raise BudgetValidationError("hold_mode", "only a hard budget holds anything")
     _check_window(budget)
@@ -224,13 +232,6 @@ def _check(budget: Budget) -> None:
     )
     if taken.exclude(id=budget.id).exists():
         raise BudgetNameTakenError(budget.name)
-
-
-def _check_amount(field: str, amount: int, *, most: int) -> None:
-    if amount <= 0:
-        raise BudgetValidationError(field, f"{field} must be above zero, not {amount}")
-    if amount > most:
-        raise BudgetValidationError(field, f"{field} is at most {most}, not {amount}")
 
 
 def _check_window(budget: Budget) -> None:
@@ -261,16 +262,16 @@ def _others(budget: Budget) -> list[Budget]:
 
 
 def _needs_cover(budget: Budget) -> bool:
-    return budget.mode == Mode.HARD and budget.per == Per.SESSION
+    return budget.mode == Mode.HARD and is_client_named(budget.per)
 
 
 def _check_coverage(budget: Budget) -> None:
     if _needs_cover(budget) and not is_covered(budget, by=_others(budget)):
-        raise UncoveredSessionBudgetError
+        raise UncoveredSplitError(per=budget.per)
 
 
 def _check_dependents(budget: Budget) -> None:
-    """A budget that stops bounding sessions must not leave a session budget without one above."""
+    """A budget that stops bounding callers must not leave a split one without one above."""
     scope, others = Scope(ScopeKind(budget.scope_kind), budget.scope_id), _others(budget)
     for other in others:
         if not _needs_cover(other) or is_covered(other, by=others):
@@ -281,7 +282,7 @@ def _check_dependents(budget: Budget) -> None:
             scope_id=other.scope_id,
         )
         if scope in above:
-            raise UncoveredSessionBudgetError("mode")
+            raise UncoveredSplitError("mode", per=other.per)
 
 
 def _record(

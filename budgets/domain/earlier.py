@@ -2,8 +2,10 @@
 
 from datetime import datetime
 
-from django.db.models import CharField, Count, F, Sum, Value
-from django.db.models.functions import Cast
+from django.db.models import BigIntegerField, CharField, Count, F, Q, Sum, Value
+from django.db.models.expressions import Combinable
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast, Coalesce
 
 from budgets.domain.balances import OTHER_VALUE, BalanceKey, new_balance
 from budgets.domain.usage import IDLE_FAILURE
@@ -11,6 +13,7 @@ from budgets.enums import WindowKind
 from budgets.models import Balance, Budget, Transfer, UsageEvent
 from controlplane.audit.domain import Actor
 from enforcement.rules.ledger import TransferKind
+from enforcement.rules.matching import TAG
 from enforcement.rules.policy import Per, ScopeKind, Unit
 from enforcement.rules.windows import window_at
 
@@ -18,6 +21,18 @@ _SCOPE_FIELDS = {
     ScopeKind.TEAM: "team_id",
     ScopeKind.PROJECT: "project_id",
     ScopeKind.AGENT: "agent_id",
+    ScopeKind.SESSION: "agent_id",
+}
+_USE = {
+    Unit.USD: Sum("charge_nanos"),
+    Unit.TOKENS: Sum(F("input_tokens") + F("output_tokens")),
+    Unit.INPUT_TOKENS: Sum("input_tokens"),
+    Unit.OUTPUT_TOKENS: Sum("output_tokens"),
+    Unit.CACHED_TOKENS: Sum("cached_input_tokens"),
+    Unit.REASONING_TOKENS: Sum("reasoning_tokens"),
+    Unit.REQUESTS: Count("id", filter=~IDLE_FAILURE),
+    Unit.GPU_MS: Sum("gpu_ms"),
+    Unit.TOOL_CALLS: Sum("tool_calls"),
 }
 REASON = "used in this window before the budget was made"
 
@@ -59,20 +74,40 @@ def _used_since(budget: Budget, *, start: datetime) -> dict[str, int]:
     )
     if budget.scope_kind != ScopeKind.ORGANIZATION:
         events = events.filter(**{_SCOPE_FIELDS[ScopeKind(budget.scope_kind)]: budget.scope_id})
-    split = {
-        Per.NONE: Value(""),
-        Per.AGENT: Cast("agent_id", CharField()),
-        Per.SESSION: F("session"),
-    }[Per(budget.per)]
-    use = {
-        Unit.USD: Sum("charge_nanos"),
-        Unit.TOKENS: Sum(F("input_tokens") + F("output_tokens")),
-        Unit.REQUESTS: Count("id", filter=~IDLE_FAILURE),
-    }[Unit(budget.unit)]
-    rows = events.annotate(split=split).values_list("split").annotate(used=use).order_by("-used")
+    if budget.scope_kind == ScopeKind.SESSION:
+        events = events.filter(session=budget.scope_session)
+    for number, (fact, patterns) in enumerate(budget.filters.items()):
+        name = f"fact_{number}"
+        events = events.alias(**{name: _fact(fact)}).filter(_fits(name, patterns))
+    rows = (
+        events.annotate(split=_fact(budget.per))
+        .values_list("split")
+        .annotate(used=Cast(_USE[Unit(budget.unit)], BigIntegerField()))
+        .order_by("-used")
+    )
     used: dict[str, int] = {}
     for value, amount in rows:
         place = value if len(used) < budget.max_values else OTHER_VALUE
         if amount:
             used[place] = used.get(place, 0) + int(amount)
     return used
+
+
+def _fact(name: str) -> Combinable:
+    """A fact of an event by the name that filters and splits give it, as SQL."""
+    if not name:
+        return Value("")
+    if name.startswith(TAG):
+        return Coalesce(KeyTextTransform(name.removeprefix(TAG), "tags"), Value(""))
+    if name in (Per.TEAM, Per.PROJECT, Per.AGENT):
+        return Coalesce(Cast(f"{name}_id", CharField()), Value(""))
+    return F(name)
+
+
+def _fits(name: str, patterns: list[str]) -> Q:
+    """As `matching.fits` for any of the patterns."""
+    found = Q()
+    for pattern in patterns:
+        prefix = pattern.endswith("*")
+        found |= Q(**{f"{name}__startswith" if prefix else name: pattern.removesuffix("*")})
+    return found & ~Q(**{name: ""})

@@ -6,7 +6,8 @@ from uuid import UUID
 from budgets.errors import ScopeNotFoundError
 from budgets.models import Budget
 from controlplane.identity.models import Agent, Project, Team
-from enforcement.rules.policy import Mode, Per, ScopeKind
+from enforcement.rules.matching import is_client_named
+from enforcement.rules.policy import Mode, ScopeKind
 
 
 class Scope(NamedTuple):
@@ -37,7 +38,7 @@ def _above(organization_id: UUID, kind: ScopeKind, scope_id: UUID) -> list[Scope
     """Project and team above a scope; None when the organization has no such scope."""
     team: UUID | None = None
     project: UUID | None = None
-    if kind is ScopeKind.AGENT:
+    if kind in (ScopeKind.AGENT, ScopeKind.SESSION):
         agents = Agent.objects.select_related("project")
         agent = agents.filter(organization_id=organization_id, id=scope_id).first()
         if agent is None:
@@ -53,24 +54,27 @@ def _above(organization_id: UUID, kind: ScopeKind, scope_id: UUID) -> list[Scope
             return None
     elif scope_id != organization_id:
         return None
-    found = ((ScopeKind.PROJECT, project), (ScopeKind.TEAM, team))
+    agent_id = scope_id if kind is ScopeKind.SESSION else None
+    found = ((ScopeKind.AGENT, agent_id), (ScopeKind.PROJECT, project), (ScopeKind.TEAM, team))
     return [Scope(level, place) for level, place in found if place is not None]
 
 
-def bounds_sessions(budget: Budget) -> bool:
-    """Whether a budget, shared by all sessions below it, limits how much they get together."""
-    return budget.mode == Mode.HARD and budget.per != Per.SESSION and budget.archived_at is None
+def bounds_callers(budget: Budget) -> bool:
+    """Whether a budget limits how much callers get together, whatever names they give."""
+    named = is_client_named(budget.per) or budget.scope_kind == ScopeKind.SESSION
+    whole = not named and not budget.filters
+    return whole and budget.mode == Mode.HARD and budget.archived_at is None
 
 
 def is_covered(budget: Budget, *, by: list[Budget]) -> bool:
-    """Whether another budget bounds all sessions of this one together (L15)."""
+    """Whether another budget bounds all values of this one together (L15)."""
     above = scopes_above(
         organization_id=budget.organization_id,
         kind=ScopeKind(budget.scope_kind),
         scope_id=budget.scope_id,
     )
     return any(
-        bounds_sessions(other)
+        bounds_callers(other)
         and other.id != budget.id
         and Scope(ScopeKind(other.scope_kind), other.scope_id) in above
         for other in by

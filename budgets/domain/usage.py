@@ -25,12 +25,15 @@ from budgets.errors import UsageEventError
 from budgets.models import Balance, Budget, Refusal, Transfer, UsageEvent
 from controlplane.identity.models import Agent
 from enforcement.rules import wire
+from enforcement.rules.estimate import Used, amount_used
 from enforcement.rules.ledger import TransferKind
-from enforcement.rules.matching import Subject, matches, value_of
+from enforcement.rules.matching import Matcher, Subject, value_of
+from enforcement.rules.money import TokenUsage
 from enforcement.rules.policy import BudgetPolicy, Unit
 from enforcement.rules.windows import window_at
 from enforcement.rules.wire import Outcome, RefusalCount
 
+MAX_SPLIT_CHARS = 200  # of a balance's value
 MAX_COUNT = 2**62
 OLDEST = timedelta(days=366)  # an event that claims to be older has a broken clock behind it
 _INSERT = """
@@ -101,12 +104,16 @@ def book_usage(
 
 def use_of(unit: Unit, event: UsageEvent) -> int:
     """What a call used in the unit of a budget. One that never reached a model is no request."""
-    if unit is Unit.USD:
-        return event.charge_nanos
-    if unit is Unit.TOKENS:
-        return event.total_tokens
     failed = event.outcome == Outcome.UPSTREAM_FAILED and not event.presumed
-    return 0 if failed and not event.total_tokens else 1
+    requests = 0 if failed and not event.total_tokens else 1
+    usage = TokenUsage(
+        input_tokens=event.input_tokens,
+        cached_input_tokens=event.cached_input_tokens,
+        output_tokens=event.output_tokens,
+        reasoning_tokens=event.reasoning_tokens,
+    )
+    used = Used(event.charge_nanos, requests, event.gpu_ms, event.tool_calls)
+    return amount_used(unit, usage, used)
 
 
 def book_refusals(
@@ -146,6 +153,8 @@ def _check(event: wire.UsageEvent) -> None:
         event.cache_write_tokens,
         event.output_tokens,
         event.reasoning_tokens,
+        event.gpu_ms,
+        event.tool_calls,
         event.charge_nanos,
         event.duration_ms,
         *(part.amount for part in event.parts),
@@ -172,6 +181,7 @@ def _row(
         model=_text(event.model, 200),
         provider=_text(event.provider, 64),
         node=_text(event.node, 200),
+        skill=_text(event.skill, 200),
         endpoint=_text(event.endpoint, 64),
         sidecar=sidecar_id,
         started_at=_instant(event.started_at_ms, now=now),
@@ -180,6 +190,8 @@ def _row(
         cache_write_tokens=event.cache_write_tokens,
         output_tokens=event.output_tokens,
         reasoning_tokens=event.reasoning_tokens,
+        gpu_ms=event.gpu_ms,
+        tool_calls=event.tool_calls,
         charge_nanos=event.charge_nanos,
         price_version_id=_uuid_or_none(event.price_version),
         outcome=event.outcome.value,
@@ -236,16 +248,16 @@ def _charge(
             organization_id=organization_id, archived_at__isnull=True
         )
     }
-    policies = [(budget.id, budget.to_policy()) for budget in budgets.values()]
+    matcher = Matcher([budget.to_policy() for budget in budgets.values()])
     charges: dict[BalanceKey, list[Charge]] = defaultdict(list)
     windows: dict[BalanceKey, datetime | None] = {}
     for row, event in events:
         subject = _subject(organization_id, row)
-        for budget_id, policy in policies:
-            charge = _charge_of(row, event, policy) if matches(policy, subject) else None
+        for policy in matcher.plan(subject).budgets:
+            charge = _charge_of(row, event, policy)
             if charge is not None:
                 start, end = window_at(policy.window, row.started_at)
-                key = BalanceKey(budget_id, value_of(policy.per, subject), start)
+                key = BalanceKey(UUID(policy.id), value_of(policy.per, subject), start)
                 charges[key].append(charge)
                 windows[key] = end
     balances = open_balances(budgets=budgets, windows=windows, now=now)
@@ -259,6 +271,12 @@ def _subject(organization_id: UUID, row: UsageEvent) -> Subject:
         team=str(row.team_id) if row.team_id else None,
         project=str(row.project_id) if row.project_id else None,
         session=row.session,
+        user=row.user,
+        model=row.model,
+        provider=row.provider,
+        node=row.node,
+        skill=row.skill,
+        tags={name: value[:MAX_SPLIT_CHARS] for name, value in row.tags.items()},
     )
 
 

@@ -1,7 +1,7 @@
 """Tables of the ledger. What must never be false is held by the database (see README.md)."""
 
 from budgets.models.balance import Balance
-from budgets.models.budget import Budget
+from budgets.models.budget import Budget, BudgetOverride
 from budgets.models.lease import Lease
 from budgets.models.price import PriceVersion
 from budgets.models.rollup import RollupWatermark, UsageRollup
@@ -11,6 +11,7 @@ from budgets.models.usage import Refusal, UsageEvent
 __all__ = [
     "Balance",
     "Budget",
+    "BudgetOverride",
     "Lease",
     "LedgerIncarnation",
     "PriceVersion",

@@ -22,6 +22,7 @@ class Balance(models.Model):
     window_start = models.DateTimeField()
     window_end = models.DateTimeField(null=True, blank=True)
     hard = models.BooleanField()
+    lends = models.BooleanField(default=False)  # permits: nothing is ever spent
     limit_amount = models.BigIntegerField()
     cap_amount = models.BigIntegerField()
     spent_amount = models.BigIntegerField(default=0)
@@ -46,6 +47,9 @@ class Balance(models.Model):
                 name="balance_amounts_not_negative",
             ),
             models.CheckConstraint(condition=Q(limit_amount__gt=0), name="balance_limit_positive"),
+            models.CheckConstraint(
+                condition=Q(lends=False) | Q(spent_amount=0), name="balance_permits_never_spent"
+            ),
             models.CheckConstraint(
                 condition=Q(cap_amount__gte=F("limit_amount")), name="balance_cap_covers_limit"
             ),

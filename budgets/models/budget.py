@@ -6,9 +6,19 @@ from django.db.models import Q
 
 from budgets.enums import BudgetState, Period, WindowKind, choices_of
 from controlplane.identity.ids import new_id
-from enforcement.rules.policy import BudgetPolicy, HoldMode, Mode, Per, ScopeKind, Unit, WindowSpec
+from enforcement.rules.policy import (
+    BudgetPolicy,
+    HoldMode,
+    Mode,
+    Overflow,
+    Per,
+    ScopeKind,
+    Unit,
+    WindowSpec,
+)
 from enforcement.rules.windows import MAX_ANCHOR_DAY
 
+TAG_PATTERN = r"^tag:[A-Za-z0-9_.-]{1,64}$"  # a split by a tag of the call
 CalendarPeriod = Literal["minute", "hour", "day", "week", "month", "quarter", "year"]
 
 
@@ -23,8 +33,10 @@ class Budget(models.Model):
     name = models.CharField(max_length=200)
     scope_kind = models.CharField(max_length=12, choices=choices_of(ScopeKind))
     scope_id = models.UUIDField()
-    per = models.CharField(max_length=8, blank=True, default="", choices=choices_of(Per))
-    unit = models.CharField(max_length=8, choices=choices_of(Unit))
+    scope_session = models.CharField(max_length=128, blank=True, default="")
+    filters = models.JSONField(default=dict, blank=True)
+    per = models.CharField(max_length=72, blank=True, default="")
+    unit = models.CharField(max_length=16, choices=choices_of(Unit))
     window_kind = models.CharField(max_length=8, choices=WindowKind.choices)
     period = models.CharField(max_length=8, blank=True, default="", choices=Period.choices)
     time_zone = models.CharField(max_length=64, default="UTC")
@@ -37,6 +49,7 @@ class Budget(models.Model):
     )
     limit_amount = models.BigIntegerField()
     max_values = models.IntegerField(default=10_000)
+    overflow = models.CharField(max_length=8, choices=choices_of(Overflow), default=Overflow.REFUSE)
     state = models.CharField(max_length=8, choices=BudgetState.choices, default=BudgetState.ARMING)
     armed_at = models.DateTimeField(null=True, blank=True)
     policy_revision = models.BigIntegerField(default=0)
@@ -69,7 +82,21 @@ class Budget(models.Model):
                 condition=Q(mode__in=[mode.value for mode in Mode]), name="budget_mode_known"
             ),
             models.CheckConstraint(
-                condition=Q(per__in=[per.value for per in Per]), name="budget_per_known"
+                condition=Q(per__in=[per.value for per in Per]) | Q(per__regex=TAG_PATTERN),
+                name="budget_per_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(overflow__in=[overflow.value for overflow in Overflow]),
+                name="budget_overflow_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(scope_kind=ScopeKind.SESSION.value) ^ Q(scope_session=""),
+                name="budget_session_scope_is_named",
+            ),
+            models.CheckConstraint(
+                condition=~Q(unit=Unit.CONCURRENCY.value)
+                | Q(mode=Mode.HARD.value, window_kind=WindowKind.LIFETIME.value),
+                name="budget_permits_are_lent_for_good",
             ),
             models.CheckConstraint(
                 condition=Q(hold_mode=HoldMode.STRICT.value)
@@ -117,7 +144,34 @@ class Budget(models.Model):
             limit=self.limit_amount,
             mode=Mode(self.mode),
             hold_mode=HoldMode(self.hold_mode),
-            per=Per(self.per),
+            per=self.per,
             window=self.window,
             max_values=self.max_values,
+            overflow=Overflow(self.overflow),
+            filters=self.filters,
+            scope_session=self.scope_session,
         )
+
+
+class BudgetOverride(models.Model):
+    """The limit of one split value, where it differs from the limit of its budget."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    organization = models.ForeignKey("identity.Organization", models.PROTECT, related_name="+")
+    # The foreign key is composite, with the organization.
+    budget = models.ForeignKey(
+        Budget, models.PROTECT, db_constraint=False, related_name="overrides"
+    )
+    value = models.CharField(max_length=200)
+    limit_amount = models.BigIntegerField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["budget", "value"], name="override_one_for_each_value"),
+            models.CheckConstraint(condition=Q(limit_amount__gt=0), name="override_limit_positive"),
+            models.CheckConstraint(condition=~Q(value=""), name="override_of_a_value"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.budget_id}/{self.value}"

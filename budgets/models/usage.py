@@ -31,6 +31,7 @@ class UsageEvent(models.Model):
     model = models.CharField(max_length=200)
     provider = models.CharField(max_length=64, default="", blank=True)
     node = models.CharField(max_length=200, default="", blank=True)
+    skill = models.CharField(max_length=200, default="", blank=True)
     endpoint = models.CharField(max_length=64, default="", blank=True)
     sidecar = models.UUIDField(null=True)
     started_at = models.DateTimeField()
@@ -39,6 +40,8 @@ class UsageEvent(models.Model):
     cache_write_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
     reasoning_tokens = models.BigIntegerField(default=0)
+    gpu_ms = models.BigIntegerField(default=0)  # engine time × accelerators
+    tool_calls = models.BigIntegerField(default=0)
     charge_nanos = models.BigIntegerField(default=0)
     price_version = models.ForeignKey(
         "budgets.PriceVersion",
@@ -79,7 +82,9 @@ class UsageEvent(models.Model):
                 & Q(cache_write_tokens__gte=0)
                 & Q(output_tokens__gte=0)
                 & Q(reasoning_tokens__gte=0)
-                & Q(charge_nanos__gte=0),
+                & Q(charge_nanos__gte=0)
+                & Q(gpu_ms__gte=0)
+                & Q(tool_calls__gte=0),
                 name="usage_amounts_not_negative",
             ),
             models.CheckConstraint(

@@ -8,7 +8,7 @@ from budgets.domain.scopes import team_of
 from budgets.models import Budget
 from controlplane.identity.domain import organization_pepper
 from controlplane.identity.models import Agent, AgentKey, Organization
-from enforcement.models import ServingNode
+from enforcement.queries import served_models
 from enforcement.rules.policy import AgentPolicy, AgentState, CardGrant, KeyPolicy, PolicySnapshot
 from skills.domain.policy import policy_cards
 
@@ -33,7 +33,7 @@ def compile_policy(*, organization_id: UUID, now: datetime) -> PolicySnapshot:
             ).order_by("id")
         ],
         prices=price_policies(
-            organization_id=organization_id, now=now, models=_served_models(organization_id)
+            organization_id=organization_id, now=now, models=served_models(organization_id)
         ),
         cards=cards.cards,
         card_keys=cards.keys,
@@ -67,9 +67,3 @@ def _agents(organization: Organization, grants: dict[str, list[CardGrant]]) -> l
         )
         for agent in agents.order_by("id")
     ]
-
-
-def _served_models(organization_id: UUID) -> set[str]:
-    """The models that the organization's nodes serve: the catalogue is far larger."""
-    rows = ServingNode.objects.filter(organization_id=organization_id)
-    return {str(model) for models in rows.values_list("models", flat=True) for model in models}

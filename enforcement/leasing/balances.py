@@ -4,8 +4,10 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from budgets.domain.balances import OTHER_VALUE
 from budgets.domain.locks import key_pair
 from controlplane.identity.ids import new_id
+from enforcement.leasing import metrics
 from enforcement.leasing.store import Connection
 from enforcement.rules.policy import BudgetPolicy
 from enforcement.rules.windows import Window, window_at
@@ -21,10 +23,13 @@ _FIND = """
 _MAKE = """
     INSERT INTO budgets_balance (id, organization_id, budget_id, value, window_start, window_end,
         hard, limit_amount, cap_amount, spent_amount, held_amount, suspense_amount,
-        overrun_amount, updated_at)
-    SELECT %s, organization_id, id, %s, %s, %s, mode = 'hard', limit_amount, limit_amount,
-        0, 0, 0, 0, %s
-    FROM budgets_budget WHERE id = %s AND archived_at IS NULL
+        overrun_amount, updated_at, lends)
+    SELECT %(id)s, b.organization_id, b.id, %(value)s, %(start)s, %(end)s, mode = 'hard', l, l,
+        0, 0, 0, 0, %(now)s, unit = 'concurrency'
+    FROM budgets_budget b, LATERAL (SELECT coalesce((SELECT o.limit_amount
+        FROM budgets_budgetoverride o WHERE (o.budget_id, o.value) = (b.id, %(value)s)),
+        b.limit_amount)) AS limits(l)
+    WHERE b.id = %(budget)s AND archived_at IS NULL
     ON CONFLICT DO NOTHING
 """
 
@@ -69,12 +74,20 @@ async def open_balances(
         return known
     await _share_budgets(connection, organization)
     for want in missing:
-        if want.key.value and await _is_full(connection, want):
+        if want.key.value not in ("", OTHER_VALUE) and await _is_full(connection, want):
+            metrics.SPLIT_OVERFLOWS.labels(budget=want.key.budget).inc()
             known[want.key] = DenialCause.MAX_VALUES
             continue
         await connection.execute(
             _MAKE,
-            [new_id(), want.key.value, *want.window, now, UUID(want.key.budget)],
+            {
+                "id": new_id(),
+                "budget": UUID(want.key.budget),
+                "value": want.key.value,
+                "start": want.window[0],
+                "end": want.window[1],
+                "now": now,
+            },
         )
     known |= await _find(connection, [w.key for w in missing if w.key not in known])
     for want in missing:
@@ -102,8 +115,9 @@ async def _is_full(connection: Connection, want: Wanted) -> bool:
         "SELECT 1 FROM budgets_budget WHERE id = %s FOR NO KEY UPDATE", [budget]
     )
     cursor = await connection.execute(
-        "SELECT count(*) FROM budgets_balance WHERE budget_id = %s AND window_start = %s",
-        [budget, want.key.window_start],
+        "SELECT count(*) FROM budgets_balance"
+        " WHERE budget_id = %s AND window_start = %s AND value <> %s",
+        [budget, want.key.window_start, OTHER_VALUE],
     )
     row = await cursor.fetchone()
     return row is not None and row[0] >= want.budget.max_values

@@ -25,7 +25,7 @@ from enforcement.rules.ledger import (
 )
 from enforcement.rules.lots import InvariantError
 from enforcement.rules.spools import standing
-from enforcement.rules.wire import Denial, DenialCause, Grant, Group, Sync, SyncAnswer
+from enforcement.rules.wire import Denial, DenialCause, Grant, Group, GroupItem, Sync, SyncAnswer
 
 MAX_DUE = 500
 
@@ -187,10 +187,10 @@ class Batch:
         asks = []
         for work, group, wants in fresh:
             items: list[str] = []
-            for want in wants:
+            for item, want in zip(group.items, wants, strict=True):
                 place = balances[want.key]
                 if isinstance(place, DenialCause):
-                    work.answer.denials.append(_refuse(group, place))
+                    work.answer.denials.append(_refuse(group, place, item=item))
                     break
                 items.append(place)
             else:
@@ -285,8 +285,8 @@ class Batch:
                 work.answer.policy = work.policy.snapshot
 
 
-def _refuse(group: Group, cause: DenialCause) -> Denial:
-    item = group.items[0]
+def _refuse(group: Group, cause: DenialCause, *, item: GroupItem | None = None) -> Denial:
+    item = item or group.items[0]
     return Denial(group=group.key, budget=item.budget, value=item.value, cause=cause)
 
 

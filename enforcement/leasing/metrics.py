@@ -19,5 +19,10 @@ BATCH_MESSAGES = Histogram(
     "Messages that share a transaction.",
     buckets=(0, 1, 2, 4, 8, 16, 32, 64, 128, 256),
 )
+SPLIT_OVERFLOWS = Counter(
+    "comptroller_budget_split_overflows_total",
+    "Split values that found no room in their budget.",
+    ["budget"],
+)
 WAITING = Gauge("comptroller_groups_waiting", "Groups that wait for their grant.")
 WATCHERS = Gauge("comptroller_watch_streams", "Open watch streams.")

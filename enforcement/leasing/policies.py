@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 from time import monotonic
 from uuid import UUID
 
+from budgets.domain.balances import OTHER_VALUE
 from controlplane.identity.models import Organization
 from enforcement.domain.policy import compile_policy
 from enforcement.leasing.threads import DjangoThreads
-from enforcement.rules.matching import matches, subject_of, value_of
-from enforcement.rules.policy import AgentPolicy, BudgetPolicy, Mode, PolicySnapshot
+from enforcement.rules.matching import Subject, matches, subject_of, value_of
+from enforcement.rules.policy import AgentPolicy, BudgetPolicy, Mode, Overflow, PolicySnapshot
 from enforcement.rules.wire import Group
 
 RECHECK_S = 2.0  # how long a lost hint can hide a change
@@ -30,16 +31,34 @@ class Policy:
         agent = self._agents.get(group.attribution.agent)
         if agent is None:
             return None
-        subject = subject_of(self.snapshot.organization, agent, session=group.attribution.session)
+        facts = group.attribution
+        subject = subject_of(
+            self.snapshot.organization,
+            agent,
+            session=facts.session,
+            user=facts.user,
+            model=facts.model,
+            provider=facts.provider,
+            node=facts.node,
+            skill=facts.skill,
+            tags=facts.tags,
+        )
         found = []
         for item in group.items:
             budget = self._budgets.get(item.budget)
             if budget is None or budget.mode is not Mode.HARD or not matches(budget, subject):
                 return None
-            if value_of(budget.per, subject) != item.value:
+            if item.value not in _values_of(budget, subject):
                 return None
             found.append(budget)
         return found
+
+
+def _values_of(budget: BudgetPolicy, subject: Subject) -> tuple[str, ...]:
+    """The balances that a subject may have: its own, and the shared one of a full split."""
+    own = value_of(budget.per, subject)
+    shares = budget.per and budget.overflow is Overflow.SHARE
+    return (own, OTHER_VALUE) if shares else (own,)
 
 
 class Policies:

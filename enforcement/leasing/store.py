@@ -20,7 +20,8 @@ Connection = AsyncConnection[TupleRow]
 
 _BALANCE = """
     SELECT b.id::text, organization_id::text, budget_id::text, value, window_start, window_end,
-           limit_amount, cap_amount, spent_amount, held_amount, suspense_amount, overrun_amount
+           limit_amount, cap_amount, spent_amount, held_amount, suspense_amount, overrun_amount,
+           lends
     FROM budgets_balance b WHERE b.id = ANY(%s::uuid[]) ORDER BY b.id FOR NO KEY UPDATE
 """
 _LEASE_COLUMNS = """
@@ -98,6 +99,7 @@ async def lock_balances(
             held=row[9],
             suspense=row[10],
             overrun=row[11],
+            lends=row[12],
         )
         ledger.balances[balance.id] = balance
         organizations[balance.id] = row[1]

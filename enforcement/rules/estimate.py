@@ -6,16 +6,18 @@ Rules of this file:
 2. With an exact prompt both counts are known. Without one, prompt and output together fill the
    context window at most: the dearer end of that trade is held.
 3. Several prompts, and several answers to one prompt, multiply the bound.
+4. Engine time is bounded by the request's deadline, tool calls by what the answer may hold.
+   A permit is one, and comes back: a finished request used none.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from enforcement.rules.lots import BalanceKey, Need
-from enforcement.rules.matching import Subject, value_of
 from enforcement.rules.money import TokenUsage, ceiling_nanos
-from enforcement.rules.policy import BudgetPolicy, HoldMode, Mode, PricePolicy, Unit
+from enforcement.rules.policy import OUTPUT_UNITS, BudgetPolicy, HoldMode, PricePolicy, Unit
 
 
 class Bound(Struct, frozen=True, gc=False):
@@ -24,6 +26,8 @@ class Bound(Struct, frozen=True, gc=False):
     input_tokens: int
     output_tokens: int
     window_tokens: int | None = None  # prompt unknown: both together are at most this
+    gpu_ms: int = 0
+    tool_calls: int = 0
 
 
 class UnboundedError(Exception):
@@ -37,19 +41,24 @@ def bound_of(
     output_limit: int,
     prompts: int = 1,
     sequences: int = 1,
+    gpu_ms: int = 0,
+    tool_calls: int = 0,
 ) -> Bound:
     """The bound of a request whose prompts take `prompt_tokens` in all, if that is known.
+
+    `gpu_ms` is its deadline times the accelerators of its node, `tool_calls` the most that its
+    answer may make.
 
     Raises:
         UnboundedError: it is not known, and the context window is not known either.
     """
     output = output_limit * prompts * sequences
     if prompt_tokens is not None:
-        return Bound(input_tokens=prompt_tokens * sequences, output_tokens=output)
+        return Bound(prompt_tokens * sequences, output, None, gpu_ms, tool_calls)
     if context_window is None:
         raise UnboundedError
     window = context_window * prompts * sequences
-    return Bound(input_tokens=max(window - output, 0), output_tokens=output, window_tokens=window)
+    return Bound(max(window - output, 0), output, window, gpu_ms, tool_calls)
 
 
 def default_output_limit(
@@ -69,11 +78,9 @@ def amount_of(unit: Unit, bound: Bound, *, output_tokens: int, price: PricePolic
     Raises:
         ValueError: dollars without a price.
     """
-    if unit is Unit.REQUESTS:
-        return 1
+    if unit is not Unit.USD:
+        return _count_of(unit, bound, output_tokens=output_tokens)
     window = bound.window_tokens
-    if unit is Unit.TOKENS:
-        return bound.input_tokens + output_tokens if window is None else window
     if price is None:
         raise ValueError("an unpriced request has no dollar bound")
     if window is None:
@@ -85,13 +92,18 @@ def amount_of(unit: Unit, bound: Bound, *, output_tokens: int, price: PricePolic
     return max(most, ceiling_nanos(input_tokens=window, output_tokens=0, price=price))
 
 
-def hard_budgets(plan: Iterable[BudgetPolicy]) -> tuple[BudgetPolicy, ...]:
-    return tuple(budget for budget in plan if budget.mode is Mode.HARD)
-
-
-def balances_of(budgets: Sequence[BudgetPolicy], subject: Subject) -> tuple[BalanceKey, ...]:
-    """The balances of hard budgets for a subject, in the order of the budgets."""
-    return tuple((budget.id, value_of(budget.per, subject)) for budget in budgets)
+def _count_of(unit: Unit, bound: Bound, *, output_tokens: int) -> int:
+    """What a bound needs in a unit that is counted, not priced."""
+    window = bound.window_tokens
+    if unit is Unit.TOKENS:
+        return bound.input_tokens + output_tokens if window is None else window
+    if unit in (Unit.INPUT_TOKENS, Unit.CACHED_TOKENS):
+        return bound.input_tokens if window is None else window
+    if unit in OUTPUT_UNITS:
+        return output_tokens
+    if unit is Unit.GPU_MS:
+        return bound.gpu_ms
+    return bound.tool_calls if unit is Unit.TOOL_CALLS else 1
 
 
 def needs_of(
@@ -136,7 +148,7 @@ def extension_of(
     """What metered budgets need so that a running request may produce `more_output` tokens."""
     needs = []
     for budget, (budget_id, value) in zip(budgets, balances, strict=True):
-        if budget.hold_mode is not HoldMode.METERED or budget.unit is Unit.REQUESTS:
+        if budget.hold_mode is not HoldMode.METERED or budget.unit not in OUTPUT_UNITS:
             continue
         held = amount_of(budget.unit, bound, output_tokens=covered_output, price=price)
         wanted = amount_of(
@@ -163,6 +175,23 @@ def affordable_output(
     return least
 
 
+def within_grants(
+    budgets: Sequence[BudgetPolicy],
+    balances: Sequence[BalanceKey],
+    bound: Bound,
+    *,
+    granted: Mapping[BalanceKey, int],
+) -> Bound:
+    """The bound with no more engine time and tool calls than were granted for them."""
+    gpu_ms, tool_calls = bound.gpu_ms, bound.tool_calls
+    for budget, key in zip(budgets, balances, strict=True):
+        if budget.unit is Unit.GPU_MS:
+            gpu_ms = min(gpu_ms, granted.get(key, gpu_ms))
+        elif budget.unit is Unit.TOOL_CALLS:
+            tool_calls = min(tool_calls, granted.get(key, tool_calls))
+    return replace(bound, gpu_ms=gpu_ms, tool_calls=tool_calls)
+
+
 def _most_output(
     unit: Unit, bound: Bound, *, price: PricePolicy | None, amount: int, most: int
 ) -> int:
@@ -177,21 +206,51 @@ def _most_output(
     return low
 
 
+class Used(Struct, frozen=True, gc=False):
+    """What a finished request used beside its tokens."""
+
+    charge_nanos: int
+    requests: int = 1
+    gpu_ms: int = 0
+    tool_calls: int = 0
+
+
 def used_of(
     budgets: Sequence[BudgetPolicy],
     balances: Sequence[BalanceKey],
     usage: TokenUsage,
-    *,
-    charge_nanos: int,
-    requests: int = 1,
+    used: Used,
 ) -> dict[BalanceKey, int]:
     """What a finished request used of each of its balances."""
-    amounts = {
-        Unit.USD: charge_nanos,
-        Unit.TOKENS: usage.total_tokens,
-        Unit.REQUESTS: requests,
+    return {
+        key: amount_used(budget.unit, usage, used)
+        for budget, key in zip(budgets, balances, strict=True)
     }
-    return {key: amounts[budget.unit] for budget, key in zip(budgets, balances, strict=True)}
+
+
+def amount_used(unit: Unit, usage: TokenUsage, used: Used) -> int:
+    """A finished request in one unit. A permit is lent: none is ever used."""
+    match unit:
+        case Unit.USD:
+            return used.charge_nanos
+        case Unit.TOKENS:
+            return usage.total_tokens
+        case Unit.INPUT_TOKENS:
+            return usage.input_tokens
+        case Unit.OUTPUT_TOKENS:
+            return usage.output_tokens
+        case Unit.CACHED_TOKENS:
+            return usage.cached_input_tokens
+        case Unit.REASONING_TOKENS:
+            return usage.reasoning_tokens
+        case Unit.REQUESTS:
+            return used.requests
+        case Unit.GPU_MS:
+            return used.gpu_ms
+        case Unit.TOOL_CALLS:
+            return used.tool_calls
+        case Unit.CONCURRENCY:
+            return 0
 
 
 def price_for(

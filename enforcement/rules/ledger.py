@@ -76,6 +76,7 @@ class Balance(Struct):
     held: int = 0
     suspense: int = 0
     overrun: int = 0
+    lends: bool = False  # permits: nothing is ever spent
 
     @property
     def committed(self) -> int:
@@ -160,15 +161,20 @@ class Ledger:
             return None
         ttl_ms = 0
         if lease.state not in TERMINAL:
-            self._book(lease, report)
+            if self.balances[lease.balance].lends:
+                self._book_lent(lease, report)
+            else:
+                self._book(lease, report)
             if not report.final and report.renew and not recalled:
                 ttl_ms = self._renew(lease, now_ms=now_ms)
+        # A permit that a dead book had out needs no more words: time frees it.
+        said = lease.state in TERMINAL or (report.final and self.balances[lease.balance].lends)
         return LeaseAck(
             lease=lease.id,
-            used=report.used if lease.state in TERMINAL else lease.used,
-            returned=report.returned if lease.state in TERMINAL else lease.returned,
-            overrun=report.overrun if lease.state in TERMINAL else lease.overrun,
-            final=lease.state in TERMINAL,
+            used=report.used if said else lease.used,
+            returned=report.returned if said else lease.returned,
+            overrun=report.overrun if said else lease.overrun,
+            final=said,
             ttl_ms=ttl_ms,
         )
 
@@ -192,6 +198,22 @@ class Ledger:
         balance.lower_cap()
         self.touched_leases.add(lease.id)
         self.touched_balances.add(balance.id)
+
+    def _book_lent(self, lease: Lease, report: LeaseReport) -> None:
+        """Permits come home or stay out. What a dead book's requests had is `used`: it waits in
+        suspense until the longest of them must have ended (design §3).
+        """
+        late = lease.state is LeaseState.SUSPENDED
+        out = lease.rest - max(0, min(report.used, lease.rest)) if report.final else 0
+        home = max(out, min(report.returned, lease.amount) - lease.returned)
+        self._move(lease, home, late=late, spend=False)
+        lease.open = max(0, report.open)
+        if report.final and lease.rest and not late:
+            self._suspend(lease)
+        elif report.final and not lease.rest:
+            lease.state = LeaseState.SETTLED
+        self.touched_leases.add(lease.id)
+        self.touched_balances.add(lease.balance)
 
     def _move(self, lease: Lease, amount: int, *, late: bool, spend: bool) -> None:
         """Take an amount of a lease out of held or suspense: into spent, or free again."""
@@ -239,8 +261,10 @@ class Ledger:
             balance = self.balances[balance_id]
             room = balance.free - reserved.get(balance_id, 0)
             need = max(item.floor, min(item.need, room))
-            share = room // (2 * max(1, sharers(balance_id)))
-            amount = need if balance.tight else max(need, min(item.want, share))
+            books = max(1, sharers(balance_id))
+            share = room // (2 * books)
+            few = balance.lends and balance.limit < 4 * books  # permits go one by one
+            amount = need if balance.tight or few else max(need, min(item.want, share))
             lease = Lease(
                 id=self._new_id(),
                 balance=balance_id,
@@ -290,15 +314,18 @@ class Ledger:
         lease = self.leases[lease_id]
         if lease.state is not LeaseState.GRANTED or now_ms < lease.expires_at_ms + self._grace_ms:
             return False
+        self._suspend(lease)
+        self.touched_leases.add(lease_id)
+        self.touched_balances.add(lease.balance)
+        return True
+
+    def _suspend(self, lease: Lease) -> None:
         balance = self.balances[lease.balance]
         balance.held -= lease.rest
         balance.suspense += lease.rest
         if lease.rest:
             self._write(lease, TransferKind.EXPIRE, lease.rest)
         lease.state = LeaseState.SUSPENDED
-        self.touched_leases.add(lease_id)
-        self.touched_balances.add(balance.id)
-        return True
 
     def _write(self, lease: Lease, kind: TransferKind, amount: int) -> None:
         self.transfers.append(Transfer(lease.balance, lease.id, kind, amount))
@@ -433,7 +460,12 @@ def _hopeless(ask: Ask, ledger: Ledger) -> bool:
 
 
 def cause_of(balance: Balance, floor: int) -> DenialCause:
-    """Why an amount does not fit: spent (402), in suspense, or only held by others (429)."""
+    """Why an amount does not fit: spent (402), in suspense, or only held by others (429).
+
+    A permit in suspense comes back by itself: it is held, and waiting helps.
+    """
+    if balance.lends and floor <= balance.limit:
+        return DenialCause.HELD
     if balance.spent + balance.overrun + floor > balance.limit:
         return DenialCause.LIMIT
     if balance.spent + balance.overrun + balance.suspense + floor > balance.limit:
@@ -451,8 +483,8 @@ def deny(group: str, balance: Balance, floor: int) -> Denial:
         free=max(0, balance.free),
         limit=balance.limit,
         spent=balance.spent,
-        held=balance.held,
-        suspense=balance.suspense,
+        held=balance.held + (balance.suspense if balance.lends else 0),
+        suspense=0 if balance.lends else balance.suspense,
         overrun=balance.overrun,
         window_ends_at_ms=balance.window_ends_at_ms,
         retry_after_ms=RETRY_HELD_MS if cause is DenialCause.HELD else 0,

@@ -10,11 +10,29 @@ from msgspec import Struct, field
 
 
 class Unit(StrEnum):
-    """What a budget counts. Amounts are nano-dollars, tokens, requests."""
+    """What a budget counts; amounts are integers of it.
 
-    USD = "usd"
+    `tokens` are prompt and completion together; `input_tokens` are all of the prompt, cached ones
+    included; `reasoning_tokens` are a part of the output. `gpu_ms` is engine time × accelerators.
+    `concurrency` lends permits: nothing is ever spent, what runs is held.
+    """
+
+    USD = "usd"  # nano-dollars
     TOKENS = "tokens"
+    INPUT_TOKENS = "input_tokens"
+    OUTPUT_TOKENS = "output_tokens"
+    CACHED_TOKENS = "cached_tokens"
+    REASONING_TOKENS = "reasoning_tokens"
     REQUESTS = "requests"
+    GPU_MS = "gpu_ms"
+    TOOL_CALLS = "tool_calls"
+    CONCURRENCY = "concurrency"
+
+
+# What depends on how long the prompt is.
+PROMPT_UNITS = frozenset({Unit.USD, Unit.TOKENS, Unit.INPUT_TOKENS, Unit.CACHED_TOKENS})
+# What depends on how long the answer may be: clamped, and metered slice by slice.
+OUTPUT_UNITS = frozenset({Unit.USD, Unit.TOKENS, Unit.OUTPUT_TOKENS, Unit.REASONING_TOKENS})
 
 
 class Mode(StrEnum):
@@ -37,14 +55,32 @@ class ScopeKind(StrEnum):
     TEAM = "team"
     PROJECT = "project"
     AGENT = "agent"
+    SESSION = "session"
 
 
 class Per(StrEnum):
-    """The split of a budget: one balance in all, or one for each agent or session."""
+    """The split of a budget: one balance in all, or one for each value of a fact.
+
+    Beside these a budget may be split by a tag: `tag:NAME`.
+    """
 
     NONE = ""
+    TEAM = "team"
+    PROJECT = "project"
     AGENT = "agent"
     SESSION = "session"
+    USER = "user"
+    MODEL = "model"
+    PROVIDER = "provider"
+    NODE = "node"
+    SKILL = "skill"
+
+
+class Overflow(StrEnum):
+    """What a split does with values beyond its `max_values`."""
+
+    REFUSE = "refuse"
+    SHARE = "share"  # one balance for all of them
 
 
 class AgentState(StrEnum):
@@ -99,6 +135,13 @@ class WindowSpec(Struct, frozen=True):
 
 
 class BudgetPolicy(Struct, frozen=True):
+    """A budget as rules see it.
+
+    `filters` narrow it: a fact (`user`, `model`, `provider`, `node`, `skill`, `tag:NAME`) must fit
+    one of its patterns, exact or with a `*` at the end; every fact named must fit. A session's
+    scope is its agent's id, and `scope_session` its name.
+    """
+
     id: str
     name: str
     scope_kind: ScopeKind
@@ -107,9 +150,12 @@ class BudgetPolicy(Struct, frozen=True):
     limit: int
     mode: Mode = Mode.HARD
     hold_mode: HoldMode = HoldMode.STRICT
-    per: Per = Per.NONE
+    per: str = Per.NONE.value  # one of Per, or `tag:NAME`
     window: WindowSpec = field(default_factory=WindowSpec)
     max_values: int = 10_000
+    overflow: Overflow = Overflow.REFUSE
+    filters: dict[str, list[str]] = field(default_factory=dict)
+    scope_session: str = ""
 
 
 class Rates(Struct, frozen=True):

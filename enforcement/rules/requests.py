@@ -94,6 +94,7 @@ class ParsedRequest(msgspec.Struct, gc=False):
     limit_field: str = "max_tokens"
     prompt_tokens: int | None = None  # known exactly: the prompt came as token ids
     tools: tuple[str, ...] = ()
+    parallel_tools: bool = True
     unseen: bool = False
     user: str = ""
 
@@ -310,6 +311,9 @@ def _read_tools(parsed: ParsedRequest) -> None:
                 _bad(field, "must hold objects")
             names.append(_tool_name(parsed, field, tool))
     parsed.tools = tuple(names)
+    parsed.parallel_tools = (
+        tools is not None and parsed.fields.get("parallel_tool_calls") is not False
+    )
 
 
 def _tool_name(parsed: ParsedRequest, field: str, tool: dict[str, Any]) -> str:

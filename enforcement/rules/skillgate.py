@@ -27,6 +27,7 @@ from enforcement.rules.skillcard import (
 )
 
 MISSING: Final = "missing"
+NOT_GRANTED: Final = "not_granted"
 TOOL_NOT_GRANTED: Final = "tool_not_granted"
 TOOL_DENIED: Final = "tool_denied"
 
@@ -54,8 +55,10 @@ class CardGate:
                 known = self.known_rev.get(opened.name, 0)
                 self.known_rev[opened.name] = max(known, opened.rev)
 
-    def deny(self, agent: AgentPolicy, tools: Sequence[str], *, now_ms: int) -> CardDenial | None:
-        """Why this agent may not make this call; None when it may."""
+    def deny(
+        self, agent: AgentPolicy, tools: Sequence[str], *, skill: str = "", now_ms: int
+    ) -> CardDenial | None:
+        """Why this agent may not make this call, for the skill it names; None when it may."""
         if not agent.requires_card:
             return None
         valid: list[tuple[SkillCard, CardGrant]] = []
@@ -66,6 +69,8 @@ class CardGate:
                 valid.append((card, grant))
             elif refused is None:
                 refused = CardDenial(card.code, str(card), card=grant.card)
+        if valid and skill and all(card.name != skill for card, _ in valid):
+            return CardDenial(NOT_GRANTED, f"this agent has no card of skill {skill!r}")
         if valid:
             return _deny_tools(valid, tools)
         return refused or CardDenial(MISSING, "this agent needs a skill card and has none")

@@ -29,6 +29,7 @@ _USAGE = re.compile(rb', ?"usage": ?(?:null|\{(?:[^{}]|\{[^{}]*\})*\})')
 _FINISH = re.compile(rb'"finish_reason": ?"([a-z_]{1,32})"')
 _NO_CHOICES = re.compile(rb'"choices": ?\[\]')
 _CLAMPED = re.compile(rb'"finish_reason": ?"length"[^\n]*?(\}\s*)\n\n')
+_CALLS = (b'"tool_calls"', b'"function_call"')
 _BLANKS = re.compile(rb"\n{3,}")
 _DONE = b"data: [DONE]"
 
@@ -61,8 +62,28 @@ class _Event(Struct, gc=False):
     timings: msgspec.Raw = msgspec.Raw(b"null")
 
 
+class _ToolCall(Struct, gc=False):
+    index: int = 0
+    id: str | None = None
+
+
+class _Said(Struct, gc=False):
+    tool_calls: list[_ToolCall] | None = None
+    function_call: dict[str, Any] | None = None
+
+
 class _Choice(Struct, gc=False):
     finish_reason: str | None = None
+    message: _Said | None = None
+
+
+class _Delta(Struct, gc=False):
+    index: int = 0
+    delta: _Said | None = None
+
+
+class _Deltas(Struct, gc=False):
+    choices: list[_Delta] = []
 
 
 class _Answer(Struct, gc=False):
@@ -81,6 +102,7 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_usage = msgspec.json.Decoder(_Usage).decode
 _decode_timings = msgspec.json.Decoder(_Timings).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_deltas = msgspec.json.Decoder(_Deltas).decode
 _decode_named = msgspec.json.Decoder(_Named).decode
 
 
@@ -125,6 +147,7 @@ class Answer(Struct):
     disputed: bool = False
     finish_reason: str = ""
     id: str = ""
+    tool_calls: int = 0
 
 
 def read_answer(body: bytes) -> Answer:
@@ -142,7 +165,14 @@ def read_answer(body: bytes) -> Answer:
         disputed=usage is None and not missing,
         finish_reason=reason or "",
         id=said.id[:128],
+        tool_calls=sum(_calls_in(choice.message) for choice in said.choices),
     )
+
+
+def _calls_in(said: _Said | None) -> int:
+    if said is None:
+        return 0
+    return len(said.tool_calls or ()) + (said.function_call is not None)
 
 
 def _read_odd_answer(body: bytes) -> Answer:
@@ -158,6 +188,7 @@ class StreamMeter:
     """Walks a stream beside its bytes: counts, finds usage, strips what was not asked for."""
 
     __slots__ = (
+        "_calls",
         "_clamp_note",
         "_cr",
         "_head",
@@ -171,6 +202,7 @@ class StreamMeter:
         "events",
         "running",
         "started",
+        "tool_calls",
         "usage",
     )
 
@@ -196,6 +228,8 @@ class StreamMeter:
         self.usage: TokenUsage | None = None
         self.running: int | None = None
         self.disputed = False
+        self.tool_calls = 0  # begun so far
+        self._calls: dict[tuple[int, int], str] = {}
 
     # ------------------------------------------------------------------ reading
 
@@ -255,6 +289,8 @@ class StreamMeter:
         self._recent = recent[-_RECENT:]
         if b'"usage"' in frames or b'"timings"' in frames:
             frames = self._with_counts(frames)
+        if _CALLS[0] in frames or _CALLS[1] in frames:
+            self._count_calls(frames)
         if self._clamp_note:
             frames = self._with_clamp_note(frames)
         return frames
@@ -321,6 +357,28 @@ class StreamMeter:
                 ),
             )
         )
+
+    def _count_calls(self, frames: bytes) -> None:
+        """Count the tool calls that begin here: a new place, or a new id at a known place."""
+        for line in frames.split(b"\n"):
+            if not line.startswith(b"data:") or not any(name in line for name in _CALLS):
+                continue
+            try:
+                choices = _decode_deltas(line[5:]).choices
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                continue
+            for choice in choices:
+                said = choice.delta or _Said()
+                for call in said.tool_calls or ():
+                    self._note_call((choice.index, call.index), call.id or "")
+                if said.function_call is not None:
+                    self._note_call((choice.index, -1), "")
+
+    def _note_call(self, place: tuple[int, int], call_id: str) -> None:
+        known = self._calls.get(place)
+        if known is None or (call_id and known and call_id != known):
+            self.tool_calls += 1
+        self._calls[place] = call_id or known or ""
 
     def _with_clamp_note(self, frames: bytes) -> bytes:
         match = _CLAMPED.search(frames)

@@ -36,7 +36,7 @@ _TEMPORARY = {
 }
 
 _FINAL = {
-    DenialCause.MAX_VALUES: "has no room for another session",
+    DenialCause.MAX_VALUES: "has no room for another value of its split",
     DenialCause.MISMATCH: "does not cover this request",
 }
 _MONEY = (DenialCause.LIMIT, DenialCause.HELD, DenialCause.SUSPENSE)
@@ -120,6 +120,18 @@ def _refuse(
         spent=denial.spent,
         held=denial.held,
         window_ends_at_ms=denial.window_ends_at_ms,
+    )
+
+
+def unreachable() -> Refuse:
+    """Nothing was granted in time, and nobody said why."""
+    return Refuse(
+        status=503,
+        type=UNAVAILABLE,
+        code=UNAVAILABLE,
+        reason="no_lease",
+        message="The control plane did not grant a lease in time",
+        retry_after_s=1,
     )
 
 

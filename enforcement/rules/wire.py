@@ -148,6 +148,7 @@ class Attribution(Struct, frozen=True):
     model: str = ""
     provider: str = ""
     node: str = ""
+    skill: str = ""
     tags: dict[str, str] = field(default_factory=dict)
 
 
@@ -313,6 +314,7 @@ class UsageEvent(Struct, frozen=True):
     user: str = ""
     provider: str = ""
     node: str = ""
+    skill: str = ""
     endpoint: str = ""
     stream: bool = False
     tags: dict[str, str] = field(default_factory=dict)
@@ -321,6 +323,8 @@ class UsageEvent(Struct, frozen=True):
     cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    gpu_ms: int = 0  # engine time × accelerators
+    tool_calls: int = 0  # that reached the agent
     charge_nanos: int = 0
     price_version: str = ""
     parts: list[Part] = field(default_factory=list)

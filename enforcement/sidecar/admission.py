@@ -5,11 +5,14 @@ nothing is reserved yet. A refusal is raised as a value.
 """
 
 from enforcement.rules.lots import BalanceKey
+from enforcement.rules.matching import Plan, Subject, subject_of
 from enforcement.rules.policy import AgentState, PricePolicy, Unit
 from enforcement.rules.requests import Endpoint, ParsedRequest, RequestError, parse_request
 from enforcement.rules.verdicts import PERMISSION, UNAVAILABLE, Refuse
 from enforcement.rules.wire import Attribution
+from enforcement.sidecar import clock
 from enforcement.sidecar.answers import invalid
+from enforcement.sidecar.config import Config
 from enforcement.sidecar.engines import Upstream
 from enforcement.sidecar.http1 import HttpError
 from enforcement.sidecar.identity import Caller, bearer_of, caller_of
@@ -29,7 +32,7 @@ class RefusedError(Exception):
 class Call:
     """What is known of a call before anything is held for it."""
 
-    __slots__ = ("agent", "balances", "caller", "parsed", "price", "upstream")
+    __slots__ = ("agent", "balances", "caller", "parsed", "plan", "price", "upstream")
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class Call:
         parsed: ParsedRequest,
         upstream: Upstream,
         price: PricePolicy | None,
+        plan: Plan,
         balances: tuple[BalanceKey, ...],
     ) -> None:
         self.agent = agent
@@ -46,6 +50,7 @@ class Call:
         self.parsed = parsed
         self.upstream = upstream
         self.price = price
+        self.plan = plan  # the hard budgets that it is charged to
         self.balances = balances
 
     @property
@@ -53,15 +58,33 @@ class Call:
         """Whether metered budgets can follow the answer while it is made."""
         return self.parsed.stream and self.parsed.sequences == 1
 
+    def timeout_ms(self, config: Config) -> int:
+        """How long the call may run: what is configured, or less if its caller says so."""
+        most = int(config.request_timeout * 1000)
+        return min(self.caller.timeout_ms or most, most)
+
+    def most_tool_calls(self, config: Config) -> int:
+        """The most tool calls that its answer may make."""
+        parsed = self.parsed
+        if not parsed.tools:
+            return 0
+        return (config.max_tool_calls if parsed.parallel_tools else 1) * parsed.sequences
+
     def follow(self, view: PolicyView) -> None:
         """Take up what a later policy says of the agent. A price that was known stays."""
         agent = view.agents.get(self.agent.policy.id)
         if agent is None:
             return
         self.agent = agent
-        self.balances = view.balances(agent, session=self.caller.session)
-        if self.price is None and Unit.USD in agent.units:
+        self.match(view)
+        if self.price is None and Unit.USD in self.plan.units:
             self.price = view.price(model=self.parsed.model, provider=self.upstream.provider)
+
+    def match(self, view: PolicyView) -> None:
+        """Find the budgets and balances anew, by the view's policy and what overflows."""
+        subject = _subject(view, self.agent, self.caller, self.parsed, self.upstream)
+        self.plan = view.plan(subject)
+        self.balances = view.balances(self.plan, subject, now_ns=clock.now_ns())
 
     def attribution(self) -> Attribution:
         return Attribution(
@@ -71,6 +94,7 @@ class Call:
             model=self.parsed.model,
             provider=self.upstream.provider,
             node=self.upstream.name,
+            skill=self.caller.skill,
             tags=self.caller.tags,
         )
 
@@ -142,13 +166,15 @@ def admit(
         parsed = parse_request(endpoint, body)
         model = parsed.model
         _check_state(agent)
-        _check_cards(view, agent, parsed, now_ms=now_ms)
+        _check_cards(view, agent, parsed, skill=caller.skill, now_ms=now_ms)
         upstream = router.route(model)
+        subject = _subject(view, agent, caller, parsed, upstream)
+        plan = view.plan(subject)
         price = view.price(model=model, provider=upstream.provider if upstream else "")
-        _check_price(agent, model, price)
+        _check_price(plan, model, price)
         if upstream is None:
             raise RefusedError(_no_route(router, model))
-        if parsed.unseen and agent.sized and upstream.context_window is None:
+        if parsed.unseen and plan.prompt_sized and upstream.context_window is None:
             raise RefusedError(_unbounded("brings content of unknown size"))
     except RequestError as error:
         refusal = invalid(str(error), code=error.code, param=error.param)
@@ -164,7 +190,28 @@ def admit(
         parsed=parsed,
         upstream=upstream,
         price=price,
-        balances=view.balances(agent, session=caller.session),
+        plan=plan,
+        balances=view.balances(plan, subject, now_ns=clock.now_ns()),
+    )
+
+
+def _subject(
+    view: PolicyView,
+    agent: Agent,
+    caller: Caller,
+    parsed: ParsedRequest,
+    upstream: Upstream | None,
+) -> Subject:
+    return subject_of(
+        view.snapshot.organization,
+        agent.policy,
+        session=caller.session,
+        user=parsed.user,
+        model=parsed.model,
+        provider=upstream.provider if upstream else "",
+        node=upstream.name if upstream else "",
+        skill=caller.skill,
+        tags=caller.tags,
     )
 
 
@@ -199,10 +246,12 @@ def _check_state(agent: Agent) -> None:
         raise RefusedError(state_refusal(agent.state))
 
 
-def _check_cards(view: PolicyView, agent: Agent, parsed: ParsedRequest, *, now_ms: int) -> None:
+def _check_cards(
+    view: PolicyView, agent: Agent, parsed: ParsedRequest, *, skill: str, now_ms: int
+) -> None:
     if not agent.policy.requires_card:
         return
-    denial = view.gate.deny(agent.policy, parsed.tools, now_ms=now_ms)
+    denial = view.gate.deny(agent.policy, parsed.tools, skill=skill, now_ms=now_ms)
     if denial is not None:
         code = f"skill_card_{denial.code}"
         raise RefusedError(
@@ -210,8 +259,8 @@ def _check_cards(view: PolicyView, agent: Agent, parsed: ParsedRequest, *, now_m
         )
 
 
-def _check_price(agent: Agent, model: str, price: PricePolicy | None) -> None:
-    if price is None and Unit.USD in agent.units:
+def _check_price(plan: Plan, model: str, price: PricePolicy | None) -> None:
+    if price is None and Unit.USD in plan.units:
         raise RefusedError(unpriced_refusal(model))
 
 

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable
 
 from enforcement.rules.lots import BalanceKey, Shortage
-from enforcement.rules.policy import BudgetPolicy, Unit
+from enforcement.rules.policy import PROMPT_UNITS, BudgetPolicy, Unit
 from enforcement.rules.verdicts import Cut, is_hopeless, judge_denial
 from enforcement.rules.wire import Denial
 from enforcement.sidecar import clock
@@ -80,7 +80,7 @@ class Adoption:
 
     def _must_count(self) -> bool:
         """Whether the size of the prompt matters now, for the first time, and can be had."""
-        sized = any(budget.unit is not Unit.REQUESTS for budget in self._wanted.values())
+        sized = any(budget.unit in PROMPT_UNITS for budget in self._wanted.values())
         call = self._call
         countable = call.upstream.counts_prompts and not call.parsed.unseen
         return sized and countable and self._holding.vague and self._counting is None
@@ -146,7 +146,7 @@ class Adoption:
             refusal = None
             if budget.unit is Unit.USD and self._call.price is None:
                 refusal = unpriced_refusal(self._call.parsed.model)
-            elif budget.unit is not Unit.REQUESTS and not self._holding.bounded:
+            elif budget.unit in PROMPT_UNITS and not self._holding.bounded:
                 refusal = unbounded_refusal()
             if refusal is not None:
                 return Cut(refusal.reason, refusal.message, budget=budget)

@@ -29,6 +29,8 @@ TokenFile = Annotated[Path | None, typer.Option(help="File with the sidecar's to
 Listen = Annotated[str, typer.Option(help="HOST:PORT to listen on.")]
 BookName = Annotated[str, typer.Option(help="Name shown to people; the host's by default.")]
 Window = Annotated[int | None, typer.Option(help="Tokens of context, where a node does not tell.")]
+Accelerators = Annotated[int, typer.Option(help="Accelerators that a call occupies, for gpu_ms.")]
+ToolCalls = Annotated[int, typer.Option(help="Most tool calls of one answer, for tool_calls.")]
 DefaultOutput = Annotated[int, typer.Option(help="Output limit of requests that set none.")]
 Floor = Annotated[int, typer.Option(help="The least output that an answer is clamped to.")]
 Slice = Annotated[int, typer.Option(help="Tokens by which a metered hold is extended.")]
@@ -65,6 +67,8 @@ def run(
     token_file: TokenFile = None,
     book: BookName = "",
     context_window: Window = None,
+    accelerators: Accelerators = 1,
+    max_tool_calls: ToolCalls = 32,
     default_max_output_tokens: DefaultOutput = 4096,
     floor_output_tokens: Floor = 16,
     metered_slice: Slice = 64,
@@ -83,6 +87,8 @@ def run(
         spool_dir=spool_dir,
         book=book,
         context_window=context_window,
+        accelerators=accelerators,
+        max_tool_calls=max_tool_calls,
         default_max_output_tokens=default_max_output_tokens,
         floor_output_tokens=floor_output_tokens,
         metered_slice_tokens=metered_slice,

@@ -44,6 +44,8 @@ class Config:
     listen_port: int = 8400
     book: str = ""
     context_window: int | None = None
+    accelerators: int = 1
+    max_tool_calls: int = 32
     default_max_output_tokens: int = 4096
     floor_output_tokens: int = 16
     metered_slice_tokens: int = 64
@@ -78,6 +80,8 @@ class Config:
         _check_url("--control-url", self.control_url)
         for flag, value in (
             ("--context-window", self.context_window),
+            ("--accelerators", self.accelerators),
+            ("--max-tool-calls", self.max_tool_calls),
             ("--default-max-output-tokens", self.default_max_output_tokens),
             ("--floor-output-tokens", self.floor_output_tokens),
             ("--metered-slice", self.metered_slice_tokens),

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from enforcement.rules.estimate import Bound
 from enforcement.rules.lots import Hold
+from enforcement.rules.policy import Unit
 from enforcement.rules.requests import Endpoint, forward_body
 from enforcement.rules.stream import StreamMeter
 from enforcement.rules.verdicts import Clamped, Cut
@@ -27,7 +28,8 @@ from enforcement.sidecar.policy import PolicyView
 from enforcement.sidecar.settlement import Reckoning, final_event, presume, session_info
 from enforcement.sidecar.upstream import UpstreamConnection
 
-_NS = 1_000_000_000
+STOP_MS = 1_000  # engine time held beyond a call's deadline: what its stop may take
+_NS_PER_MS = 1_000_000
 
 
 class State(IntEnum):
@@ -46,9 +48,11 @@ class Forwarded(ABC):
     __slots__ = (
         "_answer",
         "_call",
+        "_called",
         "_clamped",
         "_client",
         "_connection",
+        "_deadline",
         "_desk",
         "_ending",
         "_first_ns",
@@ -108,10 +112,12 @@ class Forwarded(ABC):
         self._answer: list[bytes] = []
         self._size = 0
         self._meter: StreamMeter | None = None
+        self._called = 0  # tool calls in the answer
         self._paused = False
         self._ending = Outcome.COMPLETED
         self._stopped_by = ""
         self._timer: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
         self._started_ns = clock.now_ns()
         self._first_ns = 0
 
@@ -138,6 +144,9 @@ class Forwarded(ABC):
         head = upstream.request_head(path, length=len(body), headers=headers)
         self._connection = upstream.pool.send(self, [head, body])
         self._written = self._connection is not None
+        if Unit.GPU_MS in call.plan.units:  # what is held pays for so long and no longer
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(self._time_ms / 1000, self._time_is_up)
 
     def on_connected(self, connection: UpstreamConnection) -> bool:
         """A connection was opened for this call; whether it is still wanted."""
@@ -191,7 +200,7 @@ class Forwarded(ABC):
         if call.price is not None:
             holding.event = replace(holding.event, price_version=call.price.id)
         held = holding.hold.parts
-        pairs = zip(call.agent.budgets, call.balances, strict=True)
+        pairs = zip(call.plan.budgets, call.balances, strict=True)
         younger = {key: budget for budget, key in pairs if key not in held}
         if self._younger is None:
             if not younger:
@@ -229,6 +238,8 @@ class Forwarded(ABC):
             self._holding.event,
             owed,
             outcome=outcome,
+            gpu_ms=self._gpu_ms(owed, requests=requests, now_ns=now_ns),
+            tool_calls=self._tool_calls(owed),
             duration_ns=now_ns - self._started_ns,
             first_byte_ns=self._first_ns - self._started_ns if self._first_ns else None,
             finish_reason=finish_reason,
@@ -238,6 +249,25 @@ class Forwarded(ABC):
         self._holding.settle(owed, event, requests=requests, now_ns=now_ns)
         call.agent.refund_tokens(self._rated - owed.usage.total_tokens)
         self._leave(event)
+
+    def _gpu_ms(self, owed: Reckoning, *, requests: int, now_ns: int) -> int:
+        """Engine time so far, times the accelerators of the node."""
+        if owed.presumed:
+            return self._holding.bound.gpu_ms
+        took_ms = -(-(now_ns - self._started_ns) // _NS_PER_MS)
+        return took_ms * self._desk.config.accelerators if requests else 0
+
+    def _tool_calls(self, owed: Reckoning) -> int:
+        """The tool calls that reached the agent; a budget lets no more of them pass than held."""
+        bound = self._holding.bound.tool_calls
+        if owed.presumed:
+            return bound
+        return min(self._called, bound) if self._counts_calls else self._called
+
+    @property
+    def _counts_calls(self) -> bool:
+        """Whether a budget holds for tool calls."""
+        return Unit.TOOL_CALLS in self._call.plan.units
 
     def _clamped_by(self, outcome: Outcome) -> str:
         if outcome is not Outcome.CLAMPED or self._clamped is None or self._clamped.budget is None:
@@ -249,8 +279,9 @@ class Forwarded(ABC):
         desk.live.discard(self)
         self._call.upstream.running -= 1
         self._ask_no_more()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._deadline):
+            if timer is not None:
+                timer.cancel()
         metrics.requests[event.endpoint, event.outcome.value] += 1
         metrics.tokens["input"] += event.input_tokens
         metrics.tokens["cached_input"] += event.cached_input_tokens
@@ -279,9 +310,17 @@ class Forwarded(ABC):
         self._paused = False
 
     def check_deadline(self, now_ns: int) -> None:
-        """No call runs longer than the configured time."""
-        if now_ns - self._started_ns > self._desk.config.request_timeout * _NS:
-            self.cut(Cut("request_timeout", "The request ran longer than is allowed"))
+        """No call runs longer than its time."""
+        if now_ns - self._started_ns > self._time_ms * _NS_PER_MS:
+            self._time_is_up()
+
+    @property
+    def _time_ms(self) -> int:
+        """How long the call may run: what its hold of engine time pays for, less the stop."""
+        return self._holding.bound.gpu_ms // self._desk.config.accelerators - STOP_MS
+
+    def _time_is_up(self) -> None:
+        self.cut(Cut("request_timeout", "The request ran longer than is allowed"))
 
     @property
     def agent_id(self) -> str:

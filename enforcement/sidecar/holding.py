@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
-from enforcement.rules.estimate import Bound, extension_of, needs_of, used_of
+from enforcement.rules.estimate import Bound, Used, extension_of, needs_of, used_of
 from enforcement.rules.lots import BalanceKey, Hold, Need, Shortage
 from enforcement.rules.money import TokenUsage
-from enforcement.rules.policy import BudgetPolicy, HoldMode, Unit
+from enforcement.rules.policy import PROMPT_UNITS, BudgetPolicy, HoldMode, Unit
 from enforcement.rules.verdicts import Cut, is_hopeless
 from enforcement.rules.wire import Denial, UsageEvent
 from enforcement.sidecar import clock
@@ -59,7 +59,7 @@ class Holding:
         self._call = call
         self.bound = bound
         self.bounded = bounded  # else the size of the prompt is only guessed
-        self.budgets = call.agent.budgets
+        self.budgets = call.plan.budgets
         self.balances = call.balances
         self._sliced = covered is not None  # a budget is metered
         self._again = again
@@ -141,8 +141,8 @@ class Holding:
 
     @property
     def sized(self) -> bool:
-        """Whether what is held depends on how large the call is."""
-        return any(budget.unit is not Unit.REQUESTS for budget in self.budgets)
+        """Whether what is held depends on how long the prompt is."""
+        return any(budget.unit in PROMPT_UNITS for budget in self.budgets)
 
     @property
     def vague(self) -> bool:
@@ -153,7 +153,7 @@ class Holding:
         """Take the engine's own count of the prompt for a bound while none is relied on."""
         usage = TokenUsage(input_tokens=input_tokens)
         if self.vague and input_tokens and believable(usage, self.bound):
-            self.bound = Bound(input_tokens, self.bound.output_tokens)
+            self.bound = replace(self.bound, input_tokens=input_tokens, window_tokens=None)
             self.bounded = True
 
     def needs_for(self, younger: Mapping[BalanceKey, BudgetPolicy], *, produced: int) -> list[Need]:
@@ -225,14 +225,12 @@ class Holding:
     def settle(self, owed: Reckoning, event: UsageEvent, *, requests: int, now_ns: int) -> None:
         """Debit what is owed, free the rest, and write both with the event."""
         if owed.presumed:
-            used = {key: self.hold.amount(key) for key in self.balances}
+            used = {
+                key: 0 if budget.unit is Unit.CONCURRENCY else self.hold.amount(key)
+                for budget, key in zip(self.budgets, self.balances, strict=True)
+            }
         else:
-            used = used_of(
-                self.budgets,
-                self.balances,
-                owed.usage,
-                charge_nanos=owed.charge_nanos,
-                requests=requests,
-            )
+            beside = Used(owed.charge_nanos, requests, event.gpu_ms, event.tool_calls)
+            used = used_of(self.budgets, self.balances, owed.usage, beside)
         self._desk.book.lots.settle(self.hold, used, now_ns=now_ns, event=event)
         self._desk.commit()

@@ -32,7 +32,8 @@ _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
 # Said twice, these could steer two readers apart; all others are joined with a comma.
 _SINGLE = frozenset(
     b"host content-length transfer-encoding content-type content-encoding authorization"
-    b" expect upgrade x-api-key x-comptroller-session x-comptroller-tags traceparent".split()
+    b" expect upgrade x-api-key x-comptroller-session x-comptroller-tags x-comptroller-skill"
+    b" x-comptroller-timeout-ms traceparent".split()
 )
 # Names that a client could use to have our own, or the framing's, headers stripped.
 _PROTECTED = frozenset(b"authorization host content-length transfer-encoding content-type".split())

@@ -12,6 +12,8 @@ MAX_TAGS = 16
 
 _SESSION = re.compile(rb"[!-~]{1,128}")
 _TAG = re.compile(rb"([A-Za-z0-9_.-]{1,64})=([ -+\--~]{0,128})")
+_SKILL = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+_TIMEOUT = re.compile(rb"[0-9]{1,6}")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 _NO_TRACE = b"0" * 32
 
@@ -28,24 +30,31 @@ _SESSION_HEADERS = (
 
 
 class Caller(NamedTuple):
+    """What headers say. `timeout_ms`: how long the caller lets its call run, if it says."""
+
     session: str
     tags: dict[str, str]
+    skill: str = ""
+    timeout_ms: int | None = None
 
 
 _NOBODY = Caller("", {})
 
 
 def caller_of(headers: dict[bytes, bytes]) -> Caller:
-    """Session and tags of a request.
+    """Session, tags, skill and deadline of a request.
 
     Raises:
         HttpError: one of our own headers is malformed.
     """
     tags_text = headers.get(b"x-comptroller-tags")
     session = _session_of(headers)
-    if tags_text is None:
+    skill = _own(headers, b"x-comptroller-skill", _SKILL)
+    timeout = _own(headers, b"x-comptroller-timeout-ms", _TIMEOUT)
+    if tags_text is None and not skill and not timeout:
         return Caller(session, {}) if session else _NOBODY
-    return Caller(session, _tags_of(tags_text))
+    tags = {} if tags_text is None else _tags_of(tags_text)
+    return Caller(session, tags, skill, max(int(timeout), 1) if timeout else None)
 
 
 def bearer_of(headers: dict[bytes, bytes]) -> bytes:
@@ -57,12 +66,20 @@ def bearer_of(headers: dict[bytes, bytes]) -> bytes:
     return headers.get(b"x-api-key", b"")
 
 
+def _own(headers: dict[bytes, bytes], name: bytes, form: re.Pattern[bytes]) -> str:
+    """One of our own headers, empty if it is not there."""
+    said = headers.get(name)
+    if said is None:
+        return ""
+    if not form.fullmatch(said):
+        raise HttpError(f"malformed {name.decode()}")
+    return said.decode("ascii")
+
+
 def _session_of(headers: dict[bytes, bytes]) -> str:
-    ours = headers.get(b"x-comptroller-session")
-    if ours is not None:
-        if not _SESSION.fullmatch(ours):
-            raise HttpError("malformed x-comptroller-session")
-        return ours.decode("ascii")
+    ours = _own(headers, b"x-comptroller-session", _SESSION)
+    if ours:
+        return ours
     for name in _SESSION_HEADERS:
         value = headers.get(name)
         if value is not None and _SESSION.fullmatch(value):

@@ -8,6 +8,8 @@ its own, and never beyond its deadline.
 import asyncio
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from enforcement.rules.estimate import (
     Bound,
     UnboundedError,
@@ -16,35 +18,39 @@ from enforcement.rules.estimate import (
     bound_of,
     default_output_limit,
     needs_of,
+    within_grants,
 )
 from enforcement.rules.gcra import try_spend
 from enforcement.rules.lots import BalanceKey, Hold, Need, Shortage
-from enforcement.rules.policy import Unit
+from enforcement.rules.policy import Overflow, Unit
 from enforcement.rules.requests import Endpoint
 from enforcement.rules.verdicts import (
-    UNAVAILABLE,
     Clamped,
     Cut,
     Refuse,
     is_hopeless,
     judge_denial,
     throttled,
+    unreachable,
 )
-from enforcement.rules.wire import Denial, SessionInfo, UsageEvent
+from enforcement.rules.wire import Denial, DenialCause, UsageEvent
 from enforcement.sidecar import clock
 from enforcement.sidecar.admission import Call, unbounded_refusal, unpriced_refusal
 from enforcement.sidecar.answers import refusal_of_cut, send_refusal
 from enforcement.sidecar.desk import Desk
+from enforcement.sidecar.forwarded import STOP_MS
 from enforcement.sidecar.front import ClientConnection
-from enforcement.sidecar.policy import PolicyView
+from enforcement.sidecar.policy import OVERFLOW_VALUE, PolicyView
 from enforcement.sidecar.relay import Relay
 from enforcement.sidecar.settlement import first_event
+from enforcement.sidecar.unsent import Unsent
 
 RETRY_S = 0.02
+LEAST_TIME_MS = 1_000  # a call is not made for less engine time than this
 _NS = 1_000_000_000
 
 
-class Placement:
+class Placement(Unsent):
     """One call before it is forwarded."""
 
     __slots__ = (
@@ -126,7 +132,7 @@ class Placement:
         self._prompt_tokens = parsed.prompt_tokens
         if (
             parsed.prompt_tokens is None
-            and call.agent.sized
+            and call.plan.prompt_sized
             and not parsed.unseen
             and call.upstream.counts_prompts
         ):
@@ -154,22 +160,25 @@ class Placement:
         try:
             self._bound = self._bound_for(self._limit)
         except UnboundedError:
-            if call.agent.sized:
+            if call.plan.prompt_sized:
                 self._refuse(unbounded_refusal())
                 return
             self._bounded = False
-            output = self._limit * parsed.prompts * parsed.sequences
-            self._bound = Bound(len(parsed.encoded), output)
+            self._prompt_tokens = len(parsed.encoded) // parsed.sequences + 1  # a guess
+            self._bound = self._bound_for(self._limit)
         self._pass_token_rate()
 
     def _bound_for(self, limit: int) -> Bound:
-        parsed = self._call.parsed
+        call, config = self._call, self._desk.config
+        parsed = call.parsed
         return bound_of(
             prompt_tokens=self._prompt_tokens,
-            context_window=self._call.upstream.context_window,
+            context_window=call.upstream.context_window,
             output_limit=limit,
             prompts=parsed.prompts,
             sequences=parsed.sequences,
+            gpu_ms=(call.timeout_ms(config) + STOP_MS) * config.accelerators,
+            tool_calls=call.most_tool_calls(config),
         )
 
     def _pass_token_rate(self) -> None:
@@ -211,7 +220,7 @@ class Placement:
         call = self._call
         self._rates.clear()
         return needs_of(
-            call.agent.budgets,
+            call.plan.budgets,
             call.balances,
             bound,
             price=call.price,
@@ -222,7 +231,7 @@ class Placement:
     def _first_slice(self) -> int | None:
         """How much output metered budgets pay for at first; None: nothing is metered."""
         call, config = self._call, self._desk.config
-        metered = call.agent.metered and call.extensible
+        metered = call.plan.metered and call.extensible
         return config.metered_slice_tokens + config.metered_margin_tokens if metered else None
 
     def _first_event(self, bound: Bound) -> UsageEvent:
@@ -244,7 +253,7 @@ class Placement:
         if not desk.commit():
             desk.book.lots.settle(hold, {}, now_ns=clock.now_ns())
             desk.commit()
-            self._answer(desk.ready(now_ns=clock.now_ns()) or _unreachable())
+            self._answer(desk.ready(now_ns=clock.now_ns()) or unreachable())
             return
         relay = Relay(
             desk,
@@ -291,7 +300,12 @@ class Placement:
 
     def _floor_bound(self) -> Bound:
         floor = min(self._desk.config.floor_output_tokens, self._limit)
-        return self._bound_for(floor) if self._call.agent.sized else self._bound
+        least_gpu_ms = (LEAST_TIME_MS + STOP_MS) * self._desk.config.accelerators
+        return replace(
+            self._bound_for(floor),
+            gpu_ms=min(self._bound.gpu_ms, least_gpu_ms),
+            tool_calls=min(self._bound.tool_calls, 1),
+        )
 
     def on_granted(self, granted: dict[BalanceKey, int]) -> None:
         """The group was granted, whole: so much of each balance."""
@@ -312,7 +326,7 @@ class Placement:
         desk, call, now_ns = self._desk, self._call, clock.now_ns()
         tight = [
             budget
-            for budget, key in zip(call.agent.budgets, call.balances, strict=True)
+            for budget, key in zip(call.plan.budgets, call.balances, strict=True)
             if granted.get(key, 0) < self._asked.get(key, 0)
         ]
         if not tight:
@@ -320,13 +334,15 @@ class Placement:
         lots = desk.book.lots
         free = {key: lots.free_of(key, now_ns=now_ns) for key in call.balances}
         parsed = call.parsed
+        within = within_grants(call.plan.budgets, call.balances, self._bound, granted=free)
         total = affordable_output(
-            call.agent.budgets, call.balances, self._bound, price=call.price, granted=free
+            call.plan.budgets, call.balances, within, price=call.price, granted=free
         )
         limit = total // (parsed.prompts * parsed.sequences)
         if limit < min(desk.config.floor_output_tokens, self._limit):
             return False
         bound = self._bound_for(limit)
+        bound = replace(bound, gpu_ms=within.gpu_ms, tool_calls=within.tool_calls)
         needs = self._needs(bound)
         event = self._first_event(bound)
         held = lots.place(needs, now_ns=now_ns, event=event)
@@ -343,10 +359,24 @@ class Placement:
         self._denial = denial
         if self._done:
             return
-        if is_hopeless(denial, floor=self._floor_of(denial)):
+        if self._overflows(denial):
+            self._retry()
+        elif is_hopeless(denial, floor=self._floor_of(denial)):
             self._refuse_denied()
         else:
             asyncio.get_running_loop().call_later(RETRY_S, self._retry)
+
+    def _overflows(self, denial: Denial) -> bool:
+        """Whether the split is full and shares one balance: then that one is the call's."""
+        view, key = self._desk.view, (denial.budget, denial.value)
+        if denial.cause is not DenialCause.MAX_VALUES or view is None:
+            return False
+        budget = view.budgets.get(denial.budget)
+        if budget is None or budget.overflow is not Overflow.SHARE or key[1] == OVERFLOW_VALUE:
+            return False
+        view.note_overflow(key, now_ns=clock.now_ns())
+        self._call.match(view)
+        return True
 
     def on_released(self) -> bool:
         """There is more to hold here: it may be enough."""
@@ -367,7 +397,7 @@ class Placement:
 
     def _floor_of(self, denial: Denial) -> int:
         call = self._call
-        for budget, key in zip(call.agent.budgets, call.balances, strict=True):
+        for budget, key in zip(call.plan.budgets, call.balances, strict=True):
             if key == (denial.budget, denial.value):
                 bound = self._floor_bound()
                 return amount_of(
@@ -398,7 +428,7 @@ class Placement:
     def _refuse_denied(self) -> None:
         denial = self._denial
         if denial is None:
-            self._refuse(_unreachable())
+            self._refuse(unreachable())
             return
         view = self._desk.view
         budget = view.budgets.get(denial.budget) if view else None
@@ -438,12 +468,6 @@ class Placement:
             self._call.agent.refund_tokens(self._rated)
             self._finish()
 
-    def client_paused(self) -> None:
-        """Nothing is being sent yet."""
-
-    def client_resumed(self) -> None:
-        """Nothing is being sent yet."""
-
     def cut(self, cut: Cut) -> None:
         """An order stops the call before it began."""
         if not self._done:
@@ -451,51 +475,23 @@ class Placement:
 
     def adopt(self, view: PolicyView) -> None:
         """Nothing is held yet: the later policy decides what must be."""
-        call, before = self._call, self._call.agent.budgets
+        call, before = self._call, self._call.plan.budgets
         call.follow(view)
-        if Unit.USD in call.agent.units and call.price is None:
+        if Unit.USD in call.plan.units and call.price is None:
             self._refuse(unpriced_refusal(call.parsed.model))
-        elif call.agent.sized and not self._bounded:
+        elif call.plan.prompt_sized and not self._bounded:
             self._refuse(unbounded_refusal())
-        elif self._group and call.agent.budgets != before:
+        elif self._group and call.plan.budgets != before:
             self._drop_group()
             self._denial = None
             call.agent.refund_tokens(self._rated)
             self._rated = 0
             self._size()
 
-    def check_deadline(self, now_ns: int) -> None:
-        """Waiting has its own timers."""
-
     @property
     def agent_id(self) -> str:
         return self._call.agent.policy.id
 
     @property
-    def streaming(self) -> bool:
-        return False
-
-    @property
-    def produced(self) -> int:
-        return 0
-
-    @property
     def finished(self) -> bool:
         return self._done
-
-    def session_info(self, now_ms: int) -> SessionInfo | None:
-        """Nothing runs yet."""
-
-    def presumed_event(self) -> tuple[int, UsageEvent] | None:
-        """Nothing is held yet."""
-
-
-def _unreachable() -> Refuse:
-    return Refuse(
-        status=503,
-        type=UNAVAILABLE,
-        code=UNAVAILABLE,
-        reason="no_lease",
-        message="The control plane did not grant a lease in time",
-        retry_after_s=1,
-    )

@@ -6,28 +6,27 @@ states, which the next view inherits. Orders that are newer than the snapshot ov
 
 from collections.abc import Iterable
 
-from enforcement.rules.estimate import balances_of, hard_budgets, price_for
+from enforcement.rules.estimate import price_for
 from enforcement.rules.gcra import Limit, refund
 from enforcement.rules.keys import key_hash
 from enforcement.rules.lots import BalanceKey
-from enforcement.rules.matching import MatchPlans, subject_of
+from enforcement.rules.matching import Matcher, Plan, Subject
 from enforcement.rules.policy import (
     AgentPolicy,
     AgentState,
-    BudgetPolicy,
-    HoldMode,
     KeyPolicy,
+    Mode,
     OrderKind,
-    Per,
     PolicySnapshot,
     PricePolicy,
     ScopeKind,
-    Unit,
 )
 from enforcement.rules.skillgate import CardGate
 from enforcement.rules.wire import Order
 
 MAX_CACHED_KEYS = 10_000
+OVERFLOW_VALUE = "*"  # the balance that values beyond a split's `max_values` share
+OVERFLOW_NS = 60_000_000_000  # how long a value is known to have no balance of its own
 THROTTLED_REQUESTS_PER_MINUTE = 6
 THROTTLED_SHARE = 10  # a throttled agent keeps a tenth of its rates
 
@@ -52,37 +51,14 @@ class RateState:
 class Agent:
     """An agent as decisions see it."""
 
-    __slots__ = (
-        "balances",
-        "budgets",
-        "metered",
-        "policy",
-        "rates",
-        "requests",
-        "splits_sessions",
-        "state",
-        "tokens",
-        "units",
-    )
+    __slots__ = ("policy", "rates", "requests", "state", "tokens")
 
-    def __init__(
-        self, policy: AgentPolicy, budgets: tuple[BudgetPolicy, ...], rates: RateState
-    ) -> None:
+    def __init__(self, policy: AgentPolicy, rates: RateState) -> None:
         self.policy = policy
-        self.budgets = budgets  # hard ones only: those that are leased
-        self.units = frozenset(budget.unit for budget in budgets)
-        self.metered = any(budget.hold_mode is HoldMode.METERED for budget in budgets)
-        self.splits_sessions = any(budget.per is Per.SESSION for budget in budgets)
-        self.balances: tuple[BalanceKey, ...] | None = None  # known once somebody asks
         self.rates = rates
         self.state = AgentState.ACTIVE
         self.requests: Limit | None = None
         self.tokens: Limit | None = None
-
-    @property
-    def sized(self) -> bool:
-        """Whether a budget depends on how large a request is."""
-        return Unit.USD in self.units or Unit.TOKENS in self.units
 
     def refund_tokens(self, amount: int) -> None:
         """Give back what the token rate was charged and nobody used."""
@@ -111,7 +87,8 @@ class PolicyView:
         self.budgets = {budget.id: budget for budget in snapshot.budgets}
         self._overlay: dict[tuple[ScopeKind, str], AgentState] = {}
         self._pepper = bytes.fromhex(snapshot.pepper)
-        self._plans = MatchPlans(snapshot)
+        self._matcher = Matcher([b for b in snapshot.budgets if b.mode is Mode.HARD])
+        self._overflows: dict[BalanceKey, int] = {}
         self._keys: dict[str, tuple[str, KeyPolicy]] = {
             key.hash: (agent.id, key) for agent in snapshot.agents for key in agent.keys
         }
@@ -122,7 +99,7 @@ class PolicyView:
         for policy in snapshot.agents:
             before = known.get(policy.id)
             rates = before.rates if before else RateState()
-            agent = Agent(policy, hard_budgets(self._plans.plan(policy.id)), rates)
+            agent = Agent(policy, rates)
             agent.become(policy.state)
             self.agents[policy.id] = agent
         if previous is not None:
@@ -153,13 +130,25 @@ class PolicyView:
         self._known_keys[key] = known
         return known
 
-    def balances(self, agent: Agent, *, session: str) -> tuple[BalanceKey, ...]:
-        """The balances of an agent's hard budgets, in their order."""
-        if agent.balances is None or agent.splits_sessions:
-            organization = self.snapshot.organization
-            subject = subject_of(organization, agent.policy, session=session)
-            agent.balances = balances_of(agent.budgets, subject)
-        return agent.balances
+    def plan(self, subject: Subject) -> Plan:
+        """The hard budgets of a request: those that are leased."""
+        return self._matcher.plan(subject)
+
+    def balances(self, plan: Plan, subject: Subject, *, now_ns: int) -> tuple[BalanceKey, ...]:
+        """The balances of a plan's budgets, in their order."""
+        found = plan.balances(subject)
+        if not self._overflows:
+            return found
+        return tuple(
+            (key[0], OVERFLOW_VALUE) if self._overflows.get(key, 0) > now_ns else key
+            for key in found
+        )
+
+    def note_overflow(self, key: BalanceKey, *, now_ns: int) -> None:
+        """Remember that a split has no room for a value: it shares the balance of the others."""
+        if len(self._overflows) >= MAX_CACHED_KEYS:
+            self._overflows.clear()
+        self._overflows[key] = now_ns + OVERFLOW_NS
 
     def price(self, *, model: str, provider: str) -> PricePolicy | None:
         """The price version that holds for a model of a provider."""

@@ -82,6 +82,10 @@ class Relay(Forwarded):
             except StreamError as error:
                 self._break(str(error))
                 return
+            self._called = meter.tool_calls
+            if self._counts_calls and self._called > self._holding.bound.tool_calls:
+                self.cut(_too_many_calls())
+                return
             if self._client is not None:
                 self._client.write_piece(piece)
             self._check_meter(meter)
@@ -146,12 +150,19 @@ class Relay(Forwarded):
             self._call, self._holding.bound, answer, output_tokens=self._holding.covered
         )
         self._desk.metrics.disputed += disputed
+        self._called = answer.tool_calls
         outcome = Outcome.CLIENT_GONE if self._client is None else Outcome.COMPLETED
         if self._clamped is not None and answer.finish_reason == "length":
             outcome = Outcome.CLAMPED
             body = with_note(body, note_of(self._clamped, request_id=self._id))
+        too_many = self._counts_calls and self._called > self._holding.bound.tool_calls
+        if too_many:
+            self._stopped_by, outcome, self._called = "tool_calls", Outcome.CUT, 0
         self._settle(owed, outcome, finish_reason=answer.finish_reason, upstream_id=answer.id)
-        if self._client is not None:
+        if self._client is not None and too_many:
+            refusal = refusal_of_cut(_too_many_calls())
+            send_refusal(self._client, refusal, request_id=self._id)
+        elif self._client is not None:
             headers = b"x-request-id: %b\r\n" % self._id.encode("ascii")
             self._client.respond(200, body, headers=headers)
 
@@ -311,3 +322,7 @@ class Relay(Forwarded):
         else:
             owed = self._presumed()
         self._settle(owed, self._ending, finish_reason=meter.finish_reason if meter else "")
+
+
+def _too_many_calls() -> Cut:
+    return Cut("tool_calls", "The answer makes more tool calls than the budget pays for")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from enforcement.rules.estimate import (
     Bound,
     UnboundedError,
+    Used,
     affordable_output,
     amount_of,
     bound_of,
@@ -15,6 +16,7 @@ from enforcement.rules.estimate import (
     needs_of,
     price_for,
     used_of,
+    within_grants,
 )
 from enforcement.rules.lots import Need
 from enforcement.rules.money import TokenUsage, charge_nanos
@@ -82,8 +84,27 @@ def test_the_limit_that_is_written(
 def test_needs_of_every_unit() -> None:
     budgets = [budget(unit) for unit in Unit]
     balances = [(item.id, "") for item in budgets]
-    needs = needs_of(budgets, balances, Bound(10, 20), price=PRICE)
-    assert needs == [Need("b-usd", "", 70), Need("b-tokens", "", 30), Need("b-requests", "", 1)]
+    bound = Bound(10, 20, None, gpu_ms=601_000, tool_calls=32)
+    amounts = [need.amount for need in needs_of(budgets, balances, bound, price=PRICE)]
+    assert dict(zip(Unit, amounts, strict=True)) == {
+        Unit.USD: 70,
+        Unit.TOKENS: 30,
+        Unit.INPUT_TOKENS: 10,
+        Unit.OUTPUT_TOKENS: 20,
+        Unit.CACHED_TOKENS: 10,
+        Unit.REASONING_TOKENS: 20,
+        Unit.REQUESTS: 1,
+        Unit.GPU_MS: 601_000,
+        Unit.TOOL_CALLS: 32,
+        Unit.CONCURRENCY: 1,
+    }
+
+
+def test_an_unknown_prompt_may_fill_the_window() -> None:
+    bound = bound_of(prompt_tokens=None, context_window=1000, output_limit=200)
+    amounts = {unit: amount_of(unit, bound, output_tokens=200, price=PRICE) for unit in Unit}
+    assert amounts[Unit.INPUT_TOKENS] == amounts[Unit.CACHED_TOKENS] == 1000
+    assert amounts[Unit.OUTPUT_TOKENS] == amounts[Unit.REASONING_TOKENS] == 200
 
 
 def test_metered_needs_cover_a_slice_and_are_extended() -> None:
@@ -137,8 +158,29 @@ def test_the_hold_covers_whatever_the_engine_may_do(prompt: int, produced: int, 
 def test_what_was_used() -> None:
     budgets = [budget(unit) for unit in Unit]
     balances = [(item.id, "") for item in budgets]
-    used = used_of(budgets, balances, TokenUsage(input_tokens=3, output_tokens=4), charge_nanos=9)
-    assert used == {("b-usd", ""): 9, ("b-tokens", ""): 7, ("b-requests", ""): 1}
+    usage = TokenUsage(input_tokens=5, cached_input_tokens=3, output_tokens=4, reasoning_tokens=2)
+    used = used_of(budgets, balances, usage, Used(9, requests=1, gpu_ms=70, tool_calls=6))
+    assert used == {
+        ("b-usd", ""): 9,
+        ("b-tokens", ""): 9,
+        ("b-input_tokens", ""): 5,
+        ("b-output_tokens", ""): 4,
+        ("b-cached_tokens", ""): 3,
+        ("b-reasoning_tokens", ""): 2,
+        ("b-requests", ""): 1,
+        ("b-gpu_ms", ""): 70,
+        ("b-tool_calls", ""): 6,
+        ("b-concurrency", ""): 0,
+    }
+
+
+def test_a_grant_shortens_the_time_and_the_tool_calls() -> None:
+    budgets = [budget(Unit.GPU_MS), budget(Unit.TOOL_CALLS), budget(Unit.TOKENS)]
+    balances = [(item.id, "") for item in budgets]
+    bound = Bound(1, 2, None, gpu_ms=5_000, tool_calls=8)
+    granted = {("b-gpu_ms", ""): 3_000, ("b-tool_calls", ""): 9, ("b-tokens", ""): 1}
+    less = within_grants(budgets, balances, bound, granted=granted)
+    assert less == Bound(1, 2, None, gpu_ms=3_000, tool_calls=8)
 
 
 def named(model: str, match: str = "exact", **fields: object) -> PricePolicy:

@@ -49,7 +49,7 @@ def test_an_update_is_refused(budget: Budget, change: str, constraint: str) -> N
     [
         ("scope_kind", "galaxy", "budget_scope_kind_known"),
         ("unit", "euro", "budget_unit_known"),
-        ("per", "user", "budget_per_known"),
+        ("per", "weather", "budget_per_known"),
         ("window_kind", "lifetime", "budget_window_complete"),
         ("period", "", "budget_window_complete"),
         ("period", "decade", "budget_window_complete"),
