@@ -51,3 +51,16 @@ def write_off() -> None:
     from budgets.domain.suspense import write_off_due
 
     write_off_due(now=timezone.now())
+
+
+@shared_task(name="budgets.free_permits", ignore_result=True, soft_time_limit=20, time_limit=30)  # type: ignore[untyped-decorator]
+def free_permits() -> None:
+    """Free the permits of books that died. Beat: every 30 s."""
+    from datetime import timedelta
+
+    from django.conf import settings
+    from django.utils import timezone
+
+    from budgets.domain.suspense import free_permits_due
+
+    free_permits_due(now=timezone.now(), longest=timedelta(seconds=settings.LONGEST_REQUEST_S))

@@ -144,7 +144,9 @@ class Order(models.Model):
     cursor = models.BigIntegerField(unique=True, editable=False, db_default=_NEXT_CURSOR)
     organization = models.ForeignKey("identity.Organization", models.PROTECT, related_name="+")
     kind = models.CharField(max_length=10, choices=[(k.value, k.value) for k in OrderKind])
-    scope_kind = models.CharField(max_length=12, choices=[(k.value, k.value) for k in ScopeKind])
+    scope_kind = models.CharField(
+        max_length=12, choices=[(k.value, k.value) for k in ScopeKind if k is not ScopeKind.SESSION]
+    )
     scope_id = models.UUIDField()
     actor = models.CharField(max_length=200)
     reason = models.CharField(max_length=500)

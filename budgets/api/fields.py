@@ -9,7 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from budgets.errors import BudgetValidationError, PriceError
-from budgets.models import Balance, Budget, Lease, Transfer
+from budgets.models import Balance, Budget, BudgetOverride, Lease, Transfer
 from enforcement.rules.money import parse_usd, usd_text
 from enforcement.rules.policy import Unit
 
@@ -17,7 +17,7 @@ _API_NAMES = {"limit_amount": "limit", "window_kind": "window"}
 AMOUNT_SCHEMA = {
     "oneOf": [
         {"type": "string", "description": "dollars, of a budget in usd", "example": "12.50"},
-        {"type": "integer", "description": "tokens or requests", "example": 100000},
+        {"type": "integer", "description": "tokens, requests, milliseconds …", "example": 100000},
     ]
 }
 
@@ -45,11 +45,11 @@ def amount_in(unit: str, given: object) -> int:
     return given
 
 
-def unit_of(row: Budget | Balance | Lease | Transfer) -> str:
+def unit_of(row: Budget | BudgetOverride | Balance | Lease | Transfer) -> str:
     """The unit that a row's amounts are in."""
     if isinstance(row, Budget):
         return row.unit
-    return row.budget.unit if isinstance(row, Balance) else row.balance.budget.unit
+    return row.budget.unit if isinstance(row, Balance | BudgetOverride) else row.balance.budget.unit
 
 
 @extend_schema_field(AMOUNT_SCHEMA)

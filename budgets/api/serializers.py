@@ -10,6 +10,7 @@ from budgets.enums import Period, PriceMatch, WindowKind, choices_of
 from budgets.models import (
     Balance,
     Budget,
+    BudgetOverride,
     Lease,
     PriceVersion,
     Refusal,
@@ -17,11 +18,20 @@ from budgets.models import (
     UsageEvent,
 )
 from controlplane.api import StrictSerializer, UsdField
-from enforcement.rules.policy import HoldMode, Mode, Per, PriceTier, Rates, ScopeKind, Unit
+from enforcement.rules.policy import (
+    HoldMode,
+    Mode,
+    Overflow,
+    Per,
+    PriceTier,
+    Rates,
+    ScopeKind,
+    Unit,
+)
 
 _NEW_ENUMS = {
     "scope_kind": ScopeKind,
-    "per": Per,
+    "overflow": Overflow,
     "unit": Unit,
     "mode": Mode,
     "hold_mode": HoldMode,
@@ -39,6 +49,8 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
             "name",
             "scope_kind",
             "scope_id",
+            "scope_session",
+            "filters",
             "per",
             "unit",
             "limit",
@@ -49,6 +61,7 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
             "time_zone",
             "anchor_day",
             "max_values",
+            "overflow",
             "state",
             "armed_at",
             "policy_revision",
@@ -59,12 +72,26 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
 
 
 class NewBudgetSerializer(StrictSerializer):
-    """A budget to make. Money is a decimal string of dollars, tokens and requests are integers."""
+    """A budget to make. Money is a decimal string of dollars, all other units are integers."""
 
     name = serializers.CharField(max_length=200)
     scope_kind = serializers.ChoiceField(choices=choices_of(ScopeKind))
-    scope_id = serializers.UUIDField()
-    per = serializers.ChoiceField(choices=choices_of(Per), default="")
+    scope_id = serializers.UUIDField(help_text="of a session: the id of its agent")
+    scope_session = serializers.CharField(max_length=128, default="", allow_blank=True)
+    filters = serializers.DictField(
+        child=serializers.ListField(child=serializers.CharField(max_length=200), max_length=100),
+        default=dict,
+        help_text="user, model, provider, node, skill or tag:NAME → patterns, exact or with a * "
+        "at the end; every fact must fit one of its patterns",
+    )
+    per = serializers.CharField(
+        max_length=72,
+        default="",
+        allow_blank=True,
+        help_text="a balance for each: "
+        + ", ".join(per.value for per in Per if per)
+        + " or tag:NAME",
+    )
     unit = serializers.ChoiceField(choices=choices_of(Unit))
     limit = GivenAmountField()
     mode = serializers.ChoiceField(choices=choices_of(Mode), default=Mode.HARD.value)
@@ -74,6 +101,11 @@ class NewBudgetSerializer(StrictSerializer):
     time_zone = serializers.CharField(max_length=64, default="UTC")
     anchor_day = serializers.IntegerField(default=1)
     max_values = serializers.IntegerField(default=10_000)
+    overflow = serializers.ChoiceField(
+        choices=choices_of(Overflow),
+        default=Overflow.REFUSE.value,
+        help_text="values beyond max_values are refused, or share one balance",
+    )
     reason = serializers.CharField(max_length=500, default="", allow_blank=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -95,6 +127,7 @@ class BudgetChangeSerializer(StrictSerializer):
     mode = serializers.ChoiceField(choices=choices_of(Mode), required=False)
     hold_mode = serializers.ChoiceField(choices=choices_of(HoldMode), required=False)
     max_values = serializers.IntegerField(required=False)
+    overflow = serializers.ChoiceField(choices=choices_of(Overflow), required=False)
     reason = serializers.CharField(max_length=500, default="", allow_blank=True)
 
     def changes(self, budget: Budget) -> dict[str, Any]:
@@ -103,6 +136,31 @@ class BudgetChangeSerializer(StrictSerializer):
         if "limit" in values:
             values["limit_amount"] = _limit(budget.unit, values.pop("limit"))
         return values
+
+
+class OverrideSerializer(serializers.ModelSerializer[BudgetOverride]):
+    """The limit of one split value that differs from its budget's."""
+
+    limit = AmountField("limit_amount")
+
+    class Meta:
+        model = BudgetOverride
+        fields = ["value", "limit", "created_at"]
+        read_only_fields = fields
+
+
+class NewOverrideSerializer(StrictSerializer):
+    value = serializers.CharField(max_length=200)
+    limit = GivenAmountField()
+    reason = serializers.CharField(max_length=500, default="", allow_blank=True)
+
+    def limit_amount(self, budget: Budget) -> int:
+        return _limit(budget.unit, self.validated_data["limit"])
+
+
+class OverrideValueSerializer(StrictSerializer):
+    value = serializers.CharField(max_length=200)
+    reason = serializers.CharField(max_length=500, default="", allow_blank=True)
 
 
 class ArchiveSerializer(StrictSerializer):
@@ -227,6 +285,7 @@ class UsageEventSerializer(serializers.ModelSerializer[UsageEvent]):
             "model",
             "provider",
             "node",
+            "skill",
             "endpoint",
             "sidecar",
             "started_at",
@@ -236,6 +295,8 @@ class UsageEventSerializer(serializers.ModelSerializer[UsageEvent]):
             "cache_write_tokens",
             "output_tokens",
             "reasoning_tokens",
+            "gpu_ms",
+            "tool_calls",
             "charge",
             "price_version",
             "outcome",

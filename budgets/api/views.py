@@ -21,6 +21,7 @@ from budgets.api import filters
 from budgets.api import serializers as forms
 from budgets.api.fields import errors_by_field
 from budgets.domain.budgets import archive_budget, change_budget, create_budget
+from budgets.domain.overrides import clear_override, set_override
 from budgets.domain.prices import set_own_price
 from budgets.domain.suspense import correct_spent, write_off_lease
 from budgets.models import Balance, Budget, Lease, PriceVersion, Refusal, Transfer, UsageEvent
@@ -121,6 +122,47 @@ class BudgetViews(_ReadViews):
                 reason=given.validated_data["reason"],
             )
         return Response(forms.BudgetSerializer(budget).data)
+
+    @extend_schema(responses=forms.OverrideSerializer(many=True))
+    @action(detail=True, methods=["get"], filterset_class=None, pagination_class=None)
+    def overrides(self, request: Request, pk: str) -> Response:
+        """The split values with a limit of their own, by value."""
+        rows = self.get_object().overrides.select_related("budget").order_by("value")
+        return Response(forms.OverrideSerializer(rows, many=True).data)
+
+    @extend_schema(request=forms.NewOverrideSerializer, responses=forms.OverrideSerializer)
+    @overrides.mapping.put
+    def set_override(self, request: Request, pk: str) -> Response:
+        """Give one split value a limit of its own. Agents, teams and projects by id or slug."""
+        given, budget = self.parse(forms.NewOverrideSerializer), self.get_object()
+        with errors_by_field():
+            override = set_override(
+                organization_id=self.caller.organization_id,
+                budget_id=budget.id,
+                value=given.validated_data["value"],
+                limit_amount=given.limit_amount(budget),
+                actor=self.caller.actor,
+                now=timezone.now(),
+                reason=given.validated_data["reason"],
+            )
+        return Response(forms.OverrideSerializer(override).data)
+
+    @extend_schema(parameters=[forms.OverrideValueSerializer], responses={204: None}, request=None)
+    @overrides.mapping.delete
+    def clear_override(self, request: Request, pk: str) -> Response:
+        """Let a split value have its budget's limit again."""
+        given = forms.OverrideValueSerializer(data=request.query_params.dict())
+        given.is_valid(raise_exception=True)
+        with errors_by_field():
+            clear_override(
+                organization_id=self.caller.organization_id,
+                budget_id=self.get_object().id,
+                value=given.validated_data["value"],
+                actor=self.caller.actor,
+                now=timezone.now(),
+                reason=given.validated_data["reason"],
+            )
+        return Response(status=204)
 
 
 class BalanceViews(_ReadViews):

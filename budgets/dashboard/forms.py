@@ -13,13 +13,22 @@ from budgets.domain.budgets import BudgetSpec
 from budgets.enums import Period, PriceMatch, WindowKind
 from budgets.errors import BudgetValidationError
 from budgets.models import Budget
+from enforcement.rules.matching import TAG
 from enforcement.rules.money import parse_usd, usd_text
-from enforcement.rules.policy import HoldMode, Mode, Per, Rates, ScopeKind, Unit
+from enforcement.rules.policy import HoldMode, Mode, Overflow, Per, Rates, ScopeKind, Unit
 
+BY_TAG = "tag"
 UNITS = [
     (Unit.USD.value, "US dollars"),
     (Unit.TOKENS.value, "Tokens, input and output"),
+    (Unit.INPUT_TOKENS.value, "Input tokens, cached ones included"),
+    (Unit.OUTPUT_TOKENS.value, "Output tokens"),
+    (Unit.CACHED_TOKENS.value, "Cached input tokens"),
+    (Unit.REASONING_TOKENS.value, "Reasoning tokens"),
     (Unit.REQUESTS.value, "Requests"),
+    (Unit.GPU_MS.value, "GPU time, in milliseconds"),
+    (Unit.TOOL_CALLS.value, "Tool calls"),
+    (Unit.CONCURRENCY.value, "Calls at once"),
 ]
 WINDOWS = [
     ("lifetime", "Lifetime: never starts again"),
@@ -38,8 +47,18 @@ SPLITS = [
     (Per.NONE.value, "One balance for all"),
     (Per.AGENT.value, "A balance for each agent"),
     (Per.SESSION.value, "A balance for each session"),
+    *(
+        (per.value, f"A balance for each {per.value}")
+        for per in (Per.USER, Per.MODEL, Per.PROVIDER, Per.NODE, Per.SKILL, Per.PROJECT, Per.TEAM)
+    ),
+    (BY_TAG, "A balance for each value of a tag"),
+]
+OVERFLOWS = [
+    (Overflow.REFUSE.value, "Refuse calls of further values"),
+    (Overflow.SHARE.value, "Let further values share one balance"),
 ]
 FORM_FIELDS = {
+    "scope_session": "session",
     "limit_amount": "limit",
     "scope_id": "scope",
     "window_kind": "window",
@@ -69,8 +88,9 @@ class LimitForm(forms.Form):
         min_value=1,
         required=False,
         initial=10_000,
-        help_text="Calls of further agents or sessions are refused.",
+        help_text="Of a split: one for each agent, session, user …",
     )
+    overflow = forms.ChoiceField(label="Beyond that", choices=OVERFLOWS, required=False)
     reason = forms.CharField(
         max_length=500, required=False, help_text="Kept in the audit trail with your name."
     )
@@ -87,7 +107,11 @@ class LimitForm(forms.Form):
             self._group(
                 "Enforcement", "what happens at the limit", (("mode", ""), ("hold_mode", ""))
             ),
-            self._group("Record", "", (("max_values", "field-third"), ("reason", ""))),
+            self._group(
+                "Record",
+                "",
+                (("max_values", "field-half"), ("overflow", "field-half"), ("reason", "")),
+            ),
         ]
 
     def _group(self, title: str, note: str, names: Iterable[tuple[str, str]]) -> FieldGroup:
@@ -98,6 +122,9 @@ class LimitForm(forms.Form):
 
     def clean_hold_mode(self) -> str:
         return str(self.cleaned_data["hold_mode"] or HoldMode.STRICT.value)
+
+    def clean_overflow(self) -> str:
+        return str(self.cleaned_data["overflow"] or Overflow.REFUSE.value)
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
@@ -123,6 +150,7 @@ class LimitForm(forms.Form):
             "limit_amount": cleaned["limit"],
             "mode": Mode(cleaned["mode"]),
             "hold_mode": HoldMode(cleaned["hold_mode"]),
+            "overflow": Overflow(cleaned["overflow"]),
             **({"max_values": cleaned["max_values"]} if cleaned["max_values"] else {}),
         }
 
@@ -131,7 +159,20 @@ class BudgetForm(LimitForm):
     """A new budget."""
 
     scope = forms.ChoiceField(label="Whose use", help_text="Everything below it counts too.")
+    session = forms.CharField(
+        label="Only its session", max_length=128, required=False, help_text="Of an agent, by name."
+    )
     per = forms.ChoiceField(label="Split", choices=SPLITS, required=False)
+    split_tag = forms.CharField(
+        label="Tag", max_length=64, required=False, help_text="The tag whose values are told apart."
+    )
+    filters = forms.CharField(
+        label="Only calls with",
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
+        help_text="A line for each fact: model = gpt-4*, claude* or tag:env = prod. "
+        "Also user, provider, node and skill. Empty: every call.",
+    )
     unit_of_limit = forms.ChoiceField(label="Unit", choices=UNITS)
     window = forms.ChoiceField(choices=WINDOWS, initial="month")
     time_zone = forms.CharField(
@@ -160,7 +201,14 @@ class BudgetForm(LimitForm):
 
     @property
     def groups(self) -> list[FieldGroup]:
-        scope = (("name", ""), ("scope", "field-half"), ("per", "field-half"))
+        scope = (
+            ("name", ""),
+            ("scope", "field-half"),
+            ("session", "field-half"),
+            ("per", "field-half"),
+            ("split_tag", "field-half"),
+            ("filters", ""),
+        )
         return [self._group("Whose use it counts", "fixed once it exists", scope), *super().groups]
 
     def unit(self) -> str:
@@ -172,16 +220,31 @@ class BudgetForm(LimitForm):
             raise forms.ValidationError(f"{zone} is no time zone; write one like Europe/Berlin.")
         return zone
 
+    def clean_filters(self) -> dict[str, list[str]]:
+        return parse_filters(self.cleaned_data["filters"])
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean()
+        if cleaned.get("per") == BY_TAG:
+            cleaned["per"] = f"{TAG}{cleaned.get('split_tag', '').strip()}"
+        if cleaned.get("session") and not cleaned.get("scope", "").startswith("agent:"):
+            self.add_error("session", "Choose the agent of this session as scope.")
+        return cleaned
+
     def spec(self) -> BudgetSpec:
         cleaned = self.cleaned_data
         kind, _, scope_id = cleaned["scope"].partition(":")
+        if cleaned["session"]:
+            kind = ScopeKind.SESSION
         lifetime = cleaned["window"] == WindowKind.LIFETIME.value
         anchored = cleaned["window"] in (Period.MONTH, Period.QUARTER, Period.YEAR)
         return BudgetSpec(
             name=cleaned["name"],
             scope_kind=ScopeKind(kind),
             scope_id=UUID(scope_id),
-            per=Per(cleaned["per"]),
+            scope_session=cleaned["session"],
+            filters=cleaned["filters"],
+            per=cleaned["per"],
             unit=Unit(cleaned["unit_of_limit"]),
             limit_amount=cleaned["limit"],
             mode=Mode(cleaned["mode"]),
@@ -191,6 +254,7 @@ class BudgetForm(LimitForm):
             time_zone="UTC" if lifetime else cleaned["time_zone"],
             anchor_day=(cleaned["anchor_day"] or 1) if anchored else 1,
             max_values=cleaned["max_values"] or 10_000,
+            overflow=Overflow(cleaned["overflow"]),
         )
 
 
@@ -284,6 +348,22 @@ def parse_amount(text: str, unit: str, *, least: int = 1) -> int:
     return amount
 
 
+def parse_filters(text: str) -> dict[str, list[str]]:
+    """Filters as people write them: `fact = pattern, pattern`, a line for each fact.
+
+    Raises:
+        forms.ValidationError: a line that is none.
+    """
+    filters: dict[str, list[str]] = {}
+    for line in filter(None, (line.strip() for line in text.splitlines())):
+        fact, equals, patterns = line.partition("=")
+        found = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
+        if not equals or not fact.strip() or not found:
+            raise forms.ValidationError(f"Write {line!r} as: model = gpt-4*, claude*")
+        filters.setdefault(fact.strip(), []).extend(found)
+    return filters
+
+
 def amount_text(amount: int, unit: str) -> str:
     return usd_text(amount) if unit == Unit.USD else str(amount)
 
@@ -296,4 +376,5 @@ def limit_initial(budget: Budget) -> dict[str, Any]:
         "mode": budget.mode,
         "hold_mode": budget.hold_mode,
         "max_values": budget.max_values,
+        "overflow": budget.overflow,
     }

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
+from budgets.domain.balances import OTHER_VALUE
 from controlplane.identity.models import Agent, Organization, Project, Team
 from enforcement.rules.policy import ScopeKind
 
@@ -74,8 +75,10 @@ class Places:
 
     def value_label(self, per: str, value: str) -> str:
         """A split value as a person reads it: an agent's name, a session as it is."""
-        if per != "agent" or not value:
-            return value
+        if value == OTHER_VALUE:
+            return "all others"
+        if per not in ("agent", "team", "project") or not value:
+            return value or "(none named)"
         try:
             return self.get(UUID(value)).name
         except ValueError:

@@ -98,7 +98,8 @@ def _fact(name: str) -> Combinable:
     if not name:
         return Value("")
     if name.startswith(TAG):
-        return Coalesce(KeyTextTransform(name.removeprefix(TAG), "tags"), Value(""))
+        tag = KeyTextTransform(name.removeprefix(TAG), "tags")
+        return Coalesce(tag, Value(""), output_field=CharField())
     if name in (Per.TEAM, Per.PROJECT, Per.AGENT):
         return Coalesce(Cast(f"{name}_id", CharField()), Value(""))
     return F(name)

@@ -16,6 +16,7 @@ from controlplane.audit.domain import Actor, record
 from enforcement.rules.ledger import LeaseState, TransferKind
 
 PATIENCE = timedelta(hours=24)  # after the end of a window
+PERMITS_BACK = "the longest request that may have held them has ended"
 BY_ITSELF = "nobody accounted for it within a day after its window"
 
 
@@ -30,10 +31,25 @@ def write_off_due(*, now: datetime, most: int = 500) -> int:
 
 
 @transaction.atomic
+def free_permits_due(*, now: datetime, longest: timedelta, most: int = 500) -> int:
+    """Free permits whose holder died so long ago that its requests must have ended. How many.
+
+    The only place where time frees: a permit that is free too early costs load, not money.
+    """
+    due = Lease.objects.filter(
+        state=LeaseState.SUSPENDED.value, balance__lends=True, expires_at__lte=now - longest
+    ).order_by("id")[:most]
+    places = dict(due.values_list("id", "balance_id"))
+    return len(_write_off(places, now=now, actor="", reason=PERMITS_BACK))
+
+
+@transaction.atomic
 def write_off_lease(
     *, organization_id: UUID, lease_id: UUID, actor: Actor, reason: str, now: datetime
 ) -> Lease:
     """A person gives up on a lease in suspense: what it had out counts as spent, for ever.
+
+    Permits are never spent: they are free again.
 
     Raises:
         LeaseNotFoundError: the organization has no such lease.
@@ -134,31 +150,41 @@ def _write_off(places: dict[UUID, UUID], *, now: datetime, actor: str, reason: s
         .filter(id__in=places, state=LeaseState.SUSPENDED.value)
         .order_by("id")
     )
-    transfers = []
-    for lease in leases:
-        rest, balance = lease.rest_amount, balances[lease.balance_id]
-        balance.suspense_amount -= rest
-        balance.spent_amount += rest
-        balance.updated_at = now
-        lease.used_amount += rest
-        lease.open_amount = 0
-        lease.state, lease.closed_at = LeaseState.WRITTEN_OFF.value, now
-        if rest:
-            transfers.append(
-                Transfer(
-                    organization_id=lease.organization_id,
-                    balance=balance,
-                    lease=lease,
-                    kind=TransferKind.WRITE_OFF.value,
-                    amount=rest,
-                    at=now,
-                    actor=actor,
-                    reason=reason,
-                )
-            )
-    Lease.objects.bulk_update(leases, ["used_amount", "open_amount", "state", "closed_at"])
+    transfers = [
+        _closed(lease, balances[lease.balance_id], now=now, actor=actor, reason=reason)
+        for lease in leases
+    ]
+    Lease.objects.bulk_update(
+        leases, ["used_amount", "returned_amount", "open_amount", "state", "closed_at"]
+    )
     Balance.objects.bulk_update(
         balances.values(), ["suspense_amount", "spent_amount", "updated_at"]
     )
-    Transfer.objects.bulk_create(transfers)
+    Transfer.objects.bulk_create(transfer for transfer in transfers if transfer.amount)
     return leases
+
+
+def _closed(lease: Lease, balance: Balance, *, now: datetime, actor: str, reason: str) -> Transfer:
+    """Close one locked lease and move what it had out; the transfer is not saved yet."""
+    rest = lease.rest_amount
+    balance.suspense_amount -= rest
+    if balance.lends:
+        kind, state = TransferKind.LATE_RELEASE, LeaseState.SETTLED
+        lease.returned_amount += rest
+    else:
+        kind, state = TransferKind.WRITE_OFF, LeaseState.WRITTEN_OFF
+        lease.used_amount += rest
+        balance.spent_amount += rest
+    balance.updated_at = now
+    lease.open_amount = 0
+    lease.state, lease.closed_at = state.value, now
+    return Transfer(
+        organization_id=lease.organization_id,
+        balance=balance,
+        lease=lease,
+        kind=kind.value,
+        amount=rest,
+        at=now,
+        actor=actor,
+        reason=reason,
+    )

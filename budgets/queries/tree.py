@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from budgets.models import Balance
+from budgets.models import Balance, Budget
 from budgets.queries.rows import BudgetRow, budget_rows, current_balances
 from controlplane.identity.models import Agent, Organization, Project, Team
 from enforcement.rules.policy import Per, ScopeKind
@@ -53,7 +53,7 @@ def tree(organization: Organization, *, now: datetime, archived: bool = False) -
     """
     rows: dict[Place, list[BudgetRow]] = defaultdict(list)
     for row in budget_rows(organization, now=now, archived=archived):
-        rows[Place(row.budget.scope_kind, row.budget.scope_id)].append(row)
+        rows[_place_of(row.budget)].append(row)
     sessions = {} if archived else _fullest_sessions(organization, now=now)
     shares = {} if archived else _shares_of_agents(organization, now=now)
     children: dict[Place | None, list[_Level]] = defaultdict(list)
@@ -94,8 +94,22 @@ def tree(organization: Organization, *, now: datetime, archived: bool = False) -
 
 
 def effective_caps(rows: list[BudgetRow], *, above: dict[str, BudgetRow]) -> dict[str, BudgetRow]:
-    """For each unit the hard budget with the least left. Split budgets bind only their values."""
-    return _narrowed(above, [row for row in rows if row.budget.per == Per.NONE])
+    """For each unit the hard budget with the least left.
+
+    Split budgets bind only their values, filtered ones and those of a session only some calls.
+    """
+    return _narrowed(above, [row for row in rows if _binds_all(row.budget)])
+
+
+def _binds_all(budget: Budget) -> bool:
+    whole = budget.per == Per.NONE and not budget.filters
+    return whole and budget.scope_kind != ScopeKind.SESSION
+
+
+def _place_of(budget: Budget) -> Place:
+    """Where a budget is shown: that of a session at its agent."""
+    kind = ScopeKind.AGENT if budget.scope_kind == ScopeKind.SESSION else budget.scope_kind
+    return Place(kind, budget.scope_id)
 
 
 def _narrowed(above: dict[str, BudgetRow], rows: list[BudgetRow]) -> dict[str, BudgetRow]:

@@ -31,6 +31,9 @@ def usd(nanos: int) -> str:
     return f"{sign}$0.{shown}"
 
 
+UNIT_WORDS: dict[str, str] = {Unit.GPU_MS: "GPU ms", Unit.CONCURRENCY: "at once"}
+
+
 def count(value: int) -> str:
     """A whole number with thousands separators."""
     return f"{value:,}".replace("-", "−")
@@ -50,7 +53,10 @@ def amount(value: int, unit: str) -> str:
     """An amount in the unit of its budget, with the unit's word."""
     if unit == Unit.USD:
         return usd(value)
-    return f"{count(value)} {unit if value != 1 else unit.removesuffix('s')}"
+    if unit in UNIT_WORDS:
+        return f"{count(value)} {UNIT_WORDS[unit]}"
+    words = unit.replace("_", " ")
+    return f"{count(value)} {words if value != 1 else words.removesuffix('s')}"
 
 
 def exact_amount(value: int, unit: str) -> str:

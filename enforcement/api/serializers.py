@@ -53,7 +53,10 @@ class WaitingBookSerializer(serializers.ModelSerializer[Spool]):
 
 class OrderSerializer(serializers.ModelSerializer[Order]):
     kind = serializers.ChoiceField(choices=choices_of(OrderKind), read_only=True)
-    scope_kind = serializers.ChoiceField(choices=choices_of(ScopeKind), read_only=True)
+    scope_kind = serializers.ChoiceField(
+        choices=[choice for choice in choices_of(ScopeKind) if choice[0] != ScopeKind.SESSION],
+        read_only=True,
+    )
 
     class Meta:
         model = Order

@@ -111,6 +111,7 @@ def agent_budgets(agent: Agent, *, now: datetime) -> list[Exposure]:
     matching = Q()
     for scope in scopes:
         matching |= Q(scope_kind=scope.kind, scope_id=scope.id)
+    matching |= Q(scope_kind=ScopeKind.SESSION, scope_id=agent.id)
     budgets = list(
         Budget.objects.filter(matching, organization=agent.organization, archived_at=None)
         .select_related("organization")

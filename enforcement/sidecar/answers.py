@@ -26,6 +26,7 @@ DONE = b"data: [DONE]\n\n"
 MAX_ERROR_BYTES = 1024 * 1024
 _OURS_ALONE = (401, 402, 403, 407)  # about our own key, not about the caller's
 _CUT_BEFORE = {
+    "tool_calls": (402, QUOTA),
     "request_timeout": (504, UPSTREAM),
     "budget_exhausted": (402, QUOTA),
     "budget_held": (429, RATE),

@@ -257,3 +257,70 @@ def test_a_spool_owes_word_for_lost_and_suspended_leases_only() -> None:
     for (epoch, lease_state, owner), expected in cases.items():
         lease = Lease("l", "a", owner, 10, 0, epoch=epoch, state=lease_state)
         assert owes_word(lease, spool) is expected
+
+
+def lending(limit: int) -> Ledger:
+    ledger = make_ledger(a=limit)
+    ledger.balances["a"].lends = True
+    return ledger
+
+
+def test_permits_come_home_unspent() -> None:
+    ledger = lending(100)
+    lease = granted(ledger, 10)
+    report(ledger, lease, 0, 4, open=6)
+    assert counters(ledger.balances["a"]) == (0, 6, 0, 0)
+    report(ledger, lease, 0, 10, final=True)
+    assert counters(ledger.balances["a"]) == (0, 0, 0, 0)
+    assert lease.state is LeaseState.SETTLED
+
+
+def test_permits_that_a_dead_book_had_out_wait_in_suspense() -> None:
+    ledger = lending(100)
+    lease = granted(ledger, 10)
+    said = LeaseReport(lease.id, 3, 7, final=True)
+    for _ in range(2):
+        ack = ledger.report(said, spool="s1", now_ms=0)
+        assert ack is not None
+        assert (ack.used, ack.returned, ack.final) == (3, 7, True)
+    assert counters(ledger.balances["a"]) == (0, 0, 3, 0)
+    assert (lease.state, lease.used, lease.returned) == (LeaseState.SUSPENDED, 0, 7)
+    assert cause_of(ledger.balances["a"], 98) is DenialCause.HELD
+
+
+def test_an_expired_lease_of_permits_comes_back_when_its_book_speaks() -> None:
+    ledger = lending(100)
+    lease = granted(ledger, 10)
+    assert ledger.expire(lease.id, now_ms=TTL_MS + GRACE_MS)
+    report(ledger, lease, 0, 10, final=True)
+    assert counters(ledger.balances["a"]) == (0, 0, 0, 0)
+
+
+def test_few_permits_go_one_by_one() -> None:
+    ledger = lending(7)
+    queue = GrantQueue()
+    sizes = [
+        pump(ledger, ask(spool, ("a", 1, 1, 50), spool=spool), queue=queue).granted[spool][0].amount
+        for spool in ("s1", "s2")
+    ]
+    assert sizes == [3, 1]
+
+
+@given(
+    st.integers(1, 20),
+    st.lists(
+        st.tuples(st.integers(0, 25), st.integers(0, 25), st.booleans(), st.booleans()), max_size=8
+    ),
+)
+def test_permits_are_never_spent_and_never_more_than_lent(
+    amount: int, said: list[tuple[int, int, bool, bool]]
+) -> None:
+    ledger = lending(50)
+    lease = granted(ledger, amount)
+    balance = ledger.balances["a"]
+    for used, returned, final, expires in said:
+        if expires:
+            ledger.expire(lease.id, now_ms=TTL_MS + GRACE_MS)
+        report(ledger, lease, used, returned, final=final)
+        assert balance.spent == 0
+        assert balance.held + balance.suspense == lease.rest >= 0

@@ -26,10 +26,12 @@ from enforcement.rules.policy import (
     PolicySnapshot,
     PricePolicy,
     ScopeKind,
+    Unit,
 )
 from enforcement.rules.spools import Spool, greet, owes_word, standing
 from enforcement.rules.wire import (
     Denial,
+    DenialCause,
     Group,
     Hello,
     Order,
@@ -212,12 +214,31 @@ class Plane:
         for item in group.items:
             balance_id = f"{item.budget}/{item.value}"
             if balance_id not in self.ledger.balances:
-                limit = next(b.limit for b in self.policy.budgets if b.id == item.budget)
+                budget = next(b for b in self.policy.budgets if b.id == item.budget)
+                if self._is_full(budget, item.value):
+                    cause = DenialCause.MAX_VALUES
+                    self.groups[group.key] = Denial(group.key, item.budget, item.value, cause, 0)
+                    return
                 self.ledger.balances[balance_id] = Balance(
-                    balance_id, item.budget, item.value, 0, limit, limit
+                    balance_id,
+                    item.budget,
+                    item.value,
+                    0,
+                    budget.limit,
+                    budget.limit,
+                    lends=budget.unit is Unit.CONCURRENCY,
                 )
             items.append((balance_id, item))
         self.queue.submit(Ask(group, spool.id, spool.epoch, spool.incarnation, items, now_ms()))
+
+    def _is_full(self, budget: BudgetPolicy, value: str) -> bool:
+        """Whether a split has no room for another value."""
+        own = [
+            b
+            for b in self.ledger.balances.values()
+            if (b.budget, b.value != "*") == (budget.id, True)
+        ]
+        return value not in ("", "*") and len(own) >= budget.max_values
 
     def pump(self) -> None:
         answers = self.queue.pump(self.ledger, now_ms=now_ms())

@@ -20,10 +20,14 @@
 
   const whose = () => {
     if (!chosen("scope")) return "";
-    const split = { agent: ", each agent by itself", session: ", each session by itself" };
+    const per = value("per") === "tag" ? `value of tag ${value("split_tag")}` : value("per");
+    const split = per ? `, each ${per} by itself` : "";
+    const session = value("session") ? `, session ${value("session")}` : "";
+    const lines = value("filters").split("\n").map((line) => line.trim()).filter(Boolean);
+    const only = lines.length ? ` with ${lines.join(" and ")}` : "";
     const again = value("window") === "lifetime"
       ? "and never starts again" : `and starts again each ${value("window")}`;
-    return `Counts every call of ${chosen("scope")}${split[value("per")] || ""}, ${again}.`;
+    return `Counts every call of ${chosen("scope")}${session}${only}${split}, ${again}.`;
   };
   const limit = () => {
     const amount = value("limit").trim();
@@ -46,6 +50,9 @@
       show("time_zone", !["lifetime", "minute", "hour"].includes(period));
       show("anchor_day", ["month", "quarter", "year"].includes(period));
       show("max_values", value("per") !== "");
+      show("overflow", value("per") !== "");
+      show("split_tag", value("per") === "tag");
+      show("session", value("scope").startsWith("agent:"));
     }
     show("hold_mode", value("mode") === "hard");
     say("whose", whose());

@@ -5,11 +5,17 @@ from typing import Any
 
 import pytest
 
-from budgets.domain.suspense import correct_spent, write_off_due, write_off_lease
+from budgets.domain.suspense import (
+    correct_spent,
+    free_permits_due,
+    write_off_due,
+    write_off_lease,
+)
 from budgets.domain.verify import verify
 from budgets.errors import CorrectionError, LeaseNotFoundError, LeaseNotSuspendedError
 from budgets.models import Balance, Budget, Lease, Transfer
 from controlplane.audit.models import AuditEntry
+from enforcement.rules.policy import Unit
 from tests.budgets.constraints.attack import sql
 from tests.budgets.world import (
     ACTOR,
@@ -149,3 +155,39 @@ def test_a_correction_that_cannot_be(world: World, amount: int, reason: str) -> 
             now=NOW,
         )
     assert Transfer.objects.count() == 0
+
+
+# ------------------------------------------------------------------------------ permits
+
+
+@pytest.fixture
+def permits(world: World) -> Balance:
+    budget = make_budget(world, unit=Unit.CONCURRENCY, limit_amount=1_000)
+    return make_balance(budget, lends=True)
+
+
+def test_permits_of_a_dead_book_are_freed_by_time_alone(permits: Balance) -> None:
+    lease = suspended(permits, 30)
+    longest = timedelta(minutes=10)
+    early = lease.expires_at + longest - timedelta(seconds=1)
+    assert free_permits_due(now=early, longest=longest) == 0
+    assert free_permits_due(now=lease.expires_at + longest, longest=longest) == 1
+    assert free_permits_due(now=lease.expires_at + longest, longest=longest) == 0
+    assert amounts(permits.budget) == (0, 0, 0, 0)
+    lease.refresh_from_db()
+    assert (lease.state, lease.used_amount, lease.returned_amount) == ("settled", 0, 30)
+    assert verify().differences == []
+
+
+def test_a_person_frees_permits_and_spends_nothing(world: World, permits: Balance) -> None:
+    lease = suspended(permits, 30)
+    write_off_lease(
+        organization_id=world.id, lease_id=lease.id, actor=ACTOR, reason="pod gone", now=NOW
+    )
+    assert amounts(permits.budget) == (0, 0, 0, 0)
+
+
+def test_money_is_never_freed_by_time(world: World) -> None:
+    lease = suspended(make_balance(make_budget(world)), 30)
+    late = lease.expires_at + timedelta(days=365)
+    assert free_permits_due(now=late, longest=timedelta(minutes=10)) == 0
