@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 
 from controlplane.env import database_settings, env_bool, env_int, env_secret, env_text
 from controlplane.logs import logging_settings
-from enforcement.rules.policy import OrderKind
+from enforcement.rules.explain import Fate
+from enforcement.rules.policy import OrderKind, ScopeKind
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -179,9 +180,12 @@ SPECTACULAR_SETTINGS = {
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_NAME_OVERRIDES": {
         "AgentState": "controlplane.identity.enums.State",
+        "BudgetFate": [fate.value for fate in Fate],
+        "BudgetScopeKind": [kind.value for kind in ScopeKind],
         "CardState": "skills.enums.CardState",
         "NodeState": "enforcement.enums.NodeState",
         "OrderKind": [kind.value for kind in OrderKind],
+        "OrderScopeKind": [k.value for k in ScopeKind if k is not ScopeKind.SESSION],
         "RevocationKind": "skills.enums.RevocationKind",
         "SkillState": "skills.enums.SkillState",
         "TokenKind": "controlplane.identity.enums.TokenKind",

@@ -2,6 +2,7 @@ from django.urls import path
 from rest_framework.routers import SimpleRouter
 
 from budgets.api import views
+from budgets.api.explain import ExplainView
 
 router = SimpleRouter(trailing_slash=False)
 router.register("budgets", views.BudgetViews, basename="budget")
@@ -13,6 +14,7 @@ router.register("usage-events", views.UsageEventViews, basename="usage-event")
 router.register("refusals", views.RefusalViews, basename="refusal")
 
 urlpatterns = [
+    path("budgets/explain", ExplainView.as_view(), name="budget-explain"),
     path(
         "usage/summary", views.UsageSummaryViews.as_view({"get": "summary"}), name="usage-summary"
     ),

@@ -11,6 +11,7 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, serializers
 from rest_framework.decorators import action
+from rest_framework.generics import get_object_or_404
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
@@ -156,7 +157,7 @@ class BudgetViews(_ReadViews):
         with errors_by_field():
             clear_override(
                 organization_id=self.caller.organization_id,
-                budget_id=self.get_object().id,
+                budget_id=get_object_or_404(self.get_queryset(), pk=pk).id,
                 value=given.validated_data["value"],
                 actor=self.caller.actor,
                 now=timezone.now(),

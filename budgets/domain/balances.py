@@ -75,7 +75,7 @@ def open_balances(
 
     A split value beyond its budget's `max_values` gets the shared balance of the others.
     """
-    known = {_key(balance) for balance in _find(windows)}
+    known = {_key(balance) for balance in find_balances(windows)}
     missing = sorted(key for key in windows if key not in known)
     standins = _standins(budgets, missing)
     fresh = sorted({standins.get(key, key) for key in missing} - known)
@@ -94,11 +94,12 @@ def open_balances(
         ],
         ignore_conflicts=True,
     )
-    locked = {_key(balance): balance for balance in _find(ends, lock=True)}
+    locked = {_key(balance): balance for balance in find_balances(ends, lock=True)}
     return {key: locked[standins.get(key, key)] for key in windows}
 
 
-def _find(keys: Collection[BalanceKey], *, lock: bool = False) -> Iterable[Balance]:
+def find_balances(keys: Collection[BalanceKey], *, lock: bool = False) -> Iterable[Balance]:
+    """The balances that are there of those asked for; `lock`: locked, in the order of ids."""
     if not keys:
         return []
     budgets, values, starts = zip(*keys, strict=True)

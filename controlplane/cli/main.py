@@ -3,7 +3,6 @@
 So `comptroller sidecar --help` never pays for, nor needs, Django and the rest of the control plane.
 """
 
-import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -19,6 +18,7 @@ from controlplane.launcher.errors import LauncherError
 # Groups of commands that live elsewhere: name → (module with a Typer named `app`, one line of help)
 LAZY_GROUPS: Mapping[str, tuple[str, str]] = {
     "sidecar": ("enforcement.sidecar.command", "Run and check the sidecar."),
+    "budgets": ("controlplane.cli.budgets", "Ask about budgets."),
     "cards": ("controlplane.cli.cards", "Verify skill cards offline."),
 }
 
@@ -165,10 +165,9 @@ def version(wanted: FormatOption = Format.AUTO, as_json: JsonOption = False) -> 
 
 
 def _manage(data_dir: Path, arguments: list[str]) -> None:
-    from controlplane.cli.up import environment_of
+    from controlplane.cli.budgets import manage
 
-    environment = environment_of(data_dir)
-    os.execve(sys.executable, [sys.executable, "-m", "django", *arguments], environment)  # noqa: S606
+    manage(data_dir, arguments)
 
 
 def _guarded(action: Any, output: Output) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from enforcement.rules.money import usd_text
-from enforcement.rules.policy import BudgetPolicy, Unit
+from enforcement.rules.policy import AgentState, BudgetPolicy, Unit
 from enforcement.rules.wire import Denial, DenialCause
 
 MAX_RETRY_AFTER_S = 60
@@ -121,6 +121,14 @@ def _refuse(
         held=denial.held,
         window_ends_at_ms=denial.window_ends_at_ms,
     )
+
+
+def state_refusal(state: AgentState) -> Refuse | None:
+    """What a paused or killed agent is told; None for one that may call."""
+    if state not in (AgentState.PAUSED, AgentState.KILLED):
+        return None
+    reason, message = f"agent_{state.value}", f"This agent is {state.value}"
+    return Refuse(403, PERMISSION, message, code=reason, reason=reason)
 
 
 def unreachable() -> Refuse:

@@ -6,9 +6,9 @@ nothing is reserved yet. A refusal is raised as a value.
 
 from enforcement.rules.lots import BalanceKey
 from enforcement.rules.matching import Plan, Subject, subject_of
-from enforcement.rules.policy import AgentState, PricePolicy, Unit
+from enforcement.rules.policy import PricePolicy, Unit
 from enforcement.rules.requests import Endpoint, ParsedRequest, RequestError, parse_request
-from enforcement.rules.verdicts import PERMISSION, UNAVAILABLE, Refuse
+from enforcement.rules.verdicts import PERMISSION, UNAVAILABLE, Refuse, state_refusal
 from enforcement.rules.wire import Attribution
 from enforcement.sidecar import clock
 from enforcement.sidecar.answers import invalid
@@ -215,17 +215,6 @@ def _subject(
     )
 
 
-def state_refusal(state: AgentState) -> Refuse:
-    """What a paused or killed agent is told."""
-    return Refuse(
-        status=403,
-        type=PERMISSION,
-        code=f"agent_{state.value}",
-        reason=f"agent_{state.value}",
-        message=f"This agent is {state.value}",
-    )
-
-
 def unbounded_refusal() -> Refuse:
     return _unbounded("has a prompt of unknown size, and the node's context window is not known")
 
@@ -242,8 +231,9 @@ def unpriced_refusal(model: str) -> Refuse:
 
 
 def _check_state(agent: Agent) -> None:
-    if agent.state in (AgentState.PAUSED, AgentState.KILLED):
-        raise RefusedError(state_refusal(agent.state))
+    refusal = state_refusal(agent.state)
+    if refusal is not None:
+        raise RefusedError(refusal)
 
 
 def _check_cards(

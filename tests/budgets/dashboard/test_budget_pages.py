@@ -185,3 +185,65 @@ def test_a_fragment_is_the_tree_alone(world: World, visitors: Visitors) -> None:
 
 def test_pages_are_never_kept_by_caches(world: World, visitors: Visitors) -> None:
     assert "no-store" in visitors.viewer.get("/budgets/").headers["Cache-Control"]
+
+
+def test_a_split_filtered_budget_is_created_as_the_form_says(
+    world: World, visitors: Visitors
+) -> None:
+    form = wish(
+        world,
+        session="night run",
+        per="tag",
+        split_tag="task",
+        filters="model = gemma*, toy\n\ntag:env = prod\nuser=ann",
+        mode="soft",
+        overflow="share",
+        unit_of_limit="output_tokens",
+        limit="5000",
+    )
+    response = visitors.admin.post("/budgets/new/", form)
+    assert response.status_code == 302, response.content.decode()
+    policy = Budget.objects.get().to_policy()
+    assert (policy.scope_kind, policy.scope_session, policy.per) == (
+        ScopeKind.SESSION,
+        "night run",
+        "tag:task",
+    )
+    assert policy.filters == {"model": ["gemma*", "toy"], "tag:env": ["prod"], "user": ["ann"]}
+    assert (policy.unit, policy.limit) == (Unit.OUTPUT_TOKENS, 5_000)
+    page = visitors.viewer.get(response.headers["Location"]).content.decode()
+    assert "night run" in page
+    assert "gemma*" in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"filters": "model"}, "as: model = gpt-4*, claude*"),
+        ({"filters": "weather = rain"}, "No fact"),
+        ({"session": "s1", "scope": "organization"}, "Choose the agent of this session"),
+        ({"per": "tag", "split_tag": ""}, "Split by one of"),
+    ],
+)
+def test_a_bad_scope_is_told_at_its_field(
+    world: World, visitors: Visitors, changes: dict[str, str], words: str
+) -> None:
+    if changes.get("scope") == "organization":
+        changes = {**changes, "scope": f"organization:{world.id}"}
+    response = visitors.admin.post("/budgets/new/", wish(world, **changes))
+    assert response.status_code == 422
+    assert words in response.content.decode()
+
+
+def test_the_page_that_explains(world: World, visitors: Visitors) -> None:
+    budget = make_budget(world, unit=Unit.REQUESTS, limit_amount=5)
+    url = f"/budgets/explain/?agent={world.agent.id}"
+    assert "Let through" in visitors.viewer.get(url).content.decode()
+    make_balance(budget, spent_amount=5)
+    page = visitors.viewer.get(url).content.decode()
+    assert "Refused" in page
+    assert "is exhausted" in page
+    assert visitors.viewer.get("/budgets/explain/").status_code == 200
+    assert visitors.viewer.get(f"{url}&tags=x").status_code == 422
+    empty = visitors.viewer.get(f"/budgets/explain/?agent={world.loner.id}").content.decode()
+    assert "No budget counts this request" in empty
