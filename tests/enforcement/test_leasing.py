@@ -5,11 +5,13 @@ from uuid import uuid4
 
 import pytest
 
+from budgets.domain.overrides import set_override
+from budgets.domain.verify import verify
 from budgets.models import Balance, Budget, Lease, Transfer
 from enforcement.models import Spool
-from enforcement.rules.policy import Per, ScopeKind
-from enforcement.rules.wire import DenialCause
-from tests.enforcement.stack import HttpError, Peer, Site, counters, make_site
+from enforcement.rules.policy import Overflow, Per, ScopeKind, Unit
+from enforcement.rules.wire import Attribution, DenialCause, GroupItem
+from tests.enforcement.stack import ACTOR, HttpError, Peer, Site, counters, make_site, now
 
 
 def lease_of(peer: Peer, group: str, effects_granted: dict[str, list[str]]) -> str:
@@ -244,3 +246,99 @@ def test_a_book_that_was_heard_is_written_down(site: Site, peer: Peer) -> None:
     assert (spool.organization_id, spool.sidecar_id) == (site.organization.id, site.sidecar.id)
     assert (spool.epoch, spool.book) == (1, "peer/0")
     assert spool.policy_revision == peer.book.policy_revision
+
+
+def ask_as(
+    peer: Peer, site: Site, budget: Budget, value: str, *, need: int = 1, **facts: object
+) -> str:
+    """Ask one lease for a request with these facts; the group's key."""
+    key = str(uuid4())
+    attribution = Attribution(agent=str(site.agent.id), **facts)  # type: ignore[arg-type]
+    item = GroupItem(str(budget.id), value, need, need, need)
+    peer.book.ask(key, attribution, [item], wait_ms=50)
+    return key
+
+
+def test_filters_and_splits_are_checked_against_the_facts(site: Site, peer: Peer) -> None:
+    site.budget(1_000, name="above")
+    budget = site.budget(
+        100, name="split", per="user", filters={"tag:env": ["prod*"]}, unit=Unit.REQUESTS
+    )
+    peer.learn(site)
+    prod = {"tags": {"env": "prod-1"}}
+    keys = {
+        "own": ask_as(peer, site, budget, "ann", user="ann", **prod),
+        "foreign": ask_as(peer, site, budget, "bob", user="ann", **prod),
+        "filtered": ask_as(peer, site, budget, "ann", user="ann", tags={"env": "test"}),
+    }
+    effects = peer.sync()
+    assert list(effects.granted) == [keys["own"]]
+    causes = {key: denial.cause for key, denial in effects.denied.items()}
+    assert causes == dict.fromkeys([keys["foreign"], keys["filtered"]], DenialCause.MISMATCH)
+
+
+def test_values_beyond_the_most_share_one_balance_if_the_budget_says_so(
+    site: Site, peer: Peer
+) -> None:
+    site.budget(1_000, name="above")
+    budget = site.budget(
+        10, name="split", per="user", max_values=1, overflow=Overflow.SHARE, unit=Unit.REQUESTS
+    )
+    peer.learn(site)
+    first = ask_as(peer, site, budget, "ann", user="ann")
+    second = ask_as(peer, site, budget, "bob", user="bob")
+    effects = peer.sync()
+    assert list(effects.granted) == [first]
+    denial = effects.denied[second]
+    assert (denial.cause, denial.budget, denial.value) == (
+        DenialCause.MAX_VALUES,
+        str(budget.id),
+        "bob",
+    )
+    shared = [ask_as(peer, site, budget, "*", user=user, need=4) for user in ("bob", "eve")]
+    assert sorted(peer.sync().granted) == sorted(shared)
+    assert counters(budget, "*") == (0, 8, 0, 0)
+
+
+def test_a_new_balance_takes_the_own_limit_of_its_value(site: Site, peer: Peer) -> None:
+    site.budget(1_000, name="above")
+    budget = site.budget(10, name="split", per="user", unit=Unit.REQUESTS)
+    set_override(
+        organization_id=site.organization.id,
+        budget_id=budget.id,
+        value="ann",
+        limit_amount=77,
+        actor=ACTOR,
+        now=now(),
+    )
+    peer.learn(site)
+    for user in ("ann", "bob"):
+        ask_as(peer, site, budget, user, user=user)
+    peer.sync()
+    rows = Balance.objects.filter(budget=budget).order_by("value")
+    assert [(row.value, row.limit_amount) for row in rows] == [("ann", 77), ("bob", 10)]
+
+
+def test_permits_are_lent_and_nothing_is_spent(site: Site, peer: Peer) -> None:
+    budget = site.budget(100, unit=Unit.CONCURRENCY)
+    peer.learn(site)
+    lease = granted(peer, site, budget, 10)
+    use(peer, budget, 6, 0)
+    peer.sync()
+    assert counters(budget) == (0, 10, 0, 0)
+    peer.book.lots.close()
+    peer.sync()
+    assert counters(budget) == (0, 0, 0, 0)
+    assert Lease.objects.get(pk=lease).state == "settled"
+
+
+def test_what_a_dead_book_had_lent_waits_in_suspense(site: Site, peer: Peer) -> None:
+    budget = site.budget(100, unit=Unit.CONCURRENCY)
+    peer.learn(site)
+    lease = granted(peer, site, budget, 10)
+    use(peer, budget, 6, 3)  # as its recovery would report what ran
+    peer.book.lots.close()
+    peer.sync()
+    assert counters(budget) == (0, 0, 3, 0)
+    assert Lease.objects.get(pk=lease).state == "suspended"
+    assert verify().differences == []
