@@ -144,6 +144,39 @@ def backtest(
     raise typer.Exit(command.run(trace, budgets, output, agent=agent, model=model))
 
 
+@app.command()
+def sim(
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Run so many seeds.")] = 100,
+    first: Annotated[int, typer.Option("--first", min=0, help="The first of them.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Run this one; make it small if it fails.")
+    ] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="With --seed: print its log.")] = False,
+    only: Annotated[
+        list[int] | None, typer.Option("--only", help="With --seed: only this fault. Repeatable.")
+    ] = None,
+    mutants: Annotated[
+        bool, typer.Option("--mutants", help="Run the planted bugs; each must be caught.")
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=0, help="Processes; 0: one for each core.")
+    ] = 0,
+    wanted: FormatOption = Format.AUTO,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the lease protocol under seeded faults: crashes, power loss, partitions, clock steps."""
+    from controlplane.cli import sim as command
+
+    output = _output(wanted, as_json)
+    if mutants:
+        code = command.run_mutants(output, seeds=max(seeds, 200), jobs=jobs)
+    elif seed is not None:
+        code = command.run_one(output, seed=seed, trace=trace, only=only or [])
+    else:
+        code = command.run_seeds(output, first=first, count=seeds, jobs=jobs)
+    raise typer.Exit(code)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def manage(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Run a management command of Django, on the installation of the data directory."""

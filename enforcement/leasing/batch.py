@@ -206,8 +206,9 @@ class Batch:
         leases |= {lease for group in known.values() for lease in group}
         due: dict[str, str] = {}
         if self._sweep:
-            before = now - timedelta(milliseconds=self._terms.grace_ms)
-            due = await store.due_leases(connection, before=before, most=MAX_DUE)
+            grace = timedelta(milliseconds=self._terms.grace_ms)
+            after = now + timedelta(milliseconds=self._terms.lease_ttl_ms) + grace
+            due = await store.due_leases(connection, before=now - grace, after=after, most=MAX_DUE)
         places = await store.balances_of_leases(connection, leases) | due
         wanted_balances = self._opened | set(places.values()) | self._waiting.queue.balances()
         if wanted_balances:

@@ -30,8 +30,11 @@ _LEASE_COLUMNS = """
     l.used_amount, l.returned_amount, l.overrun_amount, l.open_amount, l.state
 """
 _DUE = """
-    SELECT id, balance_id FROM budgets_lease
-    WHERE state = 'granted' AND expires_at < %s ORDER BY expires_at LIMIT %s
+    (SELECT id, balance_id FROM budgets_lease
+     WHERE state = 'granted' AND expires_at < %(before)s ORDER BY expires_at LIMIT %(most)s)
+    UNION ALL
+    (SELECT id, balance_id FROM budgets_lease
+     WHERE state = 'granted' AND expires_at > %(after)s ORDER BY expires_at LIMIT %(most)s)
 """
 _OWED = f"""
     SELECT {_LEASE_COLUMNS}, b.budget_id, b.value, b.window_start
@@ -74,9 +77,11 @@ async def balances_of_leases(connection: Connection, leases: Collection[str]) ->
     return dict(await cursor.fetchall())
 
 
-async def due_leases(connection: Connection, *, before: datetime, most: int) -> dict[str, str]:
-    """Leases past their deadline and grace, with their balances."""
-    cursor = await connection.execute(_DUE, [before, most])
+async def due_leases(
+    connection: Connection, *, before: datetime, after: datetime, most: int
+) -> dict[str, str]:
+    """Leases past their deadline and grace, or with one that no lease can have; their balances."""
+    cursor = await connection.execute(_DUE, {"before": before, "after": after, "most": most})
     return {str(row[0]): str(row[1]) async for row in cursor}
 
 

@@ -310,9 +310,15 @@ class Ledger:
     # ------------------------------------------------------------------ expiry
 
     def expire(self, lease_id: str, *, now_ms: int) -> bool:
-        """Move what a dead lease has out into suspense (L6). False: it is not due, or not live."""
+        """Move what a dead lease has out into suspense (L6). False: it is not due, or not live.
+
+        A deadline further ahead than any lease lives was set before the clock stepped back: it
+        would hold its amount for as long as the step. Its spool is asked instead.
+        """
         lease = self.leases[lease_id]
-        if lease.state is not LeaseState.GRANTED or now_ms < lease.expires_at_ms + self._grace_ms:
+        late = now_ms >= lease.expires_at_ms + self._grace_ms
+        ahead = lease.expires_at_ms > now_ms + self._lease_ttl_ms + self._grace_ms
+        if lease.state is not LeaseState.GRANTED or not (late or ahead):
             return False
         self._suspend(lease)
         self.touched_leases.add(lease_id)
@@ -412,7 +418,8 @@ class GrantQueue:
                 still_waiting.append(ask)
                 for balance, item in ask.items:
                     reserved[balance] = reserved.get(balance, 0) + item.floor
-                    self._recall_if_short(balance, item, ledger, answers, now_ms=now_ms)
+                    if now_ms - self._recalled.get(balance, -RECALL_EVERY_MS) >= RECALL_EVERY_MS:
+                        self._recall_if_short(balance, item, ledger, answers, now_ms=now_ms)
         self.waiting = still_waiting
         return answers
 
@@ -448,15 +455,17 @@ class GrantQueue:
     def _recall_if_short(
         self, balance: str, item: GroupItem, ledger: Ledger, answers: Answers, *, now_ms: int
     ) -> None:
-        due = now_ms - self._recalled.get(balance, -RECALL_EVERY_MS) >= RECALL_EVERY_MS
-        if due and ledger.balances[balance].free < item.need and balance not in answers.recalls:
+        if ledger.balances[balance].free < item.need and balance not in answers.recalls:
             self._recalled[balance] = now_ms
             answers.recalls.append(balance)
 
 
 def _hopeless(ask: Ask, ledger: Ledger) -> bool:
     """Waiting cannot help: even with every hold gone, a floor would not fit."""
-    return any(cause_of(ledger.balances[b], i.floor) is not DenialCause.HELD for b, i in ask.items)
+    for balance, item in ask.items:
+        if cause_of(ledger.balances[balance], item.floor) is not DenialCause.HELD:
+            return True
+    return False
 
 
 def cause_of(balance: Balance, floor: int) -> DenialCause:

@@ -25,6 +25,7 @@ from enforcement.simulation.kernel import Kernel
 LEASE_TTL_MS = 3_000
 GRACE_MS = 300
 POLICY_TTL_MS = 60_000_000
+SWEEP_EVERY_MS = 200
 WINDOW_MS = 12_000
 WINDOWED = frozenset({"team", "agent"})
 
@@ -56,10 +57,12 @@ class ControlPlane:
         self.spools: dict[str, Spool] = {}
         self.queue = GrantQueue()
         self.up = True
+        self._clock_offset_ms = 7_200_000  # two hours, so that steps back stay above zero
         self.clock_rate = 1 + kernel.random.uniform(-0.02, 0.02)
         self.recall: Callable[[str, Recall], None] = _nobody
         self._groups: dict[str, list[str]] = {}
-        self._live: dict[str, Lease] = {}  # leases in no terminal state
+        self._live: dict[str, dict[str, Lease]] = {}  # by spool: leases in no terminal state
+        self._swept_at_us = 0
         self._replies: dict[str, tuple[Reply, SyncAnswer]] = {}
         self._ids = 0
 
@@ -69,7 +72,11 @@ class ControlPlane:
 
     @property
     def now_ms(self) -> int:
-        return int(self._kernel.now_us * self.clock_rate) // 1_000
+        return int(self._kernel.now_us * self.clock_rate) // 1_000 + self._clock_offset_ms
+
+    def step_clock(self, step_ms: int) -> None:
+        """The ledger's clock jumps, as after a failover to a host with another time."""
+        self._clock_offset_ms += step_ms
 
     # ------------------------------------------------------------------ messages
 
@@ -82,7 +89,7 @@ class ControlPlane:
         known = {item.lease for item in hello.inventory}
         unknown = [
             self._named(lease)
-            for lease in self._live.values()
+            for lease in self._live.get(spool.id, {}).values()
             if owes_word(lease, spool) and lease.id not in known
         ]
         reply(
@@ -119,11 +126,11 @@ class ControlPlane:
             if ack is not None:
                 answer.acks.append(ack)
                 if ack.final:
-                    self._live.pop(ack.lease, None)
+                    self._live.get(spool.id, {}).pop(ack.lease, None)
         reported = {report.lease for report in sync.reports}
         answer.unsettled.extend(
             self._named(lease)
-            for lease in self._live.values()
+            for lease in self._live.get(spool.id, {}).values()
             if owes_word(lease, spool) and lease.id not in reported
         )
         waits = False
@@ -165,17 +172,18 @@ class ControlPlane:
         answers = self.queue.pump(self.ledger, now_ms=self.now_ms)
         for key, leases in answers.granted.items():
             self._groups[key] = [lease.id for lease in leases]
-            self._live.update((lease.id, lease) for lease in leases)
+            for lease in leases:
+                self._live.setdefault(lease.spool, {})[lease.id] = lease
             self._resolve(key, [self.ledger.grant_message(x, now_ms=self.now_ms) for x in leases])
         for denial in answers.denied:
             self._resolve(denial.group, denial)
         for balance_id in answers.recalls:
             balance = self.ledger.balances[balance_id]
-            holders = {
-                lease.spool: None
-                for lease in self._live.values()
-                if lease.balance == balance_id and lease.rest
-            }
+            holders = [
+                spool
+                for spool, leases in self._live.items()
+                if any(lease.balance == balance_id and lease.rest for lease in leases.values())
+            ]
             for spool in holders:
                 self.recall(spool, Recall(balance.budget, balance.value))
 
@@ -189,10 +197,13 @@ class ControlPlane:
             reply(answer)
 
     def tick(self) -> None:
-        """The sweeper and the queue, every 20 ms of simulated time."""
+        """The queue, every 20 ms of simulated time while groups wait; the sweeper more rarely."""
         if self.up:
-            for lease in list(self._live.values()):
-                self.ledger.expire(lease.id, now_ms=self.now_ms)
+            if self._kernel.now_us - self._swept_at_us >= SWEEP_EVERY_MS * 1_000:
+                self._swept_at_us, now_ms = self._kernel.now_us, self.now_ms
+                for leases in self._live.values():
+                    for lease in leases:
+                        self.ledger.expire(lease, now_ms=now_ms)
             self.pump()
         self._kernel.at(20 if self.queue.waiting else 60, self.tick)
 

@@ -61,6 +61,7 @@ class Sidecar:
     """One worker: its own book, spool and epoch. `number` also names its host (two to a host)."""
 
     lots_type: type[Lots] = Lots
+    book_type: type[Book] = Book
 
     def __init__(
         self, kernel: Kernel, link: Link, control: ControlPlane, number: int, *, metered: bool
@@ -96,7 +97,9 @@ class Sidecar:
         self.life += 1
         self.up, self.paused = True, False
         self.running, self.waiting = [], []
-        self.book = Book(organization="org", spool=self.disk.spool, name=f"book-{self.number}")
+        self.book = self.book_type(
+            organization="org", spool=self.disk.spool, name=f"book-{self.number}"
+        )
         self.book.lots = self.lots_type()
         self._boot = f"boot-{self.number}.{self.life}"
         found = recover(self.book, self.disk.written, kernel_boot_id=str(self.kernel_boot))

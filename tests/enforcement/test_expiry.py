@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import pytest
 
 from budgets.models import Budget, Lease, Transfer
 from enforcement.rules.wire import DenialCause
-from tests.enforcement.stack import Peer, Site, counters, web
+from tests.enforcement.stack import Peer, Site, counters, now, web
 from tests.enforcement.test_leasing import granted, use
 
 TTL_MS = 500
@@ -96,4 +97,15 @@ def test_a_dead_book_is_asked_for_what_it_left_behind(
     (owed,) = reborn.hello().unknown
     assert (owed.amount, owed.used, owed.returned) == (80, 0, 0)
     reborn.sync()
+    assert counters(budget) == (0, 0, 0, 0)
+
+
+def test_a_clock_that_stepped_back_strands_no_lease(
+    site: Site, peer: Peer, budget: Budget
+) -> None:
+    lease = granted(peer, site, budget, 80)
+    Lease.objects.filter(pk=lease).update(expires_at=now() + timedelta(hours=1))
+    eventually(lambda: Lease.objects.get(pk=lease).state == "suspended")
+    peer.book.lots.close()
+    peer.sync()
     assert counters(budget) == (0, 0, 0, 0)

@@ -324,3 +324,13 @@ def test_permits_are_never_spent_and_never_more_than_lent(
         report(ledger, lease, used, returned, final=final)
         assert balance.spent == 0
         assert balance.held + balance.suspense == lease.rest >= 0
+
+
+def test_a_deadline_from_before_a_step_back_of_the_clock_is_not_waited_for() -> None:
+    ledger = make_ledger(a=1_000)
+    lease = pump(ledger, ask("g", ("a", 1, 100, 100)), now_ms=3_600_000).granted["g"][0]
+    assert not ledger.expire(lease.id, now_ms=3_600_000 - GRACE_MS)
+    assert ledger.expire(lease.id, now_ms=3_600_000 - GRACE_MS - 1)
+    assert counters(ledger.balances["a"]) == (0, 0, 100, 0)
+    report(ledger, lease, 40, 60, final=True)
+    assert counters(ledger.balances["a"]) == (40, 0, 0, 0)

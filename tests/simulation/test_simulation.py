@@ -1,20 +1,21 @@
 """The protocol under faults: nothing is overspent, lost, doubled or stranded, in any seed."""
 
+import json
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 
 import pytest
 
-from enforcement.rules.ledger import Ledger
-from enforcement.rules.lots import InvariantError
-from enforcement.simulation.sidecar import Sidecar
-from enforcement.simulation.world import Report, World
-from tests.simulation import mutants
+from enforcement.simulation.mutants import MUTANTS, VoidOnExpiry
+from enforcement.simulation.run import caught_at, run_plain, run_seed, shrink
+from enforcement.simulation.world import FAULTS, World
 
-SEEDS = 200
-MUTANT_SEEDS = 40
+SEEDS = 500
+PROVEN_LAWS = {"L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8", "L9", "L11", "L13", "I7"}
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +26,20 @@ def cores() -> Iterator[Executor]:
         yield pool
 
 
-def run(seed: int) -> Report:
-    return World(seed).run()
-
-
 def test_no_seed_breaks_an_invariant(cores: Executor) -> None:
-    reports = list(cores.map(run, range(SEEDS), chunksize=5))
+    reports = list(cores.map(run_plain, range(SEEDS), chunksize=5))
     assert [(r.seed, r.violations[0]) for r in reports if r.violations] == []
     assert [report.seed for report in reports] == list(range(SEEDS))
     assert all(report.served for report in reports)
     assert sum(report.faults for report in reports) > 10 * SEEDS
+
+
+def test_every_planted_bug_is_caught(cores: Executor) -> None:
+    caught = list(cores.map(caught_at, MUTANTS))
+    escaped = [m.name for m, hit in zip(MUTANTS, caught, strict=True) if hit is None]
+    assert escaped == []
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 25
+    assert {mutant.law for mutant in MUTANTS} == PROVEN_LAWS
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
@@ -43,21 +48,35 @@ def test_the_same_seed_gives_the_same_run() -> None:
     assert World(8).run().digest != first.digest
 
 
-def caught_at(ledger: type[Ledger], sidecar: type[Sidecar]) -> int | None:
-    """The first seed that exposes a planted bug."""
-    for seed in range(MUTANT_SEEDS):
-        try:
-            if World(seed, ledger=ledger, sidecar=sidecar).run().violations:
-                return seed
-        except (InvariantError, AssertionError):
-            return seed
-    return None
+def test_a_swarm_of_seeds_meets_every_kind_of_fault_in_many_mixes() -> None:
+    mixes = {tuple(World(seed).kinds) for seed in range(60)}
+    assert len(mixes) > 30
+    assert {kind for mix in mixes for kind in mix} == set(FAULTS)
 
 
-def test_every_planted_bug_is_caught(cores: Executor) -> None:
-    planted = [(ledger, Sidecar) for ledger in mutants.LEDGERS]
-    planted += [(Ledger, sidecar) for sidecar in mutants.SIDECARS]
-    caught = list(cores.map(caught_at, *zip(*planted, strict=True)))
-    escaped = [pair for pair, seed in zip(planted, caught, strict=True) if seed is None]
-    assert escaped == []
-    assert len(caught) == 8
+def test_a_failing_seed_shrinks_to_the_faults_that_it_needs() -> None:
+    def breaks(skip: frozenset[int]) -> bool:
+        return bool(run_seed(3, ledger=VoidOnExpiry, skip=skip)[0].violations)
+
+    everything = run_seed(3)[0].happened
+    assert breaks(frozenset())
+    needed = shrink(3, fails=breaks)
+    assert len(needed) < len(everything)
+    assert breaks(frozenset(everything) - frozenset(needed))
+    for fault in needed:
+        assert not breaks(frozenset(everything) - frozenset(needed) | {fault})
+
+
+def sim(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "controlplane.cli.main", "sim", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_command_runs_seeds_and_tells_one() -> None:
+    many = sim("--seeds", "4", "--first", "40", "--json")
+    assert many.returncode == 0, many.stderr
+    told = json.loads(many.stdout)
+    assert (told["seeds"], told["broken"]) == (4, 0)
+    one = sim("--seed", "7", "--trace", "--format", "quiet")
+    assert one.returncode == 0, one.stderr
+    assert sum(" fault " in line for line in one.stdout.splitlines()) == World(7).run().faults
