@@ -25,9 +25,13 @@ def announce_prices() -> None:
 
 @shared_task(name="budgets.verify_ledger", ignore_result=True, soft_time_limit=280, time_limit=300)  # type: ignore[untyped-decorator]
 def verify_ledger() -> None:
-    """Compare balances with their journal; a difference is logged as an error. Beat: hourly."""
+    """Compare balances with their journal, and the journal with its seals. Beat: hourly.
+
+    A difference is logged as an error.
+    """
     import structlog
 
+    from budgets.domain.seals import check_chain
     from budgets.domain.verify import verify
 
     report = verify()
@@ -40,7 +44,20 @@ def verify_ledger() -> None:
             journal=list(difference.journal),
             leased=[difference.leased_held, difference.leased_suspense],
         )
-    log.info("ledger verified", balances=report.balances, differences=len(report.differences))
+    chain = check_chain()
+    for broken in chain.breaks:
+        log.error(
+            "the journal is not what was sealed",
+            organization=str(broken.organization_id),
+            seal=broken.number,
+            what=broken.what,
+        )
+    log.info(
+        "ledger verified",
+        seals=chain.seals,
+        balances=report.balances,
+        differences=len(report.differences),
+    )
 
 
 @shared_task(name="budgets.write_off", ignore_result=True, soft_time_limit=50, time_limit=60)  # type: ignore[untyped-decorator]
@@ -64,3 +81,13 @@ def free_permits() -> None:
     from budgets.domain.suspense import free_permits_due
 
     free_permits_due(now=timezone.now(), longest=timedelta(seconds=settings.LONGEST_REQUEST_S))
+
+
+@shared_task(name="budgets.seal_journal", ignore_result=True, soft_time_limit=50, time_limit=60)  # type: ignore[untyped-decorator]
+def seal_journal() -> None:
+    """Add what is settled to the hash chain of the journal. Beat: every 10 s."""
+    from django.utils import timezone
+
+    from budgets.domain.seals import seal_journal as seal
+
+    seal(now=timezone.now())

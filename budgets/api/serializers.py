@@ -258,6 +258,7 @@ class TransferSerializer(serializers.ModelSerializer[Transfer]):
         model = Transfer
         fields = [
             "id",
+            "sequence",
             "balance",
             "lease",
             "usage_event",

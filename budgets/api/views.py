@@ -61,6 +61,10 @@ class ByStart(CursorPagination):
     ordering: Any = ("-started_at", "-id")
 
 
+class BySequence(CursorPagination):
+    ordering: Any = "-sequence"
+
+
 class ByInstant(CursorPagination):
     ordering: Any = ("-at", "-id")
 
@@ -217,6 +221,7 @@ class TransferViews(_ReadViews):
 
     queryset = Transfer.objects.select_related("balance__budget")
     serializer_class = forms.TransferSerializer
+    pagination_class = BySequence
     filterset_class = filters.TransferFilter
 
 

@@ -5,18 +5,20 @@ from budgets.models.budget import Budget, BudgetOverride
 from budgets.models.lease import Lease
 from budgets.models.price import PriceVersion
 from budgets.models.rollup import RollupWatermark, UsageRollup
-from budgets.models.transfer import LedgerIncarnation, Transfer
+from budgets.models.transfer import JournalSeal, LedgerIncarnation, SealHorizon, Transfer
 from budgets.models.usage import Refusal, UsageEvent
 
 __all__ = [
     "Balance",
     "Budget",
     "BudgetOverride",
+    "JournalSeal",
     "Lease",
     "LedgerIncarnation",
     "PriceVersion",
     "Refusal",
     "RollupWatermark",
+    "SealHorizon",
     "Transfer",
     "UsageEvent",
     "UsageRollup",

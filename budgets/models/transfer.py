@@ -15,6 +15,14 @@ class Transfer(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    sequence = models.BigIntegerField(
+        db_default=models.Func(
+            models.Value("budgets_transfer_sequence"),
+            function="nextval",
+            output_field=models.BigIntegerField(),
+        ),
+        editable=False,
+    )
     organization = models.ForeignKey(
         "identity.Organization", models.DO_NOTHING, db_constraint=False, related_name="+"
     )
@@ -41,7 +49,7 @@ class Transfer(models.Model):
     class Meta:
         indexes = [
             models.Index(fields=["balance", "-id"], name="transfer_of_balance"),
-            models.Index(fields=["organization", "-id"], name="transfer_of_organization"),
+            models.Index(fields=["organization", "sequence"], name="transfer_by_sequence"),
             models.Index(
                 fields=["lease"], condition=Q(lease__isnull=False), name="transfer_of_lease"
             ),
@@ -70,6 +78,61 @@ class Transfer(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.amount}"
+
+
+class JournalSeal(models.Model):
+    """A link of an organization's hash chain over its transfers. Append-only: migration 0005.
+
+    It covers the transfers with `first ≤ sequence ≤ last`. `digest` is SHA-256 over the digest
+    before it and `content`, the SHA-256 of their rows; see `budgets.domain.seals`.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    organization = models.ForeignKey("identity.Organization", models.PROTECT, related_name="+")
+    number = models.BigIntegerField()
+    first = models.BigIntegerField()
+    last = models.BigIntegerField()
+    transfers = models.BigIntegerField()
+    content = models.BinaryField()
+    digest = models.BinaryField()
+    sealed_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "number"], name="seal_one_number"),
+            models.UniqueConstraint(fields=["organization", "first"], name="seal_one_begin"),
+            models.CheckConstraint(
+                condition=Q(number__gte=1)
+                & Q(first__lte=models.F("last"))
+                & Q(transfers__gte=1)
+                & Q(transfers__lte=models.F("last") - models.F("first") + 1),
+                name="seal_covers_rows",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.number} {bytes(self.digest).hex()[:16]}"
+
+
+class SealHorizon(models.Model):
+    """Up to which sequence every transaction is over: what may be sealed. One row."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    sealable = models.BigIntegerField(default=0)
+    pending = models.BigIntegerField(default=0)  # becomes sealable when `pending_xid` is over
+    pending_xid = models.BigIntegerField(default=0)
+    pending_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(id=1), name="horizon_one_row"),
+            models.CheckConstraint(
+                condition=Q(sealable__lte=models.F("pending")), name="horizon_in_order"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.sealable} of {self.pending}"
 
 
 class LedgerIncarnation(models.Model):

@@ -71,7 +71,7 @@ def balance_detail(
     return BalanceDetail(
         balance=balance,
         leases=leases,
-        transfers=list(Transfer.objects.filter(balance=balance).order_by("-id")[:transfers]),
+        transfers=list(Transfer.objects.filter(balance=balance).order_by("-sequence")[:transfers]),
         exposure=balance.held_amount + balance.suspense_amount,
         open_amount=sum(lease.open_amount for lease in leases),
     )

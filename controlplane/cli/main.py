@@ -18,6 +18,7 @@ from controlplane.launcher.errors import LauncherError
 # Groups of commands that live elsewhere: name → (module with a Typer named `app`, one line of help)
 LAZY_GROUPS: Mapping[str, tuple[str, str]] = {
     "sidecar": ("enforcement.sidecar.command", "Run and check the sidecar."),
+    "audit": ("controlplane.cli.audit", "Check the ledger."),
     "budgets": ("controlplane.cli.budgets", "Ask about budgets."),
     "cards": ("controlplane.cli.cards", "Verify skill cards offline."),
 }

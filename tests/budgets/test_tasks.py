@@ -1,5 +1,6 @@
 """Tasks only load, call and end; a second run changes nothing."""
 
+import json
 from datetime import timedelta
 from io import StringIO
 
@@ -9,7 +10,7 @@ from django.utils import timezone
 
 from budgets import tasks
 from budgets.domain.usage import book_usage
-from budgets.models import PriceVersion, RollupWatermark, UsageRollup
+from budgets.models import PriceVersion, RollupWatermark, SealHorizon, UsageRollup
 from enforcement.rules.policy import Mode
 from tests.budgets.world import World, call, make_balance, make_budget, ms
 
@@ -59,10 +60,34 @@ def test_importing_prices_by_command() -> None:
     assert PriceVersion.objects.filter(valid_from__lt=timezone.now() - timedelta(days=1)).exists()
 
 
-def test_verifying_by_command(world: World) -> None:
+def test_verifying_by_command(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     balance = make_balance(make_budget(world))
-    assert run("verify_ledger") == "1 balances agree with their journal\n"
+    run("verify_ledger", "--format=json", "--organization=acme")
+    told = json.loads(capsys.readouterr().out)
+    assert (told["verdict"], told["balances"], told["seals_broken"]) == ("intact", 1, 0)
     balance.spent_amount = 7
     balance.save()
-    with pytest.raises(CommandError, match="1 of 1 balances differ"):
-        run("verify_ledger")
+    with pytest.raises(CommandError, match="not what was written"):
+        run("verify_ledger", "--format=json")
+    told = json.loads(capsys.readouterr().out)
+    assert (told["verdict"], told["balances_that_differ"]) == ("broken", 1)
+    with pytest.raises(CommandError, match="no organization 'nobody'"):
+        run("verify_ledger", "--organization=nobody")
+
+
+def test_a_head_that_is_gone_is_told(world: World) -> None:
+    make_balance(make_budget(world))
+    with pytest.raises(CommandError, match="not what was written"):
+        run("verify_ledger", f"--head={'0' * 64}")
+
+
+def test_sealing_twice_seals_nothing_twice(world: World) -> None:
+    make_budget(world)
+    for _ in range(2):
+        tasks.seal_journal()
+    assert SealHorizon.objects.count() == 1
+
+
+def test_freeing_permits_of_an_idle_ledger_is_nothing(world: World) -> None:
+    make_budget(world)
+    tasks.free_permits()

@@ -100,9 +100,7 @@ def test_a_dead_book_is_asked_for_what_it_left_behind(
     assert counters(budget) == (0, 0, 0, 0)
 
 
-def test_a_clock_that_stepped_back_strands_no_lease(
-    site: Site, peer: Peer, budget: Budget
-) -> None:
+def test_a_clock_that_stepped_back_strands_no_lease(site: Site, peer: Peer, budget: Budget) -> None:
     lease = granted(peer, site, budget, 80)
     Lease.objects.filter(pk=lease).update(expires_at=now() + timedelta(hours=1))
     eventually(lambda: Lease.objects.get(pk=lease).state == "suspended")

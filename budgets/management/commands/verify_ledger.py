@@ -1,25 +1,67 @@
-"""`manage.py verify_ledger`: compute every balance again from the journal, and compare."""
+"""`manage.py verify_ledger`, behind `comptroller audit verify`: nothing but what was written."""
 
+import time
+from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from controlplane.cli.output import Format, Output
+
 
 class Command(BaseCommand):
-    help = "Compare all balances with their transfers and leases. Exits 1 when one differs."
+    help = (
+        "Compute all balances again from their transfers and leases, and check the hash chain over"
+        " the transfers. Exits 1 when anything differs."
+    )
 
-    def handle(self, *_args: Any, **_options: Any) -> None:
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--organization", default="", help="the slug of one; default: all")
+        parser.add_argument("--head", default="", help="a digest kept elsewhere: must be there")
+        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        from budgets.domain.seals import check_chain, holds_digest
         from budgets.domain.verify import verify
+        from controlplane.identity.models import Organization
 
-        report = verify()
+        begun = time.monotonic()
+        slugs = {row.id: row.slug for row in Organization.objects.all()}
+        chosen = [key for key, slug in slugs.items() if slug == options["organization"]]
+        if options["organization"] and not chosen:
+            raise CommandError(f"no organization {options['organization']!r}")
+        scope = chosen[0] if chosen else None
+        report, chain = verify(organization_id=scope), check_chain(organization_id=scope)
         for difference in report.differences:
             self.stderr.write(
                 f"balance {difference.balance_id}: row {tuple(difference.row)},"
                 f" journal {tuple(difference.journal)}, leases hold"
                 f" {difference.leased_held} and {difference.leased_suspense} in suspense"
             )
-        for balance_id, amount in report.unexplained.items():
-            self.stdout.write(f"balance {balance_id}: {amount} settled without a usage event")
-        if not report.holds:
-            raise CommandError(f"{len(report.differences)} of {report.balances} balances differ")
-        self.stdout.write(f"{report.balances} balances agree with their journal")
+        for broken in chain.breaks:
+            self.stderr.write(
+                f"{slugs[broken.organization_id]}, seal {broken.number}: {broken.what}"
+            )
+        lost = bool(options["head"]) and not holds_digest(options["head"], organization_id=scope)
+        if lost:
+            self.stderr.write(f"no seal has the digest {options['head']}: the chain was rewritten")
+        output = Output(Format(options["format"]))
+        output.result(
+            {
+                "verdict": "broken" if report.differences or chain.breaks or lost else "intact",
+                "balances": report.balances,
+                "balances_that_differ": len(report.differences),
+                "without_a_usage_event": len(report.unexplained),
+                "transfers": chain.sealed + chain.unsealed,
+                "not_sealed_yet": chain.unsealed,
+                "seals": chain.seals,
+                "seals_broken": len(chain.breaks),
+                "heads": " ".join(
+                    f"{slugs[head.organization_id]}:{head.number}:{head.digest}"
+                    for head in chain.heads
+                ),
+                "seconds": f"{time.monotonic() - begun:.1f}",
+            }
+        )
+        if report.differences or chain.breaks or lost:
+            raise CommandError("the ledger is not what was written")

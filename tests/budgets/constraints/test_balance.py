@@ -119,3 +119,9 @@ def test_turning_hard_takes_what_is_committed_as_cap(world: World) -> None:
         sql(harden, LIMIT, soft.id)
     assert sql(harden, 3 * LIMIT, soft.id) == 1
     assert Balance.objects.get(id=soft.id).window_start == EPOCH
+
+
+def test_permits_are_never_spent(world: World) -> None:
+    permits = make_balance(make_budget(world, unit="concurrency", limit_amount=5), lends=True)
+    with refused_by("balance_permits_never_spent"):
+        sql("UPDATE budgets_balance SET spent_amount = 1 WHERE id = %s", permits.id)

@@ -56,6 +56,10 @@ def test_an_update_is_refused(budget: Budget, change: str, constraint: str) -> N
         ("anchor_day", 29, "budget_anchor_day_in_every_month"),
         ("anchor_day", 0, "budget_anchor_day_in_every_month"),
         ("name", "Reader", "budget_name_unique_while_live"),
+        ("overflow", "flood", "budget_overflow_known"),
+        ("scope_session", "s1", "budget_session_scope_is_named"),
+        ("scope_kind", "session", "budget_session_scope_is_named"),
+        ("unit", "concurrency", "budget_permits_are_lent_for_good"),
     ],
 )
 def test_an_insert_is_refused(budget: Budget, column: str, value: object, constraint: str) -> None:

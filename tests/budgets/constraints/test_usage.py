@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 
 from budgets.domain.usage import book_usage
-from budgets.models import Refusal, UsageEvent
+from budgets.models import Refusal, UsageEvent, UsageRollup
 from tests.budgets.constraints.attack import refused_by, sql
 from tests.budgets.world import NOW, World, call
 
@@ -51,3 +51,13 @@ def test_outcomes_are_known(event: UsageEvent) -> None:
 def test_a_refusal_counts_something(world: World) -> None:
     with refused_by("refusal_count_positive"):
         Refusal.objects.create(organization=world.organization, code="x", count=0, at=NOW)
+
+
+def test_an_hour_is_folded_once_for_each_key(world: World) -> None:
+    row = UsageRollup(
+        hour=NOW, organization_id=world.id, agent_id=world.agent.id, model="m", provider="p"
+    )
+    row.save()
+    row.pk = None
+    with refused_by("rollup_one_for_each_key"):
+        row.save(force_insert=True)

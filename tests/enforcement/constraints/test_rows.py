@@ -1,0 +1,133 @@
+"""What rows of sidecars, nodes and orders may never become, whoever writes them."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import models
+
+from controlplane.identity.domain.credentials import issue_api_token
+from controlplane.identity.models import ApiToken
+from enforcement.models import (
+    NodeSample,
+    NodeUsage,
+    Order,
+    OrderAcknowledgement,
+    ServingNode,
+    Sidecar,
+    Spool,
+)
+from tests.budgets.constraints.attack import refused_by, sql
+from tests.budgets.world import ACTOR, NOW, World, make_world
+
+
+@pytest.fixture
+def world(db: None) -> World:
+    return make_world()
+
+
+def token(world: World, name: str) -> ApiToken:
+    issued = issue_api_token(
+        organization_id=world.id, name=name, scopes=["read"], actor=ACTOR, now=NOW
+    )
+    return issued.token
+
+
+@pytest.fixture
+def sidecar(world: World) -> Sidecar:
+    return Sidecar.objects.create(
+        organization=world.organization, name="s1", token=token(world, "s1"), created_at=NOW
+    )
+
+
+@pytest.fixture
+def spool(world: World, sidecar: Sidecar) -> Spool:
+    return Spool.objects.create(
+        id=uuid4(),
+        organization=world.organization,
+        sidecar=sidecar,
+        boot="b",
+        incarnation=uuid4(),
+        policy_valid_until=NOW,
+        last_sync_at=NOW,
+    )
+
+
+@pytest.fixture
+def node(world: World) -> ServingNode:
+    return ServingNode.objects.create(
+        organization=world.organization, name="n1", base_url="http://n", created_at=NOW
+    )
+
+
+@pytest.fixture
+def order(world: World) -> Order:
+    return Order.objects.create(
+        organization=world.organization,
+        kind="kill",
+        scope_kind="agent",
+        scope_id=world.agent.id,
+        actor="a",
+        reason="r",
+        created_at=NOW,
+    )
+
+
+def again(row: models.Model, **changes: Any) -> Callable[[], None]:
+    """Insert a row once more, with another key."""
+    row.pk = uuid4() if isinstance(row._meta.pk, models.UUIDField) else None
+    for name, value in changes.items():
+        setattr(row, name, value)
+    return lambda: row.save(force_insert=True)
+
+
+def test_names_and_tokens_are_given_once(world: World, sidecar: Sidecar) -> None:
+    with refused_by("sidecar_name_unique"):
+        again(sidecar, token=token(world, "s2"))()
+    sidecar.token = ApiToken.objects.get(name="s1")
+    with refused_by("enforcement_sidecar_token_id_key"):
+        again(sidecar, name="s2")()
+
+
+def test_an_epoch_is_above_zero(spool: Spool) -> None:
+    with refused_by("spool_epoch_positive"):
+        sql("UPDATE enforcement_spool SET epoch = 0 WHERE id = %s", spool.id)
+
+
+def test_a_node_has_its_own_name_and_a_known_state(node: ServingNode) -> None:
+    with refused_by("node_state_known"):
+        sql("UPDATE enforcement_servingnode SET state = 'lost' WHERE id = %s", node.id)
+    with refused_by("node_name_unique"):
+        again(node)()
+
+
+def test_a_node_is_sampled_once_an_instant_and_summed_once_an_hour(node: ServingNode) -> None:
+    sample = NodeSample.objects.create(
+        node=node, at=NOW, prompt_tokens_total=1, generation_tokens_total=1
+    )
+    with refused_by("sample_one_for_each_instant"):
+        again(sample)()
+    usage = NodeUsage.objects.create(node=node, hour=NOW)
+    with refused_by("node_usage_one_for_each_hour"):
+        again(usage)()
+
+
+def test_orders_are_never_edited_and_have_their_own_cursor(order: Order) -> None:
+    for statement in ("UPDATE enforcement_order SET reason = 'x'", "DELETE FROM enforcement_order"):
+        with refused_by("order_append_only"):
+            sql(statement)
+    order.refresh_from_db()
+    with refused_by("enforcement_order_cursor_key"):
+        again(order)()
+
+
+def test_an_order_is_acknowledged_once_and_for_good(order: Order, spool: Spool) -> None:
+    receipt = OrderAcknowledgement.objects.create(
+        order=order, spool=spool, streams_cut=1, tokens_after=0, last_byte_ms=3, at=NOW
+    )
+    for statement in ("UPDATE {} SET streams_cut = 2", "DELETE FROM {}"):
+        with refused_by("acknowledgement_append_only"):
+            sql(statement.format("enforcement_orderacknowledgement"))
+    with refused_by("acknowledged_once"):
+        again(receipt)()
