@@ -15,5 +15,7 @@ class BudgetsConfig(AppConfig):
         register(errors.BudgetNotFoundError, 404)
         register(errors.BudgetArchivedError, 409)
         register(errors.OverrideNotFoundError, 404)
+        register(errors.ChangeNotFoundError, 404)
+        register(errors.ChangeClosedError, 409)
         register(errors.LeaseNotFoundError, 404)
         register(errors.LeaseNotSuspendedError, 409)

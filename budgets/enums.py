@@ -35,6 +35,18 @@ class Period(models.TextChoices):
     YEAR = "year"
 
 
+class ChangeKind(models.TextChoices):
+    LIMIT = "limit"  # the limit becomes `amount`
+    INCREASE = "increase"  # the limit is `amount` higher until the change ends
+
+
+class ChangeState(models.TextChoices):
+    PENDING = "pending"
+    ACTIVE = "active"
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
 class PriceMatch(models.TextChoices):
     EXACT = "exact"
     PREFIX = "prefix"

@@ -52,6 +52,14 @@ class UnknownFactError(BudgetValidationError):
         self.nearest = nearest
 
 
+class ChangeNotFoundError(BudgetError):
+    """No such planned change in this organization."""
+
+
+class ChangeClosedError(BudgetError):
+    """A planned change that is done or cancelled cannot be cancelled."""
+
+
 class OverrideNotFoundError(BudgetError):
     """The budget has no limit of its own for this split value."""
 

@@ -91,3 +91,13 @@ def seal_journal() -> None:
     from budgets.domain.seals import seal_journal as seal
 
     seal(now=timezone.now())
+
+
+@shared_task(name="budgets.apply_changes", ignore_result=True, soft_time_limit=20, time_limit=30)  # type: ignore[untyped-decorator]
+def apply_changes() -> None:
+    """Begin and end planned changes that are due. Beat: every 2 s."""
+    from django.utils import timezone
+
+    from budgets.domain.changes import apply_due_changes
+
+    apply_due_changes(now=timezone.now())

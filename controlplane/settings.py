@@ -180,6 +180,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_NAME_OVERRIDES": {
         "AgentState": "controlplane.identity.enums.State",
+        "BudgetChangeKind": "budgets.enums.ChangeKind",
         "BudgetFate": [fate.value for fate in Fate],
         "BudgetScopeKind": [kind.value for kind in ScopeKind],
         "CardState": "skills.enums.CardState",

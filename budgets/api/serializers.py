@@ -10,7 +10,6 @@ from budgets.enums import Period, PriceMatch, WindowKind, choices_of
 from budgets.models import (
     Balance,
     Budget,
-    BudgetOverride,
     Lease,
     PriceVersion,
     Refusal,
@@ -41,6 +40,7 @@ _NEW_ENUMS = {
 
 class BudgetSerializer(serializers.ModelSerializer[Budget]):
     limit = AmountField("limit_amount")
+    increase = AmountField("increase_amount")
 
     class Meta:
         model = Budget
@@ -54,6 +54,7 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
             "per",
             "unit",
             "limit",
+            "increase",
             "mode",
             "hold_mode",
             "window_kind",
@@ -109,7 +110,7 @@ class NewBudgetSerializer(StrictSerializer):
     reason = serializers.CharField(max_length=500, default="", allow_blank=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        attrs["limit"] = _limit(attrs["unit"], attrs["limit"])
+        attrs["limit"] = limit_in(attrs["unit"], attrs["limit"])
         return attrs
 
     def to_spec(self) -> BudgetSpec:
@@ -134,33 +135,8 @@ class BudgetChangeSerializer(StrictSerializer):
         """The changes in the names of the domain."""
         values = {key: value for key, value in self.validated_data.items() if key != "reason"}
         if "limit" in values:
-            values["limit_amount"] = _limit(budget.unit, values.pop("limit"))
+            values["limit_amount"] = limit_in(budget.unit, values.pop("limit"))
         return values
-
-
-class OverrideSerializer(serializers.ModelSerializer[BudgetOverride]):
-    """The limit of one split value that differs from its budget's."""
-
-    limit = AmountField("limit_amount")
-
-    class Meta:
-        model = BudgetOverride
-        fields = ["value", "limit", "created_at"]
-        read_only_fields = fields
-
-
-class NewOverrideSerializer(StrictSerializer):
-    value = serializers.CharField(max_length=200)
-    limit = GivenAmountField()
-    reason = serializers.CharField(max_length=500, default="", allow_blank=True)
-
-    def limit_amount(self, budget: Budget) -> int:
-        return _limit(budget.unit, self.validated_data["limit"])
-
-
-class OverrideValueSerializer(StrictSerializer):
-    value = serializers.CharField(max_length=200)
-    reason = serializers.CharField(max_length=500, default="", allow_blank=True)
 
 
 class ArchiveSerializer(StrictSerializer):
@@ -176,14 +152,14 @@ class CorrectionSerializer(StrictSerializer):
     reason = serializers.CharField(max_length=500)
 
     def amount(self, balance: Balance) -> int:
-        return _amount(balance.budget.unit, "amount_back", self.validated_data["amount_back"])
+        return given_amount(balance.budget.unit, "amount_back", self.validated_data["amount_back"])
 
 
-def _limit(unit: str, given: object) -> int:
-    return _amount(unit, "limit", given)
+def limit_in(unit: str, given: object) -> int:
+    return given_amount(unit, "limit", given)
 
 
-def _amount(unit: str, field: str, given: object) -> int:
+def given_amount(unit: str, field: str, given: object) -> int:
     try:
         return amount_in(unit, given)
     except serializers.ValidationError as error:

@@ -8,7 +8,8 @@ from uuid import UUID
 
 from django.db.models import Q, QuerySet
 from django.utils import timezone
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, serializers
 from rest_framework.decorators import action
 from rest_framework.generics import get_object_or_404
@@ -18,19 +19,22 @@ from rest_framework.serializers import BaseSerializer
 from rest_framework.viewsets import GenericViewSet
 
 from budgets import queries
-from budgets.api import filters
+from budgets.api import adjustments, filters
 from budgets.api import serializers as forms
 from budgets.api.fields import errors_by_field
 from budgets.domain.budgets import archive_budget, change_budget, create_budget
+from budgets.domain.changes import cancel_change, plan_change
 from budgets.domain.overrides import clear_override, set_override
 from budgets.domain.prices import set_own_price
 from budgets.domain.suspense import correct_spent, write_off_lease
+from budgets.enums import ChangeKind
 from budgets.models import Balance, Budget, Lease, PriceVersion, Refusal, Transfer, UsageEvent
 from budgets.queries.spending import GROUPINGS, Spend
 from controlplane.api import Caller, CursorPagination, caller_of
 from controlplane.identity.enums import Scope
 from controlplane.identity.models import Agent, Project, Team
 
+CHANGES_SHOWN = 200
 LONGEST_SUMMARY = timedelta(days=400)
 
 
@@ -128,18 +132,68 @@ class BudgetViews(_ReadViews):
             )
         return Response(forms.BudgetSerializer(budget).data)
 
-    @extend_schema(responses=forms.OverrideSerializer(many=True))
+    @extend_schema(responses=adjustments.ChangeSerializer(many=True))
+    @action(detail=True, methods=["get"], filterset_class=None, pagination_class=None)
+    def changes(self, request: Request, pk: str) -> Response:
+        """Planned changes of the limit, the latest first: to come, holding, done, cancelled."""
+        rows = self.get_object().changes.select_related("budget").order_by("-starts_at", "-id")
+        return Response(adjustments.ChangeSerializer(rows[:CHANGES_SHOWN], many=True).data)
+
+    @extend_schema(
+        request=adjustments.NewChangeSerializer, responses={201: adjustments.ChangeSerializer}
+    )
+    @changes.mapping.post
+    def plan(self, request: Request, pk: str) -> Response:
+        """Plan a new limit from an instant on, or an increase for a while."""
+        given, budget = self.parse(adjustments.NewChangeSerializer), self.get_object()
+        values = given.validated_data
+        with errors_by_field():
+            change = plan_change(
+                organization_id=self.caller.organization_id,
+                budget_id=budget.id,
+                kind=ChangeKind(values["kind"]),
+                amount=given.amount_of(budget),
+                starts_at=values.get("starts_at"),
+                ends_at=values.get("ends_at"),
+                actor=self.caller.actor,
+                reason=values["reason"],
+                now=timezone.now(),
+            )
+        return Response(adjustments.ChangeSerializer(change).data, status=201)
+
+    @extend_schema(
+        request=adjustments.CancelSerializer,
+        responses=adjustments.ChangeSerializer,
+        parameters=[OpenApiParameter("change_id", OpenApiTypes.UUID, "path")],
+    )
+    @action(detail=True, methods=["post"], url_path="changes/(?P<change_id>[0-9a-f-]{36})/cancel")
+    def cancel(self, request: Request, pk: str, change_id: str) -> Response:
+        """Cancel a change that is to come, or end an increase before its time."""
+        budget = self.get_object()
+        change = get_object_or_404(budget.changes.all(), pk=change_id)
+        cancelled = cancel_change(
+            organization_id=self.caller.organization_id,
+            change_id=change.id,
+            actor=self.caller.actor,
+            now=timezone.now(),
+            reason=self.parse(adjustments.CancelSerializer).validated_data["reason"],
+        )
+        return Response(adjustments.ChangeSerializer(cancelled).data)
+
+    @extend_schema(responses=adjustments.OverrideSerializer(many=True))
     @action(detail=True, methods=["get"], filterset_class=None, pagination_class=None)
     def overrides(self, request: Request, pk: str) -> Response:
         """The split values with a limit of their own, by value."""
         rows = self.get_object().overrides.select_related("budget").order_by("value")
-        return Response(forms.OverrideSerializer(rows, many=True).data)
+        return Response(adjustments.OverrideSerializer(rows, many=True).data)
 
-    @extend_schema(request=forms.NewOverrideSerializer, responses=forms.OverrideSerializer)
+    @extend_schema(
+        request=adjustments.NewOverrideSerializer, responses=adjustments.OverrideSerializer
+    )
     @overrides.mapping.put
     def set_override(self, request: Request, pk: str) -> Response:
         """Give one split value a limit of its own. Agents, teams and projects by id or slug."""
-        given, budget = self.parse(forms.NewOverrideSerializer), self.get_object()
+        given, budget = self.parse(adjustments.NewOverrideSerializer), self.get_object()
         with errors_by_field():
             override = set_override(
                 organization_id=self.caller.organization_id,
@@ -150,13 +204,15 @@ class BudgetViews(_ReadViews):
                 now=timezone.now(),
                 reason=given.validated_data["reason"],
             )
-        return Response(forms.OverrideSerializer(override).data)
+        return Response(adjustments.OverrideSerializer(override).data)
 
-    @extend_schema(parameters=[forms.OverrideValueSerializer], responses={204: None}, request=None)
+    @extend_schema(
+        parameters=[adjustments.OverrideValueSerializer], responses={204: None}, request=None
+    )
     @overrides.mapping.delete
     def clear_override(self, request: Request, pk: str) -> Response:
         """Let a split value have its budget's limit again."""
-        given = forms.OverrideValueSerializer(data=request.query_params.dict())
+        given = adjustments.OverrideValueSerializer(data=request.query_params.dict())
         given.is_valid(raise_exception=True)
         with errors_by_field():
             clear_override(

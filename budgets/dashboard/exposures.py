@@ -110,7 +110,7 @@ def exposure_of(budget: Budget, balance: Balance | None, *, now: datetime) -> Ex
     if balance is None:
         start, end = window_at(budget.window, now)
         return Exposure(
-            budget=budget, window_start=start, window_end=end, limit=budget.limit_amount
+            budget=budget, window_start=start, window_end=end, limit=budget.effective_limit
         )
     return Exposure(
         budget=budget,

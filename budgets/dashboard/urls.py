@@ -1,6 +1,6 @@
 from django.urls import path
 
-from budgets.dashboard import explain, prices, views
+from budgets.dashboard import changes, explain, prices, views
 
 app_name = "budgets"
 urlpatterns = [
@@ -10,6 +10,12 @@ urlpatterns = [
     path("budgets/new/", views.create, name="create"),
     path("budgets/<uuid:budget_id>/edit/", views.edit, name="edit"),
     path("budgets/<uuid:budget_id>/archive/", views.archive, name="archive"),
+    path("budgets/<uuid:budget_id>/changes/new/", changes.plan, name="change"),
+    path(
+        "budgets/<uuid:budget_id>/changes/<uuid:change_id>/cancel/",
+        changes.cancel,
+        name="change-cancel",
+    ),
     path("prices/", prices.price_list, name="prices"),
     path("prices/export.csv", prices.export, name="prices-export"),
     path("prices/new/", prices.set_rate, name="price-set"),

@@ -44,7 +44,7 @@ def new_balance(
     limit: int | None = None,
 ) -> Balance:
     """An empty balance, not saved; `limit` is its own where it differs from the budget's."""
-    amount = budget.limit_amount if limit is None else limit
+    amount = (budget.limit_amount if limit is None else limit) + budget.increase_amount
     return Balance(
         organization_id=budget.organization_id,
         budget_id=budget.id,
@@ -167,6 +167,7 @@ def apply_limit(
     changed = []
     for balance in locked:
         limit = limits.get((budget.id, balance.value), budget.limit_amount)
+        limit += budget.increase_amount
         if limit != balance.limit_amount:
             changed.append(balance)
         balance.limit_amount, balance.hard = limit, budget.mode == Mode.HARD

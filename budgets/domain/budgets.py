@@ -132,6 +132,39 @@ def change_budget(
 
 
 @transaction.atomic
+def set_increase(
+    *, organization_id: UUID, budget_id: UUID, amount: int, actor: Actor, now: datetime, reason: str
+) -> Budget:
+    """Let the temporary increases of a budget be so much in all. Less of them narrows it (L12).
+
+    Raises:
+        BudgetValidationError: no amount can be as large as limit and increases together.
+    """
+    locks.lock_budgets(organization_id)
+    budget = _live(organization_id, budget_id)
+    before = budget.increase_amount
+    if amount == before:
+        return budget
+    check_amount("amount", budget.limit_amount + amount, most=MAX_AMOUNT)
+    budget.increase_amount = amount
+    if budget.mode == Mode.HARD and amount < before:
+        _enter_force(budget, now=now)
+    budget.policy_revision = bump_policy(organization_id)
+    budget.save(force_update=True)
+    apply_limit(budget, actor=actor, now=now, reason=reason)
+    _record(
+        budget,
+        "budget.change",
+        actor=actor,
+        now=now,
+        reason=reason,
+        before={"increase_amount": before},
+        after={"increase_amount": amount},
+    )
+    return budget
+
+
+@transaction.atomic
 def archive_budget(
     *, organization_id: UUID, budget_id: UUID, actor: Actor, now: datetime, reason: str = ""
 ) -> Budget:

@@ -50,7 +50,7 @@ def book_earlier_use(budget: Budget, *, actor: Actor, now: datetime) -> None:
     for value, used in _used_since(budget, start=start).items():
         balance = new_balance(budget, BalanceKey(budget.id, value, start), end=end, now=now)
         balance.spent_amount = used
-        balance.cap_amount = max(budget.limit_amount, used)
+        balance.cap_amount = max(balance.limit_amount, used)
         balances.append(balance)
         transfers.append(
             Transfer(

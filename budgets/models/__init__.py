@@ -2,6 +2,7 @@
 
 from budgets.models.balance import Balance
 from budgets.models.budget import Budget, BudgetOverride
+from budgets.models.change import BudgetChange
 from budgets.models.lease import Lease
 from budgets.models.price import PriceVersion
 from budgets.models.rollup import RollupWatermark, UsageRollup
@@ -11,6 +12,7 @@ from budgets.models.usage import Refusal, UsageEvent
 __all__ = [
     "Balance",
     "Budget",
+    "BudgetChange",
     "BudgetOverride",
     "JournalSeal",
     "Lease",

@@ -48,6 +48,7 @@ class Budget(models.Model):
         max_length=8, choices=choices_of(HoldMode), default=HoldMode.STRICT
     )
     limit_amount = models.BigIntegerField()
+    increase_amount = models.BigIntegerField(default=0)  # temporary increases that hold now
     max_values = models.IntegerField(default=10_000)
     overflow = models.CharField(max_length=8, choices=choices_of(Overflow), default=Overflow.REFUSE)
     state = models.CharField(max_length=8, choices=BudgetState.choices, default=BudgetState.ARMING)
@@ -68,6 +69,9 @@ class Budget(models.Model):
             ),
             models.UniqueConstraint(fields=["id", "organization"], name="budget_with_organization"),
             models.CheckConstraint(condition=Q(limit_amount__gt=0), name="budget_limit_positive"),
+            models.CheckConstraint(
+                condition=Q(increase_amount__gte=0), name="budget_increase_not_negative"
+            ),
             models.CheckConstraint(
                 condition=Q(max_values__gt=0), name="budget_max_values_positive"
             ),
@@ -123,6 +127,11 @@ class Budget(models.Model):
         return self.name
 
     @property
+    def effective_limit(self) -> int:
+        """The limit that holds now: its own, and the temporary increases."""
+        return self.limit_amount + self.increase_amount
+
+    @property
     def window(self) -> WindowSpec:
         if self.window_kind == WindowKind.LIFETIME:
             return WindowSpec()
@@ -141,7 +150,7 @@ class Budget(models.Model):
             scope_kind=ScopeKind(self.scope_kind),
             scope_id=str(self.scope_id),
             unit=Unit(self.unit),
-            limit=self.limit_amount,
+            limit=self.effective_limit,
             mode=Mode(self.mode),
             hold_mode=HoldMode(self.hold_mode),
             per=self.per,

@@ -157,7 +157,8 @@ def _standings(
     standings = {}
     for row, key, (_, end) in zip(rows, keys, windows, strict=True):
         place = (row.id, key.value)
-        fresh = Balance(limit_amount=limits.get(place, row.limit_amount), window_end=end)
+        limit = limits.get(place, row.limit_amount) + row.increase_amount
+        fresh = Balance(limit_amount=limit, window_end=end)
         standings[str(row.id), key.value] = _standing(
             known.get(place, fresh), armed=row.state == BudgetState.ARMED
         )

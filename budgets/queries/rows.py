@@ -32,7 +32,7 @@ class BudgetRow:
 
     @property
     def limit(self) -> int:
-        return self.balance.limit_amount if self.balance else self.budget.limit_amount
+        return self.balance.limit_amount if self.balance else self.budget.effective_limit
 
     @property
     def used(self) -> int:

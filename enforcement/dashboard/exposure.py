@@ -23,6 +23,7 @@ from enforcement.dashboard.fleet import book_label
 from enforcement.models import Spool
 from enforcement.rules.policy import HoldMode, Mode, Per
 
+CHANGES_SHOWN = 20
 BALANCES_SHOWN = 20
 LEASES_SHOWN = 25
 
@@ -82,6 +83,7 @@ def budget(request: PageRequest, budget_id: UUID) -> HttpResponse:
         "balance_count": count,
         "leases": _leases(found, places),
         "course": _course(row, now=request.now),
+        "changes": found.changes.order_by("closed_at", "-starts_at")[:CHANGES_SHOWN],
         "history": history_of(
             organization_id=found.organization_id, object_kind="budget", object_id=found.id
         ),

@@ -28,7 +28,7 @@ _MAKE = """
         0, 0, 0, 0, %(now)s, unit = 'concurrency'
     FROM budgets_budget b, LATERAL (SELECT coalesce((SELECT o.limit_amount
         FROM budgets_budgetoverride o WHERE (o.budget_id, o.value) = (b.id, %(value)s)),
-        b.limit_amount)) AS limits(l)
+        b.limit_amount) + b.increase_amount) AS limits(l)
     WHERE b.id = %(budget)s AND archived_at IS NULL
     ON CONFLICT DO NOTHING
 """

@@ -36,6 +36,7 @@ def test_an_owner_makes_one(world: World, owner: APIClient) -> None:
         "per": "",
         "unit": "usd",
         "limit": "12.50",
+        "increase": "0.00",
         "mode": "hard",
         "hold_mode": "strict",
         "window_kind": "lifetime",

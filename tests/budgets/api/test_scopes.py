@@ -1,8 +1,10 @@
 """Filters, splits, own limits and explanations over the API."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from rest_framework.test import APIClient
 
 from budgets.models import Budget, BudgetOverride
@@ -132,3 +134,29 @@ def test_budgets_are_compiled_anew_when_the_policy_changes(world: World) -> None
     assert compiled_budgets(world.id) is first
     make_budget(world, name="second")
     assert len(compiled_budgets(world.id).budgets) == 2
+
+
+def test_changes_are_planned_listed_and_cancelled(
+    world: World, owner: APIClient, viewer: APIClient, stranger: APIClient
+) -> None:
+    budget = make_budget(world)
+    url = f"{URL}/{budget.id}/changes"
+    wanted = {
+        "kind": "increase",
+        "amount": "0.50",
+        "ends_at": "2099-01-01T00:00:00Z",
+        "reason": "launch",
+    }
+    far = owner.post(url, wanted, format="json")
+    assert (far.status_code, list(far.json()["errors"])) == (400, ["ends_at"])
+    wanted["ends_at"] = (timezone.now() + timedelta(hours=1)).isoformat()
+    assert viewer.post(url, wanted, format="json").status_code == 403
+    made = owner.post(url, wanted, format="json")
+    assert (made.status_code, made.json()["state"]) == (201, "active"), made.json()
+    assert owner.get(f"{URL}/{budget.id}").json()["increase"] == "0.50"
+    assert [row["id"] for row in viewer.get(url).json()] == [made.json()["id"]]
+    cancel = f"{url}/{made.json()['id']}/cancel"
+    assert stranger.post(cancel, {}, format="json").status_code == 404
+    assert owner.post(cancel, {}, format="json").json()["state"] == "cancelled"
+    assert owner.post(cancel, {}, format="json").status_code == 409
+    assert owner.get(f"{URL}/{budget.id}").json()["increase"] == "0.00"

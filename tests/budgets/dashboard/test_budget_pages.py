@@ -1,11 +1,13 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from budgets.enums import WindowKind
-from budgets.models import Budget
+from budgets.models import Budget, BudgetChange
 from controlplane.audit.models import AuditEntry
 from enforcement.rules.policy import HoldMode, Mode, Per, ScopeKind, Unit
 from tests.budgets.world import World, make_balance, make_budget
@@ -247,3 +249,27 @@ def test_the_page_that_explains(world: World, visitors: Visitors) -> None:
     assert visitors.viewer.get(f"{url}&tags=x").status_code == 422
     empty = visitors.viewer.get(f"/budgets/explain/?agent={world.loner.id}").content.decode()
     assert "No budget counts this request" in empty
+
+
+def test_a_change_is_planned_and_cancelled_by_page(world: World, visitors: Visitors) -> None:
+    budget = make_budget(world, unit=Unit.TOKENS, limit_amount=1_000)
+    url = f"/budgets/{budget.id}/changes/new/"
+    assert "limit now" in visitors.admin.get(url).content.decode()
+    form = {"kind": "increase", "amount": "500", "starts_at": "", "reason": "launch"}
+    refused = visitors.admin.post(url, form)
+    assert refused.status_code == 422
+    assert "An increase needs an end." in refused.content.decode()
+    ends = (timezone.now() + timedelta(days=3)).strftime("%Y-%m-%dT%H:%M")
+    assert visitors.admin.post(url, form | {"ends_at": ends}).status_code == 302
+    budget.refresh_from_db()
+    assert budget.effective_limit == 1_500
+    change = BudgetChange.objects.get()
+    page = visitors.viewer.get(f"/budgets/{budget.id}/").content.decode()
+    assert "Planned changes" in page
+    assert ">500 tokens<" in page
+    cancel = f"/budgets/{budget.id}/changes/{change.id}/cancel/"
+    assert visitors.admin.get(cancel).status_code == 405
+    for _ in range(2):
+        assert visitors.admin.post(cancel).status_code == 302
+    budget.refresh_from_db()
+    assert budget.effective_limit == 1_000
