@@ -4,14 +4,13 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from controlplane.cli.output import Exit, Format, Output
-from enforcement.rules.backtest import BacktestError, Counts, Episode, Report, replay
-from enforcement.rules.money import usd_text
+from enforcement.rules.backtest import BacktestError, Report, replay
 from enforcement.rules.policy import BudgetPolicy, Unit
+from enforcement.rules.replaydata import amount_data, as_data, counts_data
 from enforcement.rules.traces import read_calls, read_proposal
 
 
@@ -30,54 +29,6 @@ def run(trace: Path, budgets: Path, output: Output, *, agent: str, model: str) -
     else:
         _tell(report, policies, units, output)
     return Exit.OK
-
-
-def as_data(report: Report, units: dict[str, Unit]) -> dict[str, Any]:
-    """The report as plain data: amounts in dollars are decimal text."""
-    return {
-        "first_at": _instant(report.first_at),
-        "last_at": _instant(report.last_at),
-        "total": _counts(report.total),
-        "agents": {name: _counts(counts) for name, counts in sorted(report.agents.items())},
-        "balances": [_balance(episode, units[episode.budget]) for episode in report.episodes],
-    }
-
-
-def _counts(counts: Counts) -> dict[str, Any]:
-    return {
-        "calls": counts.calls,
-        "throttled": counts.throttled,
-        "cut": counts.cut,
-        "refused": counts.refused,
-        "charge_usd": usd_text(counts.charge),
-        "saved_usd": usd_text(counts.saved),
-    }
-
-
-def _balance(episode: Episode, unit: Unit) -> dict[str, Any]:
-    return {
-        "budget": episode.budget,
-        "value": episode.value,
-        "window_start": _instant(episode.window_start),
-        "window_end": _instant(episode.window_end),
-        "unit": unit.value,
-        "limit": _amount(unit, episode.limit),
-        "wanted": _amount(unit, episode.wanted),
-        "spent": _amount(unit, episode.spent),
-        "above": episode.above,
-        "throttled": episode.throttled,
-        "cut": episode.cut,
-        "refused": episode.refused,
-        "first_at": _instant(episode.first_at),
-    }
-
-
-def _instant(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat()
-
-
-def _amount(unit: Unit, amount: int) -> str | int:
-    return usd_text(amount) if unit is Unit.USD else amount
 
 
 @dataclass
@@ -107,17 +58,17 @@ def _tell(
     output.table(
         ["budget", "unit", "limit", *_Sum.__annotations__],
         [
-            [p.name, p.unit.value, _amount(units[p.id], p.limit), *vars(sums[p.id]).values()]
+            [p.name, p.unit.value, amount_data(units[p.id], p.limit), *vars(sums[p.id]).values()]
             for p in policies
         ],
     )
     output.text()
     output.table(
         ["agent", "calls", "throttled", "cut", "refused", "charge_usd", "saved_usd"],
-        [[name, *_counts(counts).values()] for name, counts in sorted(report.agents.items())],
+        [[name, *counts_data(counts).values()] for name, counts in sorted(report.agents.items())],
     )
     output.text()
-    output.result(_counts(report.total))
+    output.result(counts_data(report.total))
 
 
 def _lines(trace: Path) -> list[str]:

@@ -21,8 +21,8 @@ from heapq import heapify, heappop, heappush
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from enforcement.rules.estimate import price_for
-from enforcement.rules.matching import Subject, matches, value_of
+from enforcement.rules.estimate import Used, amount_used, price_for
+from enforcement.rules.matching import Matcher, Subject, value_of
 from enforcement.rules.money import TokenUsage, affordable_output_tokens, charge_nanos
 from enforcement.rules.policy import BudgetPolicy, Mode, PricePolicy, Unit
 from enforcement.rules.windows import Window, window_at
@@ -48,6 +48,12 @@ class Call(Struct, frozen=True):
     model: str = ""
     provider: str = ""
     charge: int | None = None
+    user: str = ""
+    node: str = ""
+    skill: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    gpu_ms: int = 0
+    tool_calls: int = 0
 
 
 class Counts(Struct):
@@ -157,12 +163,12 @@ class _Replay:
         floor: int,
         patience: timedelta,
     ) -> None:
-        self.budgets = [_Budget(policy) for policy in budgets]
+        self.matcher = Matcher(budgets)
+        self.budgets = {policy.id: _Budget(policy) for policy in budgets}
         self.prices = prices
         self.organization = organization
         self.floor = floor
         self.patience = patience
-        self.plans: dict[tuple[str, str | None, str | None], list[_Budget]] = {}
         self.known_prices: dict[tuple[str, str], PricePolicy | None] = {}
         self.total = Counts()
         self.agents: dict[str, Counts] = {}
@@ -216,19 +222,27 @@ class _Replay:
         )
         paid = charge if price is None else min(charge, charge_nanos(less, price))
         for one in asked:
-            one.amount = _amount(one.budget.policy.unit, less, paid)
+            one.amount = _amount(one.budget.policy.unit, call, less, paid)
         self.pay(asked, at)
         self.count(call, "cut", asked=short, at=at)
         self.charge(call, "saved", charge - paid)
         return None
 
     def asked(self, call: Call, at: datetime, charge: int, *, priced: bool) -> list[_Asked]:
-        subject = Subject(self.organization, call.agent, call.team, call.project, call.session)
-        owner = (call.agent, call.team, call.project)
-        plan = self.plans.get(owner)
-        if plan is None:
-            plan = [budget for budget in self.budgets if matches(budget.policy, subject)]
-            self.plans[owner] = plan
+        subject = Subject(
+            organization=self.organization,
+            agent=call.agent,
+            team=call.team,
+            project=call.project,
+            session=call.session,
+            user=call.user,
+            model=call.model,
+            provider=call.provider,
+            node=call.node,
+            skill=call.skill,
+            tags=call.tags,
+        )
+        plan = [self.budgets[policy.id] for policy in self.matcher.plan(subject).budgets]
         if not priced and any(budget.policy.unit is Unit.USD for budget in plan):
             raise BacktestError(
                 f"no price for model {call.model!r}, which a budget in dollars counts"
@@ -237,7 +251,7 @@ class _Replay:
             _Asked(
                 budget,
                 budget.balance(subject, at, self.episodes),
-                _amount(budget.policy.unit, call.usage, charge),
+                _amount(budget.policy.unit, call, call.usage, charge),
             )
             for budget in plan
         ]
@@ -267,6 +281,8 @@ class _Replay:
             unit, free = one.budget.policy.unit, one.free
             if unit is Unit.TOKENS:
                 most = min(most, free - call.usage.input_tokens)
+            elif unit is Unit.OUTPUT_TOKENS:
+                most = min(most, free)
             elif unit is Unit.USD and price is not None:
                 fits = affordable_output_tokens(
                     free, input_tokens=call.usage.input_tokens, price=price
@@ -318,10 +334,8 @@ def _want(one: _Asked) -> None:
         one.balance.wanted += one.amount
 
 
-def _amount(unit: Unit, usage: TokenUsage, charge: int) -> int:
-    if unit is Unit.USD:
-        return charge
-    return usage.total_tokens if unit is Unit.TOKENS else 1
+def _amount(unit: Unit, call: Call, usage: TokenUsage, charge: int) -> int:
+    return amount_used(unit, usage, Used(charge, 1, call.gpu_ms, call.tool_calls))
 
 
 def lowest(report: Report, names: Mapping[str, str]) -> dict[str, Episode]:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct, field
 
 from enforcement.rules.backtest import BacktestError, Call
+from enforcement.rules.matching import FILTERABLE, TAG
 from enforcement.rules.money import MAX_NANOS, TokenUsage, parse_usd
 from enforcement.rules.policy import (
     BudgetPolicy,
@@ -39,7 +40,14 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "output": ("output_tokens", "generatedtokens", "completion_tokens"),
     "cached": ("cached_input_tokens",),
     "cache_write": ("cache_write_tokens",),
+    "reasoning": ("reasoning_tokens",),
     "charge": ("charge_usd",),
+    "user": ("user",),
+    "node": ("node",),
+    "skill": ("skill",),
+    "tags": ("tags",),
+    "gpu_ms": ("gpu_ms",),
+    "tool_calls": ("tool_calls",),
 }
 REQUIRED = ("at", "input", "output")
 
@@ -52,7 +60,8 @@ class ProposedBudget(Struct, forbid_unknown_fields=True):
     limit: str | int
     scope: str = ORGANIZATION
     mode: Mode = Mode.HARD
-    per: Per = Per.NONE
+    per: str = Per.NONE.value
+    filters: dict[str, list[str]] = field(default_factory=dict)
     window: str = "lifetime"
     time_zone: str = "UTC"
     anchor_day: int = 1
@@ -102,13 +111,21 @@ def read_proposal(data: Any) -> tuple[list[BudgetPolicy], list[PricePolicy]]:
 def _budget(given: ProposedBudget) -> BudgetPolicy:
     where = f"budget {given.name!r}"
     kind, _, scope_id = given.scope.partition(":")
-    if kind not in set(map(str, ScopeKind)) or bool(scope_id) == (kind == ScopeKind.ORGANIZATION):
+    kinds = {str(known) for known in ScopeKind if known is not ScopeKind.SESSION}
+    if kind not in kinds or bool(scope_id) == (kind == ScopeKind.ORGANIZATION):
         raise BacktestError(
             f"{where}: scope is organization, or team:, project: or agent: and a name,"
             f" not {given.scope!r}"
         )
     if given.max_values < 1:
         raise BacktestError(f"{where}: max_values must be at least 1")
+    if given.unit is Unit.CONCURRENCY:
+        raise BacktestError(f"{where}: how many calls ran at once is not replayed")
+    if given.per not in set(Per) and not given.per.startswith(TAG):
+        raise BacktestError(f"{where}: per: {given.per!r} is nothing to split by")
+    unknown = sorted(n for n in given.filters if n not in FILTERABLE and not n.startswith(TAG))
+    if unknown:
+        raise BacktestError(f"{where}: filters: no fact {unknown[0]!r}")
     lifetime = given.window == "lifetime"
     spec = {
         "kind": "lifetime" if lifetime else "calendar",
@@ -130,6 +147,7 @@ def _budget(given: ProposedBudget) -> BudgetPolicy:
         limit=_limit(given, where),
         mode=given.mode,
         per=given.per,
+        filters=given.filters,
         window=window,
         max_values=given.max_values,
     )
@@ -206,7 +224,13 @@ def _call(row: list[str], places: Mapping[str, int], agent: str, model: str) -> 
             raise ValueError(f"{column}: {given} is not a number of tokens")
         return given
 
-    usage = TokenUsage(number("input"), number("cached"), number("cache_write"), number("output"))
+    usage = TokenUsage(
+        number("input"),
+        number("cached"),
+        number("cache_write"),
+        number("output"),
+        number("reasoning"),
+    )
     if usage.cached_input_tokens + usage.cache_write_tokens > usage.input_tokens:
         raise ValueError("more cached tokens than input tokens")
     charge = parse_usd(text("charge")) if text("charge") else None
@@ -222,7 +246,24 @@ def _call(row: list[str], places: Mapping[str, int], agent: str, model: str) -> 
         model=text("model") or model,
         provider=text("provider"),
         charge=charge,
+        user=text("user"),
+        node=text("node"),
+        skill=text("skill"),
+        tags=_tags(text("tags")),
+        gpu_ms=number("gpu_ms"),
+        tool_calls=number("tool_calls"),
     )
+
+
+def _tags(text: str) -> dict[str, str]:
+    """`a=1;b=2`."""
+    tags = {}
+    for item in filter(None, text.split(";")):
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(f"tags: {item!r} is not NAME=VALUE")
+        tags[name.strip()] = value.strip()
+    return tags
 
 
 def _instant(text: str) -> datetime:
