@@ -2,6 +2,7 @@ from django.urls import path
 from rest_framework.routers import SimpleRouter
 
 from budgets.api import views
+from budgets.api.backtest import BacktestView
 from budgets.api.explain import ExplainView
 
 router = SimpleRouter(trailing_slash=False)
@@ -14,6 +15,7 @@ router.register("usage-events", views.UsageEventViews, basename="usage-event")
 router.register("refusals", views.RefusalViews, basename="refusal")
 
 urlpatterns = [
+    path("budgets/backtest", BacktestView.as_view(), name="budget-backtest"),
     path("budgets/explain", ExplainView.as_view(), name="budget-explain"),
     path(
         "usage/summary", views.UsageSummaryViews.as_view({"get": "summary"}), name="usage-summary"

@@ -1,12 +1,13 @@
 from django.urls import path
 
-from budgets.dashboard import changes, explain, prices, views
+from budgets.dashboard import backtest, changes, explain, prices, views
 
 app_name = "budgets"
 urlpatterns = [
     path("budgets/", views.budget_list, name="list"),
     path("budgets/export.csv", views.export, name="export"),
     path("budgets/explain/", explain.explain, name="explain"),
+    path("budgets/backtest/", backtest.backtest, name="backtest"),
     path("budgets/new/", views.create, name="create"),
     path("budgets/<uuid:budget_id>/edit/", views.edit, name="edit"),
     path("budgets/<uuid:budget_id>/archive/", views.archive, name="archive"),
