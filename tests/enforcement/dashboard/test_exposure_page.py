@@ -61,7 +61,7 @@ def test_the_page_asks_as_often_for_three_leases_as_for_one(
         balance = make_balance(budget, value=f"value-{index}")
         spool = make_spool(make_sidecar(world, f"gpu-{index}"))
         make_lease(balance, amount=10, spool=spool.id)
-    with django_assert_num_queries(17):
+    with django_assert_num_queries(18):
         assert visitors.viewer.get(f"/budgets/{budget.id}/").status_code == 200
 
 
