@@ -45,7 +45,7 @@ class BacktestForm(forms.Form):
     )
     period = forms.ChoiceField(label="Calls of", choices=PERIODS, initial="7")
     trace = forms.FileField(
-        label="Or a CSV", required=False, help_text="As `comptroller backtest` reads it."
+        label="Or a CSV", required=False, help_text="As comptroller backtest reads it."
     )
 
     def clean_budgets(self) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from controlplane.cli.output import Format
+from controlplane.cli.output import Exit, Format, Output
 
 app = typer.Typer(no_args_is_help=True, help="Ask about budgets.", rich_markup_mode=None)
 
@@ -62,8 +62,13 @@ def explain(
 
 
 def manage(data_dir: Path, arguments: list[str]) -> None:
-    """Become a management command of the installation."""
+    """Become a management command of the installation; without one, say so and exit."""
     from controlplane.cli.up import environment_of
 
     environment = environment_of(data_dir)
+    if "DATABASE_URL" not in environment:
+        output = Output()
+        output.error(f"nothing is running for {data_dir}, and no DATABASE_URL is set")
+        output.hint("start it with `comptroller up`, or name another --data-dir")
+        raise typer.Exit(Exit.NOT_FOUND)
     os.execve(sys.executable, [sys.executable, "-m", "django", *arguments], environment)  # noqa: S606

@@ -63,7 +63,7 @@
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), zone),
       cursor: { y: false, points: { show: false }, drag: { x: false } },
       padding: [8, 20, 0, 0],
-      scales: { x: { range: (u, low, high) => [low, high + width] }, y: { range: (u, low, high) => [0, (high || 1) * 1.12] } },
+      scales: { x: { range: (u, low, high) => [low, Math.max(high + width, low + 60)] }, y: { range: (u, low, high) => [0, (high || 1) * 1.12] } },
       axes: [
         { ...axis, grid: { show: false }, space: 72, size: 28, gap: 8,
           values: [[86400, "{D} {MMM}", null, null, null, null, null, null, 1],
