@@ -3,15 +3,19 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
+import msgspec
 from django.db.models import F, QuerySet, Sum
 
 from budgets.enums import LIVE_LEASE_STATES
 from budgets.models import Lease
+from controlplane.identity.models import Organization
 from enforcement.models import Order, ServingNode, Spool
+from enforcement.rules.wire import SessionInfo
 
+ONLINE = timedelta(seconds=10)  # since the last word of a book
 EXPECTED_TO_ANSWER = timedelta(seconds=60)  # a book that was silent for longer is not waited for
 
 
@@ -90,3 +94,13 @@ def served_models(organization_id: UUID) -> set[str]:
 
 def _nodes(organization_id: UUID) -> QuerySet[ServingNode]:
     return ServingNode.objects.filter(organization_id=organization_id)
+
+
+def running_sessions(organization: Organization, *, now: datetime) -> list[SessionInfo]:
+    """Sessions with a request in flight, as the books that are online last told."""
+    spools = Spool.objects.filter(organization=organization, last_sync_at__gt=now - ONLINE)
+    return [session for spool in spools.order_by("id") for session in sessions_of(spool)]
+
+
+def sessions_of(spool: Spool) -> list[SessionInfo]:
+    return msgspec.convert(spool.sessions or [], list[SessionInfo])

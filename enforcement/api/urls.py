@@ -2,6 +2,7 @@ from django.urls import URLPattern, URLResolver, path
 from rest_framework.routers import SimpleRouter
 
 from enforcement.api import nodes, views
+from enforcement.api.exposure import ExposureView
 
 router = SimpleRouter(trailing_slash=False, use_regex_path=False)
 router.register("orders", views.OrderViews, basename="order")
@@ -17,6 +18,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
         )
         for kind in ("kill", "pause", "throttle", "resume")
     ],
+    path("budgets/<uuid:budget_id>/exposure", ExposureView.as_view(), name="budget-exposure"),
     *router.urls,
     *nodes.urlpatterns,
 ]

@@ -18,8 +18,8 @@ from controlplane.dashboard.history import history_of
 from controlplane.identity.models import Agent, AgentKey
 from enforcement.dashboard.agents import place_of, state_of
 from enforcement.dashboard.calls import recent_calls
-from enforcement.dashboard.fleet import running_sessions
 from enforcement.models import Order
+from enforcement.queries import running_sessions
 from enforcement.rules.policy import Mode, ScopeKind
 from skills.models import SkillGrant
 from skills.queries import Judge

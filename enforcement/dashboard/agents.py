@@ -11,7 +11,8 @@ from budgets import queries
 from budgets.models import Refusal, UsageEvent
 from budgets.queries import Spend
 from controlplane.identity.models import Agent, Organization
-from enforcement.dashboard.fleet import running_by_agent, running_sessions
+from enforcement.dashboard.fleet import running_by_agent
+from enforcement.queries import running_sessions
 
 
 @dataclass(frozen=True)

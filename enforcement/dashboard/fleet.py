@@ -11,9 +11,9 @@ import msgspec
 from controlplane.dashboard.formats import span
 from controlplane.identity.models import Organization
 from enforcement.models import Sidecar, Spool
+from enforcement.queries import ONLINE
 from enforcement.rules.wire import Health, SessionInfo
 
-ONLINE = timedelta(seconds=10)
 LATE = timedelta(seconds=60)
 FORGOTTEN = timedelta(hours=1)  # a spool that long silent after a clean end is no longer shown
 MIB = 2**20
@@ -79,16 +79,6 @@ def book_label(spool: Spool) -> str:
     """A book with its sidecar, whose name most books begin with anyway."""
     name, book = spool.sidecar.name, spool.book or "book"
     return book if book.startswith(name) else f"{name} · {book}"
-
-
-def running_sessions(organization: Organization, *, now: datetime) -> list[SessionInfo]:
-    """Sessions with a request in flight, as the books that are online last told."""
-    spools = Spool.objects.filter(organization=organization, last_sync_at__gt=now - ONLINE)
-    return [session for spool in spools.order_by("id") for session in sessions_of(spool)]
-
-
-def sessions_of(spool: Spool) -> list[SessionInfo]:
-    return msgspec.convert(spool.sessions or [], list[SessionInfo])
 
 
 def running_by_agent(sessions: Iterable[SessionInfo]) -> dict[UUID, int]:

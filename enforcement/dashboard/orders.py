@@ -18,13 +18,12 @@ from enforcement.dashboard.fleet import (
     book_label,
     link_counts,
     running_by_agent,
-    running_sessions,
 )
 from enforcement.dashboard.forms import ReasonForm
 from enforcement.domain.orders import order_agent
 from enforcement.errors import EnforcementError
 from enforcement.models import Order, OrderAcknowledgement, Spool
-from enforcement.queries import Exposure, exposures, waiting_for
+from enforcement.queries import Exposure, exposures, running_sessions, waiting_for
 from enforcement.rules.policy import OrderKind, ScopeKind
 
 STEPS = {
