@@ -5,6 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db.models import QuerySet
+from msgspec.structs import replace
 
 from budgets.domain.prices import price_policies
 from budgets.domain.scopes import team_of
@@ -17,9 +18,10 @@ from enforcement.queries import running_sessions
 from enforcement.rules.bound import Stream, worst_case
 from enforcement.rules.estimate import price_for
 from enforcement.rules.matching import Subject, matches
-from enforcement.rules.policy import HoldMode, Mode, PricePolicy, Unit
+from enforcement.rules.policy import BudgetPolicy, HoldMode, Mode, PricePolicy, Unit
 from enforcement.rules.wire import SessionInfo
 
+_TOLD = ("model", "node")  # the facts that books tell of running calls, beside the session
 BALANCES_SHOWN = 200
 LEASES_SHOWN = 1_000
 
@@ -95,7 +97,7 @@ def _holders(leases: QuerySet[Lease]) -> dict[UUID, list[Holder]]:
 
 
 def _streams(budget: Budget, *, now: datetime) -> list[SessionInfo]:
-    """The running calls that the budget counts, one for each call."""
+    """The running calls that the budget may count, one for each call."""
     policy = budget.to_policy()
     sessions = running_sessions(budget.organization, now=now)
     agents = Agent.objects.select_related("project").filter(
@@ -106,9 +108,15 @@ def _streams(budget: Budget, *, now: datetime) -> list[SessionInfo]:
         session
         for session in sessions
         if (agent := by_id.get(session.agent)) is not None
-        and matches(policy, _subject(agent, session))
+        and _may_count(policy, _subject(agent, session))
         for _ in range(session.running)
     ]
+
+
+def _may_count(policy: BudgetPolicy, subject: Subject) -> bool:
+    """Whether a running call can be one of the budget's: what books do not tell of it may fit."""
+    told = {name: patterns for name, patterns in policy.filters.items() if name in _TOLD}
+    return matches(replace(policy, filters=told), subject)
 
 
 def _subject(agent: Agent, session: SessionInfo) -> Subject:

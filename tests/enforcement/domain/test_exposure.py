@@ -8,7 +8,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from budgets.models import PriceVersion
-from enforcement.domain.exposure import Assumptions, budget_exposure
+from enforcement.domain.exposure import budget_exposure
 from enforcement.rules.policy import HoldMode, Mode, Unit
 from tests.budgets.api.conftest import client_of
 from tests.budgets.world import NOW, World, make_balance, make_budget, make_lease, make_world
@@ -75,12 +75,22 @@ def test_the_bound_of_metered_streams_is_the_formula(world: World, viewer: APICl
     }
 
 
-def test_streams_that_the_budget_does_not_count_add_nothing(world: World) -> None:
+@pytest.mark.parametrize(
+    ("filters", "streams"),
+    [
+        ({"node": ["n2"]}, 0),
+        ({"node": ["n1"]}, 3),
+        ({"tag:env": ["x"]}, 3),  # books do not tell the tags: the bound counts them in
+        ({"tag:env": ["x"], "node": ["n2"]}, 0),
+    ],
+)
+def test_streams_that_the_budget_cannot_count_add_nothing(
+    world: World, filters: dict[str, list[str]], streams: int
+) -> None:
     running(world, 3)
-    other = make_budget(world, hold_mode=HoldMode.METERED, filters={"tag:env": ["x"]})
-    rough = Assumptions(tokens_per_second=2_000, stop_ms=1_000)
-    found = budget_exposure(other, now=timezone.now(), assumptions=rough)
-    assert (found.running_streams, found.past_cap) == (0, 0)
+    budget = make_budget(world, hold_mode=HoldMode.METERED)
+    budget.filters = filters
+    assert budget_exposure(budget, now=timezone.now()).running_streams == streams
 
 
 @pytest.mark.parametrize("changes", [{"mode": Mode.SOFT}, {"mode": Mode.OBSERVE}])
