@@ -143,3 +143,22 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def median(values: Sequence[float]) -> float:
     return statistics.median(values)
+
+
+async def run_load(script: str, given: dict[str, Any]) -> Any:
+    """Run a script of this folder beside a fresh stack, with its environment.
+
+    It reads `given` as JSON from standard input and prints JSON, which is returned.
+    """
+    async with stack() as running:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(ROOT / "benchmarks" / script),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={**running.installation.environment(), "PYTHONPATH": str(ROOT)},
+        )
+        printed, _ = await process.communicate(json.dumps(given).encode())
+    if process.returncode != 0:
+        raise RuntimeError(f"{script} failed")
+    return json.loads(printed)

@@ -8,12 +8,9 @@ call. Medians.
 """
 
 import asyncio
-import json
-import sys
 from argparse import ArgumentParser
-from typing import Any
 
-from common import ROOT, Result, arguments, conclude, stack
+from common import Result, arguments, conclude, run_load
 
 MATCH_US = 20
 EXPLAIN_MS = 5
@@ -22,23 +19,6 @@ EXPLAIN_MS = 5
 def _more(parser: ArgumentParser) -> None:
     parser.add_argument("--budgets", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=300)
-
-
-async def measure(asked: Any) -> dict[str, float]:
-    async with stack() as running:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(ROOT / "benchmarks" / "explain_load.py"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env={**running.installation.environment(), "PYTHONPATH": str(ROOT)},
-        )
-        given = {"budgets": asked.budgets, "rounds": asked.rounds}
-        printed, _ = await process.communicate(json.dumps(given).encode())
-    if process.returncode != 0:
-        raise RuntimeError("the load failed")
-    found: dict[str, float] = json.loads(printed)
-    return found
 
 
 def told(found: dict[str, float], budgets: int) -> Result:
@@ -57,4 +37,5 @@ def told(found: dict[str, float], budgets: int) -> Result:
 
 if __name__ == "__main__":
     asked = arguments(__doc__, more=_more)
-    conclude([told(asyncio.run(measure(asked)), asked.budgets)], asked)
+    given = {"budgets": asked.budgets, "rounds": asked.rounds}
+    conclude([told(asyncio.run(run_load("explain_load.py", given)), asked.budgets)], asked)

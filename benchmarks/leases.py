@@ -9,12 +9,9 @@ interleaved, so that what else the machine does falls on all alike.
 """
 
 import asyncio
-import json
-import sys
 from argparse import ArgumentParser
-from typing import Any
 
-from common import ROOT, Result, arguments, conclude, median, stack
+from common import Result, arguments, conclude, median, run_load
 
 GRANTS_PER_S = 3_000
 GRANT_P99_MS = 25
@@ -26,23 +23,6 @@ def _more(parser: ArgumentParser) -> None:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--rounds", type=int, default=3)
-
-
-async def measure(asked: Any) -> dict[str, list[dict[str, float]]]:
-    async with stack() as running:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(ROOT / "benchmarks" / "ledger_load.py"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env={**running.installation.environment(), "PYTHONPATH": str(ROOT)},
-        )
-        given = {"clients": asked.clients, "seconds": asked.seconds, "rounds": asked.rounds}
-        printed, _ = await process.communicate(json.dumps(given).encode())
-    if process.returncode != 0:
-        raise RuntimeError("the load failed")
-    found: dict[str, list[dict[str, float]]] = json.loads(printed)
-    return found
 
 
 def told(found: dict[str, list[dict[str, float]]], clients: int) -> Result:
@@ -73,4 +53,5 @@ def told(found: dict[str, list[dict[str, float]]], clients: int) -> Result:
 
 if __name__ == "__main__":
     asked = arguments(__doc__, more=_more)
-    conclude([told(asyncio.run(measure(asked)), asked.clients)], asked)
+    given = {"clients": asked.clients, "seconds": asked.seconds, "rounds": asked.rounds}
+    conclude([told(asyncio.run(run_load("ledger_load.py", given)), asked.clients)], asked)

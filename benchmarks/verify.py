@@ -6,12 +6,9 @@ What `comptroller audit verify` does, on the stack's own PostgreSQL. Medians.
 """
 
 import asyncio
-import json
-import sys
 from argparse import ArgumentParser
-from typing import Any
 
-from common import ROOT, Result, arguments, conclude, stack
+from common import Result, arguments, conclude, run_load
 
 VERIFY_S_A_MILLION = 10
 
@@ -19,23 +16,6 @@ VERIFY_S_A_MILLION = 10
 def _more(parser: ArgumentParser) -> None:
     parser.add_argument("--transfers", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-
-
-async def measure(asked: Any) -> dict[str, float]:
-    async with stack() as running:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(ROOT / "benchmarks" / "verify_load.py"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env={**running.installation.environment(), "PYTHONPATH": str(ROOT)},
-        )
-        given = {"transfers": asked.transfers, "rounds": asked.rounds}
-        printed, _ = await process.communicate(json.dumps(given).encode())
-    if process.returncode != 0:
-        raise RuntimeError("the load failed")
-    found: dict[str, float] = json.loads(printed)
-    return found
 
 
 def told(found: dict[str, float]) -> Result:
@@ -55,4 +35,5 @@ def told(found: dict[str, float]) -> Result:
 
 if __name__ == "__main__":
     asked = arguments(__doc__, more=_more)
-    conclude([told(asyncio.run(measure(asked)))], asked)
+    given = {"transfers": asked.transfers, "rounds": asked.rounds}
+    conclude([told(asyncio.run(run_load("verify_load.py", given)))], asked)

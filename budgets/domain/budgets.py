@@ -75,7 +75,9 @@ def create_budget(
     budget.policy_revision = bump_policy(organization_id)
     budget.save(force_insert=True)
     book_earlier_use(budget, actor=actor, now=now)
-    _record(budget, "budget.create", actor=actor, now=now, reason=reason, after=describe(budget))
+    record_change(
+        budget, "budget.create", actor=actor, now=now, reason=reason, after=describe(budget)
+    )
     return budget
 
 
@@ -98,7 +100,7 @@ def change_budget(
         BudgetValidationError: a field cannot be changed, or not to that.
     """
     locks.lock_budgets(organization_id)
-    budget = _live(organization_id, budget_id)
+    budget = live_budget(organization_id, budget_id)
     fixed = sorted(set(changes) - CHANGEABLE)
     if fixed:
         raise BudgetValidationError(fixed[0], f"{fixed[0]} never changes; make a new budget")
@@ -119,7 +121,7 @@ def change_budget(
     budget.save(force_update=True)
     if hard != was_hard or budget.limit_amount != old_limit:
         apply_limit(budget, actor=actor, now=now, reason=reason or "limit changed")
-    _record(
+    record_change(
         budget,
         "budget.change",
         actor=actor,
@@ -141,7 +143,7 @@ def set_increase(
         BudgetValidationError: no amount can be as large as limit and increases together.
     """
     locks.lock_budgets(organization_id)
-    budget = _live(organization_id, budget_id)
+    budget = live_budget(organization_id, budget_id)
     before = budget.increase_amount
     if amount == before:
         return budget
@@ -152,7 +154,7 @@ def set_increase(
     budget.policy_revision = bump_policy(organization_id)
     budget.save(force_update=True)
     apply_limit(budget, actor=actor, now=now, reason=reason)
-    _record(
+    record_change(
         budget,
         "budget.change",
         actor=actor,
@@ -174,12 +176,14 @@ def archive_budget(
         UncoveredSplitError: it is the last one that bounds a hard budget for sessions or users.
     """
     locks.lock_budgets(organization_id)
-    budget = _live(organization_id, budget_id)
+    budget = live_budget(organization_id, budget_id)
     budget.archived_at = now
     _check_dependents(budget)
     budget.policy_revision = bump_policy(organization_id)
     budget.save(force_update=True)
-    _record(budget, "budget.archive", actor=actor, now=now, reason=reason, before=describe(budget))
+    record_change(
+        budget, "budget.archive", actor=actor, now=now, reason=reason, before=describe(budget)
+    )
     return budget
 
 
@@ -228,7 +232,13 @@ def describe(budget: Budget) -> dict[str, Any]:
     }
 
 
-def _live(organization_id: UUID, budget_id: UUID) -> Budget:
+def live_budget(organization_id: UUID, budget_id: UUID) -> Budget:
+    """The budget, locked. Call it under `lock_budgets`.
+
+    Raises:
+        BudgetNotFoundError: the organization has none with this id.
+        BudgetArchivedError: it has ended.
+    """
     budget = (
         Budget.objects.select_for_update()
         .filter(organization_id=organization_id, id=budget_id)
@@ -318,7 +328,7 @@ def _check_dependents(budget: Budget) -> None:
             raise UncoveredSplitError("mode", per=other.per)
 
 
-def _record(
+def record_change(
     budget: Budget,
     action: str,
     *,
@@ -328,6 +338,7 @@ def _record(
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
 ) -> None:
+    """Write what was done to a budget into the audit trail."""
     record(
         organization_id=budget.organization_id,
         actor=actor,

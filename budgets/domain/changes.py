@@ -15,18 +15,16 @@ from django.db import transaction
 from django.db.models import Q, QuerySet, Sum
 
 from budgets.domain import locks
-from budgets.domain.budgets import change_budget, set_increase
+from budgets.domain.budgets import change_budget, live_budget, record_change, set_increase
 from budgets.domain.checks import MAX_AMOUNT, check_amount
 from budgets.enums import ChangeKind, ChangeState
 from budgets.errors import (
-    BudgetArchivedError,
-    BudgetNotFoundError,
     BudgetValidationError,
     ChangeClosedError,
     ChangeNotFoundError,
 )
-from budgets.models import Budget, BudgetChange
-from controlplane.audit.domain import Actor, record
+from budgets.models import BudgetChange
+from controlplane.audit.domain import Actor
 
 MAX_OPEN = 100  # changes of one budget that are still to come or to end
 FURTHEST = timedelta(days=2 * 366)
@@ -52,11 +50,7 @@ def plan_change(
         BudgetValidationError: it cannot be meant; `field` tells where.
     """
     locks.lock_budgets(organization_id)
-    budget = Budget.objects.filter(organization_id=organization_id, id=budget_id).first()
-    if budget is None:
-        raise BudgetNotFoundError(f"no budget {budget_id}")
-    if budget.archived_at is not None:
-        raise BudgetArchivedError(f"budget {budget.name!r} is archived")
+    budget = live_budget(organization_id, budget_id)
     begins = starts_at or now
     change = BudgetChange(
         organization_id=organization_id,
@@ -195,14 +189,12 @@ def _check(change: BudgetChange, *, now: datetime) -> None:
 def _record(
     change: BudgetChange, action: str, *, actor: Actor, now: datetime, reason: str = ""
 ) -> None:
-    record(
-        organization_id=change.organization_id,
+    record_change(
+        change.budget,
+        action,
         actor=actor,
-        action=action,
-        object_kind="budget",
-        object_id=str(change.budget_id),
+        now=now,
         reason=reason or change.reason,
-        before=None,
         after={
             "change": str(change.id),
             "kind": str(change.kind),
@@ -211,5 +203,4 @@ def _record(
             "ends_at": change.ends_at.isoformat() if change.ends_at else None,
             "state": str(change.state),
         },
-        now=now,
     )

@@ -10,15 +10,11 @@ from django.db.models import QuerySet
 
 from budgets.domain import locks
 from budgets.domain.balances import apply_limit
+from budgets.domain.budgets import live_budget, record_change
 from budgets.domain.checks import MAX_AMOUNT, check_amount
-from budgets.errors import (
-    BudgetArchivedError,
-    BudgetNotFoundError,
-    BudgetValidationError,
-    OverrideNotFoundError,
-)
+from budgets.errors import BudgetValidationError, OverrideNotFoundError
 from budgets.models import Budget, BudgetOverride
-from controlplane.audit.domain import Actor, record
+from controlplane.audit.domain import Actor
 from controlplane.identity.models import Agent, Project, Team
 from enforcement.rules.policy import Per
 
@@ -42,7 +38,7 @@ def set_override(
     Raises:
         BudgetValidationError: the budget has no split, or none with this value.
     """
-    budget = _live(organization_id, budget_id)
+    budget = _split(organization_id, budget_id)
     value = _value(budget, value)
     check_amount("limit_amount", limit_amount, most=MAX_AMOUNT)
     known = BudgetOverride.objects.filter(budget=budget, value=value).first()
@@ -61,7 +57,15 @@ def set_override(
     )
     apply_limit(budget, value=value, actor=actor, now=now, reason=reason or "own limit set")
     after = {"value": value, "limit_amount": limit_amount}
-    _record(budget, "budget.override", actor, now, reason, before=before, after=after)
+    record_change(
+        budget,
+        "budget.override",
+        actor=actor,
+        now=now,
+        reason=reason,
+        before=before,
+        after=after,
+    )
     return override
 
 
@@ -80,24 +84,19 @@ def clear_override(
     Raises:
         OverrideNotFoundError: it has no limit of its own.
     """
-    budget = _live(organization_id, budget_id)
+    budget = _split(organization_id, budget_id)
     known = BudgetOverride.objects.filter(budget=budget, value=value).first()
     if known is None:
         raise OverrideNotFoundError(f"budget {budget.name!r} has no own limit for {value!r}")
     before = {"value": value, "limit_amount": known.limit_amount}
     known.delete()
     apply_limit(budget, value=value, actor=actor, now=now, reason=reason or "own limit cleared")
-    _record(budget, "budget.override", actor, now, reason, before=before, after=None)
+    record_change(budget, "budget.override", actor=actor, now=now, reason=reason, before=before)
 
 
-def _live(organization_id: UUID, budget_id: UUID) -> Budget:
+def _split(organization_id: UUID, budget_id: UUID) -> Budget:
     locks.lock_budgets(organization_id)
-    rows = Budget.objects.select_for_update()
-    budget = rows.filter(organization_id=organization_id, id=budget_id).first()
-    if budget is None:
-        raise BudgetNotFoundError(f"no budget {budget_id}")
-    if budget.archived_at is not None:
-        raise BudgetArchivedError(f"budget {budget.name!r} is archived")
+    budget = live_budget(organization_id, budget_id)
     if not budget.per:
         raise BudgetValidationError("value", "only a split budget has values; change its limit")
     return budget
@@ -140,26 +139,3 @@ def _ids(budget: Budget) -> dict[str, str] | None:
             return None
     found = rows.filter(organization_id=budget.organization_id).values_list("id", "slug")
     return {str(row_id): slug for row_id, slug in found}
-
-
-def _record(
-    budget: Budget,
-    action: str,
-    actor: Actor,
-    now: datetime,
-    reason: str,
-    *,
-    before: dict[str, object] | None,
-    after: dict[str, object] | None,
-) -> None:
-    record(
-        organization_id=budget.organization_id,
-        actor=actor,
-        action=action,
-        object_kind="budget",
-        object_id=str(budget.id),
-        reason=reason,
-        before=before,
-        after=after,
-        now=now,
-    )

@@ -11,7 +11,6 @@ from django.db.models import Q
 from budgets.domain.balances import BalanceKey, find_balances, own_limits
 from budgets.domain.prices import price_policies
 from budgets.domain.scopes import team_of
-from budgets.enums import BudgetState
 from budgets.models import Balance, Budget
 from budgets.queries.matchers import compiled_budgets
 from controlplane.identity.enums import Role
@@ -111,6 +110,7 @@ def explain_request(wish: Wish, *, now: datetime) -> Explained:
         wish.bound,
         floor=wish.floor,
         price=price,
+        model=wish.model,
         blocked=state_refusal(AgentState(wish.agent.state)),
     )
     budgets = [
@@ -159,13 +159,11 @@ def _standings(
         place = (row.id, key.value)
         limit = limits.get(place, row.limit_amount) + row.increase_amount
         fresh = Balance(limit_amount=limit, window_end=end)
-        standings[str(row.id), key.value] = _standing(
-            known.get(place, fresh), armed=row.state == BudgetState.ARMED
-        )
+        standings[str(row.id), key.value] = _standing(known.get(place, fresh))
     return standings
 
 
-def _standing(balance: Balance, *, armed: bool) -> Standing:
+def _standing(balance: Balance) -> Standing:
     end = balance.window_end
     return Standing(
         limit=balance.limit_amount,
@@ -174,7 +172,6 @@ def _standing(balance: Balance, *, armed: bool) -> Standing:
         suspense=balance.suspense_amount,
         overrun=balance.overrun_amount,
         window_ends_at_ms=None if end is None else int(end.timestamp() * 1000),
-        armed=armed,
     )
 
 

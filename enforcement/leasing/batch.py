@@ -15,14 +15,8 @@ from enforcement.leasing.balances import Key, Wanted, open_balances, wanted
 from enforcement.leasing.policies import Policy
 from enforcement.leasing.spools import SpoolRow
 from enforcement.leasing.store import Connection
-from enforcement.rules.ledger import (
-    Ask,
-    Balance,
-    GrantQueue,
-    Ledger,
-    committed_over_cap,
-    inventory_item,
-)
+from enforcement.rules.grantqueue import GrantQueue
+from enforcement.rules.ledger import Ask, Balance, Ledger, committed_over_cap, inventory_item
 from enforcement.rules.lots import InvariantError
 from enforcement.rules.spools import standing
 from enforcement.rules.wire import Denial, DenialCause, Grant, Group, GroupItem, Sync, SyncAnswer

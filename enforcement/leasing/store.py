@@ -46,6 +46,9 @@ _OWED = f"""
         WHERE s.id = ANY(%(spools)s::uuid[])
     ) l
     JOIN budgets_balance b ON b.id = l.balance_id
+    JOIN enforcement_spool s ON s.id = l.spool
+    -- What a dead book had lent was said with its final: time frees it, words do not.
+    WHERE NOT (b.lends AND l.state = 'suspended' AND l.epoch < s.epoch)
     ORDER BY l.id LIMIT 2000
 """  # noqa: S608 -- the columns are a constant
 _HOLDERS = """

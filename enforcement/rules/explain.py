@@ -14,7 +14,7 @@ from msgspec import Struct
 from enforcement.rules.estimate import Bound, amount_of
 from enforcement.rules.lots import BalanceKey
 from enforcement.rules.policy import BudgetPolicy, Mode, PricePolicy, Unit
-from enforcement.rules.verdicts import Refuse, judge_denial
+from enforcement.rules.verdicts import Refuse, judge_denial, unpriced
 from enforcement.rules.wire import Denial, DenialCause
 
 
@@ -40,7 +40,6 @@ class Standing(Struct, frozen=True):
     suspense: int = 0
     overrun: int = 0
     window_ends_at_ms: int | None = None
-    armed: bool = True
 
     @property
     def free(self) -> int:
@@ -79,6 +78,7 @@ def explain(
     *,
     floor: Bound,
     price: PricePolicy | None,
+    model: str = "",
     blocked: Refuse | None = None,
 ) -> Explanation:
     """Explain a request whose worst case is `bound` and whose least useful answer is `floor`.
@@ -86,7 +86,7 @@ def explain(
     `blocked` is a refusal that no budget has to do with, as that of a paused agent.
     """
     lines = [
-        _line(budget, key[1], standings[key], bound=bound, floor=floor, price=price)
+        _line(budget, key[1], standings[key], bound=bound, floor=floor, price=price, model=model)
         for budget, key in zip(budgets, balances, strict=True)
     ]
     if blocked is not None:
@@ -105,10 +105,12 @@ def _line(
     bound: Bound,
     floor: Bound,
     price: PricePolicy | None,
+    model: str,
 ) -> Line:
     if budget.unit is Unit.USD and price is None:
-        fate = Fate.REFUSE if budget.mode is Mode.HARD else Fate.COUNT
-        return Line(budget, value, standing, None, fate, _unpriced(budget) if fate else None)
+        if budget.mode is not Mode.HARD:
+            return Line(budget, value, standing, None, Fate.COUNT)
+        return Line(budget, value, standing, None, Fate.REFUSE, unpriced(model, budget=budget))
     need = _amount(budget.unit, bound, price)
     if budget.mode is not Mode.HARD:
         return Line(budget, value, standing, need, Fate.COUNT)
@@ -142,16 +144,4 @@ def _denial(budget: BudgetPolicy, value: str, standing: Standing, least: int) ->
         overrun=standing.overrun,
         window_ends_at_ms=standing.window_ends_at_ms,
         retry_after_ms=1_000,
-    )
-
-
-def _unpriced(budget: BudgetPolicy) -> Refuse:
-    return Refuse(
-        403,
-        "permission_denied",
-        f"The model has no price, and budget {budget.name!r} in dollars must hold",
-        code="unpriced_model",
-        reason="unpriced_model",
-        param="model",
-        budget=budget,
     )

@@ -5,8 +5,7 @@
 2. Reports are watermarks: only what is above the booked one moves money, so duplicates, loss
    and reordering are harmless (L5). A lease leaves a terminal state never (I7).
 3. An expired lease goes to suspense and keeps counting; only its own spool closes it (L6).
-4. A group is granted whole or not at all; one that does not fit waits, in order of arrival,
-   while the short balances are recalled; a younger group may not take what it waits for (L8).
+4. A group is granted whole or not at all; which one, and when, is decided in `grantqueue` (L8).
 
 Sans-IO: a `Ledger` is a working set of rows that the caller has locked and will write back. The
 simulator runs this same code over its whole world, the coordinator over one transaction.
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from enforcement.rules.wire import (
     Denial,
@@ -31,9 +30,6 @@ from enforcement.rules.wire import (
 )
 
 TIGHT_PERCENT = 5
-SHARERS_MS = 10_000  # a book counts as active on a balance for so long after its last grant
-RECALL_EVERY_MS = 100
-RECALLED_MS = 1_000
 RETRY_HELD_MS = 1_000
 
 
@@ -124,6 +120,21 @@ class Transfer(NamedTuple):
     lease: str | None
     kind: TransferKind
     amount: int
+
+
+class Ask(Struct):
+    """A group that waits for its grant. `items` pairs each item with its balance's id."""
+
+    group: Group
+    spool: str
+    epoch: int
+    incarnation: str
+    items: list[tuple[str, GroupItem]]
+    arrived_ms: int
+
+    @property
+    def deadline_ms(self) -> int:
+        return self.arrived_ms + self.group.wait_ms
 
 
 class Ledger:
@@ -244,7 +255,7 @@ class Ledger:
 
     def grant(
         self,
-        ask: "Ask",
+        ask: Ask,
         *,
         sharers: Callable[[str], int],
         reserved: Mapping[str, int],
@@ -353,119 +364,6 @@ def inventory_item(
         incarnation=lease.incarnation,
         mac=sign(lease.id, balance, lease.amount),
     )
-
-
-# ---------------------------------------------------------------------------- the queue of groups
-
-
-class Ask(Struct):
-    """A group that waits for its grant. `items` pairs each item with its balance's id."""
-
-    group: Group
-    spool: str
-    epoch: int
-    incarnation: str
-    items: list[tuple[str, GroupItem]]
-    arrived_ms: int
-
-    @property
-    def deadline_ms(self) -> int:
-        return self.arrived_ms + self.group.wait_ms
-
-
-class Answers(Struct):
-    """What a pump decided: leases by group key, denials, and balances to recall."""
-
-    granted: dict[str, list[Lease]] = field(default_factory=dict)
-    denied: list[Denial] = field(default_factory=list)
-    recalls: list[str] = field(default_factory=list)
-
-
-class GrantQueue:
-    """Groups in order of arrival. Kept between transactions; one for each coordinator."""
-
-    def __init__(self) -> None:
-        self.waiting: list[Ask] = []
-        self._seen: dict[str, dict[str, int]] = {}
-        self._recalled: dict[str, int] = {}
-
-    def submit(self, ask: Ask) -> None:
-        """Queue a group, unless it is waiting already (a retry of the same key)."""
-        if all(waiting.group.key != ask.group.key for waiting in self.waiting):
-            self.waiting.append(ask)
-
-    def balances(self) -> set[str]:
-        """The balances that the next pump needs in its working set."""
-        return {balance for ask in self.waiting for balance, _ in ask.items}
-
-    def is_recalled(self, balance: str, *, now_ms: int) -> bool:
-        """Leases of a balance that is being recalled are not renewed (L3)."""
-        return now_ms - self._recalled.get(balance, -RECALLED_MS) < RECALLED_MS
-
-    def pump(self, ledger: Ledger, *, now_ms: int) -> Answers:
-        """Grant what fits, deny what has waited long enough, keep and recall for the rest."""
-        answers = Answers()
-        reserved: dict[str, int] = {}
-        still_waiting = []
-        for ask in self.waiting:
-            short = self._short(ask, ledger, reserved, now_ms=now_ms)
-            if short is None:
-                answers.granted[ask.group.key] = self._grant(ask, ledger, reserved, now_ms=now_ms)
-            elif now_ms >= ask.deadline_ms or _hopeless(ask, ledger):
-                balance, item = short
-                answers.denied.append(deny(ask.group.key, ledger.balances[balance], item.floor))
-            else:
-                still_waiting.append(ask)
-                for balance, item in ask.items:
-                    reserved[balance] = reserved.get(balance, 0) + item.floor
-                    if now_ms - self._recalled.get(balance, -RECALL_EVERY_MS) >= RECALL_EVERY_MS:
-                        self._recall_if_short(balance, item, ledger, answers, now_ms=now_ms)
-        self.waiting = still_waiting
-        return answers
-
-    def _short(
-        self, ask: Ask, ledger: Ledger, reserved: dict[str, int], *, now_ms: int
-    ) -> tuple[str, GroupItem] | None:
-        """The first balance that cannot give enough: the need, or later at least the floor."""
-        patient = now_ms < ask.arrived_ms + ask.group.wait_ms // 2
-        for balance, item in ask.items:
-            enough = max(1, item.need if patient else item.floor)
-            if ledger.balances[balance].free - reserved.get(balance, 0) < enough:
-                return balance, item
-        return None
-
-    def _grant(
-        self, ask: Ask, ledger: Ledger, reserved: dict[str, int], *, now_ms: int
-    ) -> list[Lease]:
-        for balance, _ in ask.items:
-            self._seen.setdefault(balance, {})[ask.spool] = now_ms
-        return ledger.grant(
-            ask,
-            sharers=lambda balance: self._sharers(balance, now_ms=now_ms),
-            reserved=reserved,
-            now_ms=now_ms,
-        )
-
-    def _sharers(self, balance: str, *, now_ms: int) -> int:
-        seen = self._seen.get(balance, {})
-        for spool in [s for s, at_ms in seen.items() if now_ms - at_ms > SHARERS_MS]:
-            del seen[spool]
-        return len(seen)
-
-    def _recall_if_short(
-        self, balance: str, item: GroupItem, ledger: Ledger, answers: Answers, *, now_ms: int
-    ) -> None:
-        if ledger.balances[balance].free < item.need and balance not in answers.recalls:
-            self._recalled[balance] = now_ms
-            answers.recalls.append(balance)
-
-
-def _hopeless(ask: Ask, ledger: Ledger) -> bool:
-    """Waiting cannot help: even with every hold gone, a floor would not fit."""
-    for balance, item in ask.items:
-        if cause_of(ledger.balances[balance], item.floor) is not DenialCause.HELD:
-            return True
-    return False
 
 
 def cause_of(balance: Balance, floor: int) -> DenialCause:

@@ -131,6 +131,19 @@ def state_refusal(state: AgentState) -> Refuse | None:
     return Refuse(403, PERMISSION, message, code=reason, reason=reason)
 
 
+def unpriced(model: str, *, budget: BudgetPolicy | None = None) -> Refuse:
+    """A model without a price, where a hard budget counts dollars."""
+    return Refuse(
+        status=403,
+        type=PERMISSION,
+        code="unpriced_model",
+        reason="unpriced_model",
+        param="model",
+        message=f"Model {model!r} has no price, and a budget in dollars must hold",
+        budget=budget,
+    )
+
+
 def unreachable() -> Refuse:
     """Nothing was granted in time, and nobody said why."""
     return Refuse(

@@ -8,7 +8,7 @@ from enforcement.rules.lots import BalanceKey
 from enforcement.rules.matching import Plan, Subject, subject_of
 from enforcement.rules.policy import PricePolicy, Unit
 from enforcement.rules.requests import Endpoint, ParsedRequest, RequestError, parse_request
-from enforcement.rules.verdicts import PERMISSION, UNAVAILABLE, Refuse, state_refusal
+from enforcement.rules.verdicts import PERMISSION, UNAVAILABLE, Refuse, state_refusal, unpriced
 from enforcement.rules.wire import Attribution
 from enforcement.sidecar import clock
 from enforcement.sidecar.answers import invalid
@@ -219,17 +219,6 @@ def unbounded_refusal() -> Refuse:
     return _unbounded("has a prompt of unknown size, and the node's context window is not known")
 
 
-def unpriced_refusal(model: str) -> Refuse:
-    return Refuse(
-        status=403,
-        type=PERMISSION,
-        code="unpriced_model",
-        reason="unpriced_model",
-        param="model",
-        message=f"Model {model!r} has no price, and a budget in dollars must hold",
-    )
-
-
 def _check_state(agent: Agent) -> None:
     refusal = state_refusal(agent.state)
     if refusal is not None:
@@ -251,7 +240,7 @@ def _check_cards(
 
 def _check_price(plan: Plan, model: str, price: PricePolicy | None) -> None:
     if price is None and Unit.USD in plan.units:
-        raise RefusedError(unpriced_refusal(model))
+        raise RefusedError(unpriced(model))
 
 
 def _no_route(router: Router, model: str) -> Refuse:

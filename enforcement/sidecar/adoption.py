@@ -14,10 +14,10 @@ from collections.abc import Callable
 
 from enforcement.rules.lots import BalanceKey, Shortage
 from enforcement.rules.policy import PROMPT_UNITS, BudgetPolicy, Unit
-from enforcement.rules.verdicts import Cut, is_hopeless, judge_denial
+from enforcement.rules.verdicts import Cut, is_hopeless, judge_denial, unpriced
 from enforcement.rules.wire import Denial
 from enforcement.sidecar import clock
-from enforcement.sidecar.admission import Call, unbounded_refusal, unpriced_refusal
+from enforcement.sidecar.admission import Call, unbounded_refusal
 from enforcement.sidecar.desk import Desk
 from enforcement.sidecar.holding import Holding
 
@@ -145,7 +145,7 @@ class Adoption:
         for budget in self._wanted.values():
             refusal = None
             if budget.unit is Unit.USD and self._call.price is None:
-                refusal = unpriced_refusal(self._call.parsed.model)
+                refusal = unpriced(self._call.parsed.model)
             elif budget.unit in PROMPT_UNITS and not self._holding.bounded:
                 refusal = unbounded_refusal()
             if refusal is not None:

@@ -31,11 +31,12 @@ from enforcement.rules.verdicts import (
     is_hopeless,
     judge_denial,
     throttled,
+    unpriced,
     unreachable,
 )
 from enforcement.rules.wire import Denial, DenialCause, UsageEvent
 from enforcement.sidecar import clock
-from enforcement.sidecar.admission import Call, unbounded_refusal, unpriced_refusal
+from enforcement.sidecar.admission import Call, unbounded_refusal
 from enforcement.sidecar.answers import refusal_of_cut, send_refusal
 from enforcement.sidecar.desk import Desk
 from enforcement.sidecar.forwarded import STOP_MS
@@ -478,7 +479,7 @@ class Placement(Unsent):
         call, before = self._call, self._call.plan.budgets
         call.follow(view)
         if Unit.USD in call.plan.units and call.price is None:
-            self._refuse(unpriced_refusal(call.parsed.model))
+            self._refuse(unpriced(call.parsed.model))
         elif call.plan.prompt_sized and not self._bounded:
             self._refuse(unbounded_refusal())
         elif self._group and call.plan.budgets != before:

@@ -6,7 +6,8 @@ a restart; rows survive.
 
 from collections.abc import Callable
 
-from enforcement.rules.ledger import Ask, Balance, GrantQueue, Lease, Ledger, inventory_item
+from enforcement.rules.grantqueue import GrantQueue
+from enforcement.rules.ledger import Ask, Balance, Lease, Ledger, inventory_item
 from enforcement.rules.policy import PolicySnapshot
 from enforcement.rules.spools import Spool, greet, owes_word, standing
 from enforcement.rules.wire import (

@@ -3,6 +3,7 @@
 import json
 from datetime import timedelta
 from io import StringIO
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -12,7 +13,8 @@ from budgets import tasks
 from budgets.domain.usage import book_usage
 from budgets.models import PriceVersion, RollupWatermark, SealHorizon, UsageRollup
 from enforcement.rules.policy import Mode
-from tests.budgets.world import World, call, make_balance, make_budget, ms
+from tests.budgets.constraints.attack import sql
+from tests.budgets.world import World, amounts, call, make_balance, make_budget, make_lease, ms
 
 
 def test_folding_twice_changes_nothing(world: World) -> None:
@@ -88,6 +90,16 @@ def test_sealing_twice_seals_nothing_twice(world: World) -> None:
     assert SealHorizon.objects.count() == 1
 
 
-def test_freeing_permits_of_an_idle_ledger_is_nothing(world: World) -> None:
-    make_budget(world)
+def test_permits_are_freed_by_task_when_the_longest_request_is_over(
+    world: World, settings: Any
+) -> None:
+    budget = make_budget(world, unit="concurrency", limit_amount=5)
+    balance = make_balance(budget, lends=True, suspense_amount=2)
+    lease = make_lease(balance, amount=2, expires_at=timezone.now() - timedelta(seconds=90))
+    sql("UPDATE budgets_lease SET state = 'suspended' WHERE id = %s", lease.id)
+    settings.LONGEST_REQUEST_S = 600
     tasks.free_permits()
+    assert amounts(budget)[2] == 2
+    settings.LONGEST_REQUEST_S = 60
+    tasks.free_permits()
+    assert amounts(budget)[2] == 0

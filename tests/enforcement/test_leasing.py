@@ -1,6 +1,7 @@
 """The lease protocol over real HTTP against a real PostgreSQL."""
 
 import threading
+import time
 from uuid import uuid4
 
 import pytest
@@ -342,3 +343,19 @@ def test_what_a_dead_book_had_lent_waits_in_suspense(site: Site, peer: Peer) -> 
     assert counters(budget) == (0, 0, 3, 0)
     assert Lease.objects.get(pk=lease).state == "suspended"
     assert verify().differences == []
+
+
+def test_a_dead_book_says_once_what_it_had_lent(url: str, site: Site, peer: Peer) -> None:
+    budget = site.budget(100, unit=Unit.CONCURRENCY)
+    peer.learn(site)
+    granted(peer, site, budget, 10)
+    use(peer, budget, 6, 3)  # as its recovery would report what ran
+    again = Peer(url, site.token, spool=peer.book.spool)
+    again.book.lots = peer.book.lots
+    again.book.lots.close()
+    again.hello()
+    again.sync()
+    assert counters(budget) == (0, 0, 3, 0)
+    again.sync()
+    assert again.answer.unsettled == []
+    assert not again.book.needs_sync(now_ns=time.monotonic_ns())

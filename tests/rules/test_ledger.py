@@ -4,11 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enforcement.rules.grantqueue import Answers, GrantQueue
 from enforcement.rules.ledger import (
-    Answers,
     Ask,
     Balance,
-    GrantQueue,
     Lease,
     LeaseState,
     Ledger,

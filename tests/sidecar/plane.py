@@ -10,14 +10,8 @@ from typing import Any
 
 import msgspec
 
-from enforcement.rules.ledger import (
-    Ask,
-    Balance,
-    GrantQueue,
-    Lease,
-    Ledger,
-    inventory_item,
-)
+from enforcement.rules.grantqueue import GrantQueue
+from enforcement.rules.ledger import Ask, Balance, Lease, Ledger, inventory_item
 from enforcement.rules.policy import (
     AgentPolicy,
     BudgetPolicy,

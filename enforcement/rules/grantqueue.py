@@ -1,0 +1,110 @@
+"""Groups that wait for their grant: in order of arrival, with recalls, never for ever (L8).
+
+A group that does not fit waits while the short balances are recalled; a younger group may not take
+what it waits for. A queue lives in one coordinator's memory between transactions: when it is lost,
+books ask again under the same keys.
+"""
+
+from msgspec import Struct, field
+
+from enforcement.rules.ledger import Ask, Lease, Ledger, cause_of, deny
+from enforcement.rules.wire import Denial, DenialCause, GroupItem
+
+SHARERS_MS = 10_000  # a book counts as active on a balance for so long after its last grant
+RECALL_EVERY_MS = 100
+RECALLED_MS = 1_000
+
+
+class Answers(Struct):
+    """What a pump decided: leases by group key, denials, and balances to recall."""
+
+    granted: dict[str, list[Lease]] = field(default_factory=dict)
+    denied: list[Denial] = field(default_factory=list)
+    recalls: list[str] = field(default_factory=list)
+
+
+class GrantQueue:
+    """Groups in order of arrival. Kept between transactions; one for each coordinator."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Ask] = []
+        self._seen: dict[str, dict[str, int]] = {}
+        self._recalled: dict[str, int] = {}
+
+    def submit(self, ask: Ask) -> None:
+        """Queue a group, unless it is waiting already (a retry of the same key)."""
+        if all(waiting.group.key != ask.group.key for waiting in self.waiting):
+            self.waiting.append(ask)
+
+    def balances(self) -> set[str]:
+        """The balances that the next pump needs in its working set."""
+        return {balance for ask in self.waiting for balance, _ in ask.items}
+
+    def is_recalled(self, balance: str, *, now_ms: int) -> bool:
+        """Leases of a balance that is being recalled are not renewed (L3)."""
+        return now_ms - self._recalled.get(balance, -RECALLED_MS) < RECALLED_MS
+
+    def pump(self, ledger: Ledger, *, now_ms: int) -> Answers:
+        """Grant what fits, deny what has waited long enough, keep and recall for the rest."""
+        answers = Answers()
+        reserved: dict[str, int] = {}
+        still_waiting = []
+        for ask in self.waiting:
+            short = self._short(ask, ledger, reserved, now_ms=now_ms)
+            if short is None:
+                answers.granted[ask.group.key] = self._grant(ask, ledger, reserved, now_ms=now_ms)
+            elif now_ms >= ask.deadline_ms or _hopeless(ask, ledger):
+                balance, item = short
+                answers.denied.append(deny(ask.group.key, ledger.balances[balance], item.floor))
+            else:
+                still_waiting.append(ask)
+                for balance, item in ask.items:
+                    reserved[balance] = reserved.get(balance, 0) + item.floor
+                    if now_ms - self._recalled.get(balance, -RECALL_EVERY_MS) >= RECALL_EVERY_MS:
+                        self._recall_if_short(balance, item, ledger, answers, now_ms=now_ms)
+        self.waiting = still_waiting
+        return answers
+
+    def _short(
+        self, ask: Ask, ledger: Ledger, reserved: dict[str, int], *, now_ms: int
+    ) -> tuple[str, GroupItem] | None:
+        """The first balance that cannot give enough: the need, or later at least the floor."""
+        patient = now_ms < ask.arrived_ms + ask.group.wait_ms // 2
+        for balance, item in ask.items:
+            enough = max(1, item.need if patient else item.floor)
+            if ledger.balances[balance].free - reserved.get(balance, 0) < enough:
+                return balance, item
+        return None
+
+    def _grant(
+        self, ask: Ask, ledger: Ledger, reserved: dict[str, int], *, now_ms: int
+    ) -> list[Lease]:
+        for balance, _ in ask.items:
+            self._seen.setdefault(balance, {})[ask.spool] = now_ms
+        return ledger.grant(
+            ask,
+            sharers=lambda balance: self._sharers(balance, now_ms=now_ms),
+            reserved=reserved,
+            now_ms=now_ms,
+        )
+
+    def _sharers(self, balance: str, *, now_ms: int) -> int:
+        seen = self._seen.get(balance, {})
+        for spool in [s for s, at_ms in seen.items() if now_ms - at_ms > SHARERS_MS]:
+            del seen[spool]
+        return len(seen)
+
+    def _recall_if_short(
+        self, balance: str, item: GroupItem, ledger: Ledger, answers: Answers, *, now_ms: int
+    ) -> None:
+        if ledger.balances[balance].free < item.need and balance not in answers.recalls:
+            self._recalled[balance] = now_ms
+            answers.recalls.append(balance)
+
+
+def _hopeless(ask: Ask, ledger: Ledger) -> bool:
+    """Waiting cannot help: even with every hold gone, a floor would not fit."""
+    for balance, item in ask.items:
+        if cause_of(ledger.balances[balance], item.floor) is not DenialCause.HELD:
+            return True
+    return False
