@@ -6,16 +6,20 @@
    to renew lots in use (L3).
 3. Grants and renewals count from when the *first* ask, or the Sync, was sent.
 4. After a gap the book says Hello again, with an inventory of every lease (L11).
-5. The policy is leased too: stale, the book says so and the shell fails closed (L12).
+5. In the last two lease lifetimes of a window a balance in use is asked for ahead, at a jittered
+   time: its lot opens with the coming window (L16). Nobody waits for it.
+6. The policy is leased too: stale, the book says so and the shell fails closed (L12).
 
 Sans-IO, like `lots`. The shell writes `lots.journal_out` before it acts on any result.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from zlib import crc32
 
 from msgspec import Struct, field
 
 from enforcement.rules import records
+from enforcement.rules.ledger import AHEAD_LIFETIMES
 from enforcement.rules.lots import IDLE_NS, NS_PER_MS, BalanceKey, Lot, Lots, Need, life_ns
 from enforcement.rules.policy import PolicySnapshot
 from enforcement.rules.wire import (
@@ -71,6 +75,14 @@ class Pending(Struct):
     in_flight: int = 0  # sequence of the Sync that carries it; 0: to be sent
 
 
+class Coming(Struct):
+    """The window that follows: when to ask for it, and for whose sake."""
+
+    ask_at_ns: int
+    ends_at_ns: int
+    attribution: Attribution
+
+
 class Effects(Struct):
     """What an answer asks of the shell. `granted` maps a group key to its leases."""
 
@@ -102,6 +114,7 @@ class Book:
         self.pending: dict[str, Pending] = {}
         self.acknowledgements: list[OrderAck] = []
         self.demand: dict[BalanceKey, Demand] = {}
+        self.coming: dict[BalanceKey, Coming] = {}
         self._sent_acknowledgements: dict[int, list[OrderAck]] = {}
 
     # ------------------------------------------------------------------ what the shell asks
@@ -128,6 +141,30 @@ class Book:
     ) -> None:
         """Queue a group for the next Sync. `key` is unique for ever (a UUID)."""
         self.pending[key] = Pending(Group(key, attribution, items, wait_ms))
+
+    def ask_ahead(self, *, new_id: Callable[[], str], now_ns: int) -> None:
+        """Ask for the coming windows of balances in use whose time has come."""
+        due = [key for key, coming in self.coming.items() if now_ns >= coming.ask_at_ns]
+        for key in due:
+            coming, demand = self.coming.pop(key), self.demand.get(key)
+            if demand is None or now_ns >= coming.ends_at_ns or not self._in_use(key, now_ns):
+                continue
+            item = GroupItem(*key, floor=demand.usual, need=demand.usual, want=demand.want)
+            group = Group(new_id(), coming.attribution, [item], wait_ms=0, ahead=True)
+            self.pending[group.key] = Pending(group)
+
+    def close(self) -> None:
+        """The book shuts down: think of no coming window, send home whatever is free (L6)."""
+        self.coming.clear()
+        for key in [key for key, pending in self.pending.items() if pending.group.ahead]:
+            self.abandon(key)
+        self.lots.close()
+
+    def _in_use(self, key: BalanceKey, now_ns: int) -> bool:
+        return any(
+            lot.open or now_ns - lot.last_use_ns < IDLE_NS
+            for lot in self.lots.by_balance.get(key, ())
+        )
 
     def abandon(self, key: str) -> None:
         """Nobody waits for this group any more: what still arrives goes straight home."""
@@ -283,8 +320,20 @@ class Book:
         self.lots.add(
             grant, incarnation=self.incarnation, asked_ns=asked_ns, now_ns=now_ns, live=live
         )
-        if live:
+        if pending is not None and live:
             effects.granted.setdefault(grant.group, []).append(grant.lease)
+            self._note_window(grant, pending.group.attribution, now_ns=now_ns)
+
+    def _note_window(self, grant: Grant, attribution: Attribution, *, now_ns: int) -> None:
+        """Plan when to ask for the window that follows, each book at another moment."""
+        if grant.window_ends_in_ms is None:
+            return
+        key = (grant.budget, grant.value)
+        ends_at_ns = now_ns + grant.window_ends_in_ms * NS_PER_MS
+        from_ns = max(now_ns, ends_at_ns - AHEAD_LIFETIMES * self.lease_ttl_ms * NS_PER_MS)
+        jitter = crc32(f"{self.spool}{key}{grant.window_start_s}".encode()) % 1000
+        ask_at_ns = from_ns + (ends_at_ns - from_ns) * jitter * 3 // 4000
+        self.coming[key] = Coming(ask_at_ns, ends_at_ns, attribution)
 
     def _renew_policy(self, answer: SyncAnswer, effects: Effects, *, sent_ns: int) -> None:
         if answer.policy is not None:

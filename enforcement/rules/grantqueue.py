@@ -70,10 +70,13 @@ class GrantQueue:
     ) -> tuple[str, GroupItem] | None:
         """The first balance that cannot give enough: the need, or later at least the floor."""
         patient = now_ms < ask.arrived_ms + ask.group.wait_ms // 2
-        for balance, item in ask.items:
+        for balance_id, item in ask.items:
+            balance = ledger.balances[balance_id]
             enough = max(1, item.need if patient else item.floor)
-            if ledger.balances[balance].free - reserved.get(balance, 0) < enough:
-                return balance, item
+            if balance.free - reserved.get(balance_id, 0) < enough:
+                return balance_id, item
+            if ask.group.ahead and balance.tight:
+                return balance_id, item  # what is scarce goes to those who need it now
         return None
 
     def _grant(

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from enforcement.rules.rolling import Aged, Ring
 from enforcement.rules.wire import (
     Denial,
     DenialCause,
@@ -31,6 +32,7 @@ from enforcement.rules.wire import (
 
 TIGHT_PERCENT = 5
 RETRY_HELD_MS = 1_000
+AHEAD_LIFETIMES = 2  # how long before its window a lease may be fetched (L16)
 
 
 class LeaseState(StrEnum):
@@ -56,10 +58,16 @@ class TransferKind(StrEnum):
     OVERRUN = "overrun"  # measured above what was held
     USAGE = "usage"  # free → spent, from a usage event without a lease
     CORRECTION = "correction"
+    AGE = "age"  # spent → out of the rolling window
+    AGE_OVERRUN = "age_overrun"  # overrun → out of the rolling window
+    CARRY_OUT = "carry_out"  # free → given: rolled over to the next window
+    CARRY_IN = "carry_in"  # the limit grows by what the window before left
 
 
 class Balance(Struct):
-    """One row of balances. Amounts in the unit of its budget."""
+    """One row of balances. Amounts in the unit of its budget. `given` went to another balance;
+    a rolling window has a `ring`, whose sums `spent` and `overrun` are.
+    """
 
     id: str
     budget: str
@@ -73,10 +81,12 @@ class Balance(Struct):
     suspense: int = 0
     overrun: int = 0
     lends: bool = False  # permits: nothing is ever spent
+    given: int = 0
+    ring: Ring | None = None
 
     @property
     def committed(self) -> int:
-        return self.spent + self.held + self.suspense
+        return self.spent + self.held + self.suspense + self.given
 
     @property
     def free(self) -> int:
@@ -85,6 +95,11 @@ class Balance(Struct):
     @property
     def tight(self) -> bool:
         return self.free * 100 < self.limit * TIGHT_PERCENT
+
+    @property
+    def relief_at_ms(self) -> int | None:
+        """When waiting helps for certain: the window ends, or its oldest use leaves it."""
+        return self.ring.relief_ms() if self.ring is not None else self.window_ends_at_ms
 
     def lower_cap(self) -> None:
         """After money came home: the cap falls towards the limit, never rises."""
@@ -203,6 +218,7 @@ class Ledger:
             lease.overrun += over
             balance.overrun += over
             self._write(lease, TransferKind.OVERRUN, over)
+            self._count_in_ring(lease, overrun=over)
         lease.open = 0 if report.final else max(0, report.open)
         if report.final:
             lease.state = LeaseState.SETTLED
@@ -239,6 +255,7 @@ class Ledger:
             lease.used += amount
             balance.spent += amount
             self._write(lease, TransferKind.LATE_SETTLE if late else TransferKind.SETTLE, amount)
+            self._count_in_ring(lease, spent=amount)
         else:
             lease.returned += amount
             self._write(lease, TransferKind.LATE_RELEASE if late else TransferKind.RELEASE, amount)
@@ -250,6 +267,38 @@ class Ledger:
         lease.expires_at_ms = max(lease.expires_at_ms, now_ms + ttl_ms)
         self.touched_leases.add(lease.id)
         return ttl_ms
+
+    # ------------------------------------------------------------------ rolling windows
+
+    def turn(self, *, now_ms: int) -> None:
+        """Let the rolling windows of the working set follow the clock, before anything else."""
+        for balance in self.balances.values():
+            if balance.ring is not None:
+                before = balance.ring.newest
+                self._age(balance, balance.ring.turn(now_ms))
+                if balance.ring.newest < before:  # the clock stepped back: amounts have moved
+                    self.touched_balances.add(balance.id)
+
+    def _count_in_ring(self, lease: Lease, *, spent: int = 0, overrun: int = 0) -> None:
+        balance = self.balances[lease.balance]
+        if balance.ring is not None:
+            bucket = balance.ring.bucket_of_lease(lease.expires_at_ms)
+            self._age(balance, balance.ring.add(bucket, spent=spent, overrun=overrun))
+
+    def _age(self, balance: Balance, aged: Aged) -> None:
+        """Let go of what has left a rolling window."""
+        if not aged:
+            return
+        balance.spent -= aged.spent
+        balance.overrun -= aged.overrun
+        for kind, amount in (
+            (TransferKind.AGE, aged.spent),
+            (TransferKind.AGE_OVERRUN, aged.overrun),
+        ):
+            if amount:
+                self.transfers.append(Transfer(balance.id, None, kind, amount))
+        balance.lower_cap()
+        self.touched_balances.add(balance.id)
 
     # ------------------------------------------------------------------ grants
 
@@ -276,12 +325,13 @@ class Ledger:
             share = room // (2 * books)
             few = balance.lends and balance.limit < 4 * books  # permits go one by one
             amount = need if balance.tight or few else max(need, min(item.want, share))
+            opens_ms = _opens_ms(balance, ahead=ask.group.ahead, now_ms=now_ms)
             lease = Lease(
                 id=self._new_id(),
                 balance=balance_id,
                 spool=ask.spool,
                 amount=amount,
-                expires_at_ms=now_ms + self._ttl_ms(balance, now_ms=now_ms),
+                expires_at_ms=opens_ms + self._ttl_ms(balance, now_ms=opens_ms),
                 epoch=ask.epoch,
                 incarnation=ask.incarnation,
                 group=ask.group.key,
@@ -297,12 +347,17 @@ class Ledger:
     def grant_message(self, lease: Lease, *, now_ms: int) -> Grant:
         """How a lease is told to its book, now or when the same group is asked again."""
         balance = self.balances[lease.balance]
+        start_ms = balance.window_start_s * 1000
+        ends_ms = balance.window_ends_at_ms
+        if balance.ring is not None:
+            start_ms = balance.ring.bucket_of_lease(lease.expires_at_ms) * balance.ring.bucket_ms
+            ends_ms = start_ms + balance.ring.bucket_ms
         return Grant(
             lease=lease.id,
             group=lease.group,
             budget=balance.budget,
             value=balance.value,
-            window_start_s=balance.window_start_s,
+            window_start_s=start_ms // 1000,
             amount=lease.amount,
             ttl_ms=max(0, lease.expires_at_ms - now_ms),
             mac=self._sign(lease.id, balance, lease.amount),
@@ -311,12 +366,18 @@ class Ledger:
             spent=balance.spent,
             held=balance.held,
             tight=balance.tight,
+            opens_in_ms=max(0, start_ms - now_ms),
+            window_ends_in_ms=None if ends_ms is None else max(0, ends_ms - now_ms),
         )
 
     def _ttl_ms(self, balance: Balance, *, now_ms: int) -> int:
-        if balance.window_ends_at_ms is None:
+        """How long a lease of a balance may live: never past the end of its window."""
+        ends_ms = balance.window_ends_at_ms
+        if balance.ring is not None:
+            ends_ms = balance.ring.end_ms(now_ms)
+        if ends_ms is None:
             return self._lease_ttl_ms
-        return max(0, min(self._lease_ttl_ms, balance.window_ends_at_ms - now_ms))
+        return max(0, min(self._lease_ttl_ms, ends_ms - now_ms))
 
     # ------------------------------------------------------------------ expiry
 
@@ -346,6 +407,18 @@ class Ledger:
 
     def _write(self, lease: Lease, kind: TransferKind, amount: int) -> None:
         self.transfers.append(Transfer(lease.balance, lease.id, kind, amount))
+
+
+def _opens_ms(balance: Balance, *, ahead: bool, now_ms: int) -> int:
+    """When a lease may first be used: at once, or at the start of the coming window (L16)."""
+    if balance.ring is not None:
+        return balance.ring.end_ms(now_ms) if ahead else now_ms
+    return max(now_ms, balance.window_start_s * 1000)
+
+
+def may_fetch_ahead(window_ends_in_ms: int, *, lease_ttl_ms: int) -> bool:
+    """Whether the coming window is near enough to lease of it (L16)."""
+    return 0 < window_ends_in_ms <= AHEAD_LIFETIMES * lease_ttl_ms
 
 
 def inventory_item(
@@ -393,11 +466,13 @@ def deny(group: str, balance: Balance, floor: int) -> Denial:
         held=balance.held + (balance.suspense if balance.lends else 0),
         suspense=0 if balance.lends else balance.suspense,
         overrun=balance.overrun,
-        window_ends_at_ms=balance.window_ends_at_ms,
+        window_ends_at_ms=balance.relief_at_ms,
         retry_after_ms=RETRY_HELD_MS if cause is DenialCause.HELD else 0,
     )
 
 
 def committed_over_cap(balances: Iterable[Balance]) -> list[Balance]:
     """I1, as a check to leave on in production: the balances that break it."""
-    return [b for b in balances if b.committed > b.cap or min(b.spent, b.held, b.suspense) < 0]
+    return [
+        b for b in balances if b.committed > b.cap or min(b.spent, b.held, b.suspense, b.given) < 0
+    ]

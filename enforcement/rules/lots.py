@@ -67,6 +67,7 @@ class Lot:
         "live",
         "mac",
         "open",
+        "opens_ns",
         "overrun",
         "returned",
         "said",
@@ -85,6 +86,7 @@ class Lot:
         self.mac = granted.mac
         self.used = self.returned = self.overrun = self.open = 0
         self.deadline_ns = deadline_ns
+        self.opens_ns = 0  # takes no hold before: its window has not begun (L16)
         self.last_use_ns = now_ns
         self.live = live  # takes new holds until its deadline
         self.durable = False
@@ -98,7 +100,7 @@ class Lot:
         return self.amount - self.used - self.open - self.returned
 
     def usable(self, now_ns: int) -> bool:
-        return self.live and self.durable and now_ns < self.deadline_ns
+        return self.live and self.durable and self.opens_ns <= now_ns < self.deadline_ns
 
     def state(self) -> Watermarks:
         """What the ledger must learn; `open` is a gauge, it rides along."""
@@ -186,6 +188,8 @@ class Lots:
         )
         deadline_ns = asked_ns + life_ns(grant.ttl_ms)
         lot = Lot(granted, deadline_ns=deadline_ns, now_ns=now_ns, live=live)
+        if grant.opens_in_ms:
+            lot.opens_ns = now_ns + wait_ns(grant.opens_in_ms)
         self.insert(lot)
         self.journal_out.append(granted)
         if grant.tight:
@@ -246,7 +250,12 @@ class Lots:
                 if left <= 0:
                     break
                 free = lot.amount - lot.used - lot.open - lot.returned
-                if free > 0 and lot.live and lot.durable and now_ns < lot.deadline_ns:
+                if (
+                    free > 0
+                    and lot.live
+                    and lot.durable
+                    and lot.opens_ns <= now_ns < lot.deadline_ns
+                ):
                     pairs.append((lot, min(free, left)))
                     left -= free
             if left > 0:
@@ -295,7 +304,7 @@ class Lots:
         loose: list[Part] = []
         for key, pairs in hold.parts.items():
             left = self._debit(pairs, used.get(key, 0), paid)
-            left = self._debit_free(key, left, paid, now_ns=now_ns)
+            left = self._debit_free(key, left, paid, pairs=pairs, now_ns=now_ns)
             if left and pairs:
                 pairs[0][0].overrun += left
                 over.append((pairs[0][0], left))
@@ -324,11 +333,19 @@ class Lots:
         return amount
 
     def _debit_free(
-        self, key: BalanceKey, amount: int, paid: list[tuple[Lot, int]], *, now_ns: int
+        self,
+        key: BalanceKey,
+        amount: int,
+        paid: list[tuple[Lot, int]],
+        *,
+        pairs: list[tuple[Lot, int]],
+        now_ns: int,
     ) -> int:
-        """L13: the rest of live lots pays for what the hold did not cover."""
+        """L13: the rest of live lots of the same window pays for what the hold did not cover."""
+        windows = {lot.window_start_s for lot, _ in pairs}
         for lot in self.by_balance.get(key, ()) if amount else ():
-            take = min(lot.free, amount) if lot.usable(now_ns) else 0
+            of_window = not windows or lot.window_start_s in windows
+            take = min(lot.free, amount) if of_window and lot.usable(now_ns) else 0
             if take > 0:
                 lot.used += take
                 amount -= take
@@ -415,6 +432,11 @@ class Lots:
 def life_ns(ttl_ms: int) -> int:
     """A duration of the control plane's clock as it may be trusted on ours (L3)."""
     return ttl_ms * NS_PER_MS * (1000 - DRIFT_PERMILLE) // 1000
+
+
+def wait_ns(wait_ms: int) -> int:
+    """A wait on the control plane's clock that is over on ours for certain (L3, L16)."""
+    return wait_ms * NS_PER_MS * (1000 + DRIFT_PERMILLE) // 1000
 
 
 def _part(lot: Lot, amount: int) -> Part:

@@ -126,12 +126,21 @@ class AgentPolicy(Struct, frozen=True):
 
 
 class WindowSpec(Struct, frozen=True):
-    """`lifetime`, or a calendar `period` in a time zone. `anchor_day` shifts months (1-28)."""
+    """When a budget begins anew.
 
-    kind: Literal["lifetime", "calendar"] = "lifetime"
+    `lifetime` never, `until` never either but ends at `ends_at_s`; `calendar` at each `period` of
+    a time zone, months, quarters and years shifted by `anchor_day` (1-28), quarters and years by
+    `anchor_month` too; `rolling` counts the last `length_s` seconds, in `parts` sub-buckets.
+    """
+
+    kind: Literal["lifetime", "calendar", "until", "rolling"] = "lifetime"
     period: Literal["minute", "hour", "day", "week", "month", "quarter", "year"] | None = None
     time_zone: str = "UTC"
     anchor_day: int = 1
+    anchor_month: int = 1
+    ends_at_s: int | None = None
+    length_s: int | None = None
+    parts: int = 0
 
 
 class BudgetPolicy(Struct, frozen=True):

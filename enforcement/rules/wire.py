@@ -46,6 +46,8 @@ class DenialCause(StrEnum):
     STALE_POLICY = "stale_policy"
     MISMATCH = "mismatch"  # the budget does not match the attribution
     MAX_VALUES = "max_values"
+    ENDED = "ended"  # the budget was until a date, and that has passed
+    EARLY = "early"  # asked ahead of a window that is not near enough (L16)
 
 
 # ---------------------------------------------------------------------------- header
@@ -169,6 +171,7 @@ class Group(Struct, frozen=True):
     attribution: Attribution
     items: list[GroupItem]
     wait_ms: int = 150
+    ahead: bool = False  # of the coming window (L16)
 
 
 class OrderAck(Struct, frozen=True):
@@ -237,7 +240,8 @@ class Grant(Struct, frozen=True):
     spent: int = 0
     held: int = 0
     tight: bool = False
-    opens_in_ms: int = 0
+    opens_in_ms: int = 0  # counted from receipt (L16)
+    window_ends_in_ms: int | None = None  # counted from receipt: when to think of the next one
 
 
 class Denial(Struct, frozen=True):

@@ -195,6 +195,7 @@ class Control:
         """One Sync and all that follows from its answer."""
         desk, book = self._desk, self._desk.book
         sent_ns = clock.now_ns()
+        book.ask_ahead(new_id=clock.new_id, now_ns=sent_ns)
         sync = book.make_sync(now_ns=sent_ns, health=self._health(), sessions=self._sessions())
         desk.journal.append_records(book.lots.journal_out)
         try:
@@ -369,9 +370,7 @@ class Control:
     async def say_goodbye(self) -> None:
         """Send home all that is left, and the last events."""
         desk, book = self._desk, self._desk.book
-        for lot in list(book.lots.by_lease.values()):
-            if not lot.final:
-                book.lots.retire(lot)
+        book.close()
         desk.commit()
         if book.needs_hello:
             return

@@ -7,12 +7,22 @@ a restart; rows survive.
 from collections.abc import Callable
 
 from enforcement.rules.grantqueue import GrantQueue
-from enforcement.rules.ledger import Ask, Balance, Lease, Ledger, inventory_item
+from enforcement.rules.ledger import (
+    Ask,
+    Balance,
+    Lease,
+    Ledger,
+    inventory_item,
+    may_fetch_ahead,
+)
 from enforcement.rules.policy import PolicySnapshot
+from enforcement.rules.rolling import Ring
 from enforcement.rules.spools import Spool, greet, owes_word, standing
 from enforcement.rules.wire import (
     Denial,
+    DenialCause,
     Grant,
+    Group,
     GroupItem,
     Hello,
     InventoryItem,
@@ -29,6 +39,9 @@ POLICY_TTL_MS = 60_000_000
 SWEEP_EVERY_MS = 200
 WINDOW_MS = 12_000
 WINDOWED = frozenset({"team", "agent"})
+ROLLING = frozenset({"model"})
+BUCKET_MS = 4_000
+PARTS = 2
 
 Reply = Callable[[SyncAnswer], None]
 
@@ -118,6 +131,7 @@ class ControlPlane:
         answer = SyncAnswer(
             incarnation="one", policy_revision=1, policy_ttl_ms=POLICY_TTL_MS, order_cursor=0
         )
+        self.ledger.turn(now_ms=self.now_ms)
         for report in sync.reports:
             lease = self.ledger.leases.get(report.lease)
             recalled = lease is not None and self.queue.is_recalled(
@@ -139,7 +153,12 @@ class ControlPlane:
             if group.key in self._groups:
                 answer.grants.extend(self._repeat(group.key))
                 continue
-            items = [(self._balance(item).id, item) for item in group.items]
+            if group.ahead and not self._is_near(group):
+                item = group.items[0]
+                early = Denial(group.key, item.budget, item.value, DenialCause.EARLY)
+                answer.denials.append(early)
+                continue
+            items = [(self._balance(item, ahead=group.ahead).id, item) for item in group.items]
             self.queue.submit(
                 Ask(group, spool.id, spool.epoch, spool.incarnation, items, self.now_ms)
             )
@@ -156,14 +175,25 @@ class ControlPlane:
         leases = [self.ledger.leases[lease] for lease in self._groups[group]]
         return [self.ledger.grant_message(lease, now_ms=self.now_ms) for lease in leases]
 
-    def _balance(self, item: GroupItem) -> Balance:
-        window = self.now_ms // WINDOW_MS if item.budget in WINDOWED else 0
+    def _is_near(self, group: Group) -> bool:
+        """Whether the coming window of an ask ahead is near, by this clock (L16)."""
+        step_ms = BUCKET_MS if group.items[0].budget in ROLLING else WINDOW_MS
+        return may_fetch_ahead(step_ms - self.now_ms % step_ms, lease_ttl_ms=LEASE_TTL_MS)
+
+    def _balance(self, item: GroupItem, *, ahead: bool) -> Balance:
+        window = self.now_ms // WINDOW_MS + ahead if item.budget in WINDOWED else 0
         balance_id = f"{item.budget}/{item.value}/{window}"
         balance = self.ledger.balances.get(balance_id)
         if balance is None:
             limit = self._limits[item.budget]
             ends_at_ms = (window + 1) * WINDOW_MS if item.budget in WINDOWED else None
-            balance = Balance(balance_id, item.budget, item.value, window, limit, limit, ends_at_ms)
+            start_s = window * WINDOW_MS // 1_000
+            balance = Balance(
+                balance_id, item.budget, item.value, start_s, limit, limit, ends_at_ms
+            )
+            if item.budget in ROLLING:
+                empty = [0] * (PARTS + 1)
+                balance.ring = Ring(BUCKET_MS, self.now_ms // BUCKET_MS, empty, list(empty))
             self.ledger.balances[balance_id] = balance
         return balance
 
@@ -200,6 +230,7 @@ class ControlPlane:
     def tick(self) -> None:
         """The queue, every 20 ms of simulated time while groups wait; the sweeper more rarely."""
         if self.up:
+            self.ledger.turn(now_ms=self.now_ms)
             if self._kernel.now_us - self._swept_at_us >= SWEEP_EVERY_MS * 1_000:
                 self._swept_at_us, now_ms = self._kernel.now_us, self.now_ms
                 for leases in self._live.values():

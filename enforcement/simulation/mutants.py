@@ -12,6 +12,7 @@ from enforcement.rules import records
 from enforcement.rules.book import Book
 from enforcement.rules.ledger import Ask, Lease, LeaseState, Ledger, TransferKind
 from enforcement.rules.lots import Hold, Lot, Lots, Need, Shortage
+from enforcement.rules.rolling import Aged
 from enforcement.rules.wire import InventoryItem, LeaseAck, LeaseReport
 from enforcement.simulation.sidecar import MARGIN, SLICE, Request, Sidecar
 
@@ -142,7 +143,27 @@ class TrustsItsOwnClock(Ledger):
         return super().expire(lease_id, now_ms=now_ms)
 
 
+class RollsOneBucketTooSoon(Ledger):
+    def turn(self, *, now_ms: int) -> None:
+        super().turn(now_ms=now_ms)
+        for balance in self.balances.values():
+            if balance.ring is not None:
+                oldest, balance.ring.spent[0] = balance.ring.spent[0], 0
+                self._age(balance, Aged(oldest))
+
+
 # ---------------------------------------------------------------------------- the book's side
+
+
+class OpensAtOnce(Lots):
+    def add(self, grant, **how):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN003, ANN201
+        lot = super().add(grant, **how)
+        lot.opens_ns = 0
+        return lot
+
+
+class EarlyBooks(Sidecar):
+    lots_type = OpensAtOnce
 
 
 class OneBalanceForgotten(Lots):
@@ -325,6 +346,8 @@ MUTANTS = (
     Mutant("L9", "a movement is not in the journal", ledger=GrantsBesideTheJournal),
     Mutant("L11", "a final is forgotten before it is booked", sidecar=ForgetsBeforeItIsTold),
     Mutant("L13", "less is settled than was used", sidecar=CheapBooks),
+    Mutant("L16", "a lot of the coming window is used before that begins", sidecar=EarlyBooks),
+    Mutant("I1", "a rolling window lets go one part too soon", ledger=RollsOneBucketTooSoon),
     Mutant("I7", "a final gives back what was used", ledger=FinalReturnsAll),
     Mutant("I7", "a final spends what came home", ledger=FinalSpendsAll),
     Mutant("I7", "finals are not final", ledger=FinalityForgotten),

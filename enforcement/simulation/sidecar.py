@@ -84,6 +84,7 @@ class Sidecar:
         self.power_lost: set[str] = set()
         self.refused = self.served = 0
         self.on_refused: Callable[[Request, str], None] = lambda _request, _cause: None
+        self.on_held: Callable[[Hold], None] = lambda _hold: None
 
     # ------------------------------------------------------------------ life
 
@@ -147,7 +148,7 @@ class Sidecar:
 
     def quiesce(self) -> None:
         """As at SIGTERM: send home what is free, so that finals can be booked."""
-        self.book.lots.close()
+        self.book.close()
         self._write()
         self._send_sync()
 
@@ -186,6 +187,7 @@ class Sidecar:
         placed = self.book.lots.place(needs, now_ns=self.now_ns)
         if isinstance(placed, Hold):
             self.book.note_demand(needs, now_ns=self.now_ns)
+            self.on_held(placed)
             self._write()
             self._forward(request, placed)
             return
@@ -195,8 +197,7 @@ class Sidecar:
 
     def _ask(self, request: Request, missing: list[Need]) -> None:
         request.waited = True
-        self._groups += 1
-        request.asked = f"{self._boot}/{self._groups}"
+        request.asked = self._new_group()
         floor = request.prompt + FLOOR
         items = [self.book.item(need, floor=floor) for need in missing]
         self.book.ask(request.asked, Attribution(agent="a"), items, wait_ms=150)
@@ -327,8 +328,13 @@ class Sidecar:
     def _heartbeat(self, life: int) -> None:
         if life == self.life:
             if self._welcomed and not self.paused:
+                self.book.ask_ahead(new_id=self._new_group, now_ns=self.now_ns)
                 self._send_sync()
             self._kernel.at(SYNC_EVERY_MS, self._heartbeat, life)
+
+    def _new_group(self) -> str:
+        self._groups += 1
+        return f"{self._boot}/{self._groups}"
 
     def _send_sync(self) -> None:
         if not self._welcomed:

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from enforcement.rules.ledger import Balance, LeaseState, Ledger, TransferKind, committed_over_cap
+from enforcement.rules.lots import Hold
 from enforcement.rules.wire import Recall
 from enforcement.simulation.controlplane import ControlPlane
 from enforcement.simulation.kernel import Kernel, Link
@@ -31,6 +32,7 @@ FAULTS = {
     "clock": 10,  # the ledger's clock steps
 }
 CLOCK_STEPS_MS = (-3_600_000, -4_000, -700, 700, 4_000, 3_600_000)
+SKEW_MS = 150  # clocks here drift apart twice as fast as the protocol allows for
 INTO_SPENT = (
     TransferKind.SETTLE,
     TransferKind.LATE_SETTLE,
@@ -106,11 +108,13 @@ class World:
         ]
         self.dead_spools: set[str] = set()
         self.healing = False
+        self.stepped = False
         self._sessions: dict[int, int] = {}
 
     def run(self) -> Report:
         kernel = self.kernel
         for sidecar in self.sidecars:
+            sidecar.on_held = self._check_windows
             sidecar.boot()
         kernel.at(10, self.control.tick)
         kernel.at(15, self._check)
@@ -205,6 +209,7 @@ class World:
             case "limit":
                 self._change_a_limit()
             case "clock":
+                self.stepped = True
                 self.control.step_clock(step_ms)
 
     def _crash(self, sidecars: list[Sidecar], back_ms: int, *, power: bool = False) -> None:
@@ -254,13 +259,41 @@ class World:
             self._violation("I2 tokens were made that no hold paid for")
         self.kernel.at(60, self._check)
 
+    def _check_windows(self, hold: Hold) -> None:
+        """A charge belongs to the window in which its hold was placed, by the ledger's clock.
+
+        After a step of that clock nobody can tell: a lot keeps the window that it was granted for.
+        """
+        if self.stepped:
+            return
+        now_ms = self.control.now_ms
+        for pairs in hold.parts.values():
+            for lot, _ in pairs:
+                lease = self.control.ledger.leases[lot.lease]
+                balance = self.control.ledger.balances[lease.balance]
+                start_ms, end_ms = lot.window_start_s * 1_000, balance.window_ends_at_ms
+                if balance.ring is not None:
+                    end_ms = start_ms + balance.ring.bucket_ms
+                late = end_ms is not None and now_ms >= end_ms + SKEW_MS
+                if now_ms < start_ms - SKEW_MS or late:
+                    self._violation(f"L16 a hold outside of the window of {lease}")
+
     def _truth(self) -> dict[str, int]:
-        """What engines really made, balance by balance."""
+        """What engines really made, balance by balance; in rolling windows what they count now.
+
+        After a step of the ledger's clock nobody can tell what these should count.
+        """
         made: dict[str, int] = {}
+        ledger = self.control.ledger
         for sidecar in self.sidecars:
             for lease_id, tokens in sidecar.truth.items():
-                balance = self.control.ledger.leases[lease_id].balance
-                made[balance] = made.get(balance, 0) + tokens
+                lease = ledger.leases[lease_id]
+                ring = ledger.balances[lease.balance].ring
+                if ring is not None:
+                    age = ring.newest - ring.bucket_of_lease(lease.expires_at_ms)
+                    if self.stepped or age >= len(ring.spent):
+                        continue
+                made[lease.balance] = made.get(lease.balance, 0) + tokens
         return made
 
     def _judge(self) -> None:
@@ -296,6 +329,6 @@ class World:
         for transfer in self.control.ledger.transfers:
             if transfer.balance == balance.id:
                 moved[transfer.kind] += transfer.amount
-        spent = sum(moved[kind] for kind in INTO_SPENT)
+        spent = sum(moved[kind] for kind in INTO_SPENT) - moved[TransferKind.AGE]
         if spent != balance.spent:
             self._violation(f"I6 spent {balance.spent}, transfers say {spent}: {balance.id}")
