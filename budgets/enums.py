@@ -23,6 +23,8 @@ class BudgetState(models.TextChoices):
 class WindowKind(models.TextChoices):
     LIFETIME = "lifetime"
     CALENDAR = "calendar"
+    UNTIL = "until"  # never begins anew, and ends
+    ROLLING = "rolling"  # the last so many seconds
 
 
 class Period(models.TextChoices):
@@ -33,6 +35,14 @@ class Period(models.TextChoices):
     MONTH = "month"
     QUARTER = "quarter"
     YEAR = "year"
+
+
+class Rollover(models.TextChoices):
+    """What becomes of the part of a window's limit that was not used."""
+
+    NONE = "none"
+    CAPPED = "capped"  # the next window has it too, up to an amount
+    ALL = "all"
 
 
 class ChangeKind(models.TextChoices):
@@ -58,3 +68,16 @@ TERMINAL_LEASE_STATES = ["settled", "written_off"]
 
 LIMIT_TRANSFER = "limit"  # not a movement: "from here on the limit is this amount"
 TRANSFER_KINDS = [*(kind.value for kind in RuleTransferKind), LIMIT_TRANSFER]
+WITHOUT_LEASE = [
+    "overrun",
+    "usage",
+    "correction",
+    "age",
+    "age_overrun",
+    "carry_out",
+    "carry_in",
+    "delegate",
+    "come_home",
+    "child_spent",
+    LIMIT_TRANSFER,
+]

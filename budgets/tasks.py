@@ -101,3 +101,15 @@ def apply_changes() -> None:
     from budgets.domain.changes import apply_due_changes
 
     apply_due_changes(now=timezone.now())
+
+
+@shared_task(name="budgets.turn_windows", ignore_result=True, soft_time_limit=50, time_limit=60)  # type: ignore[untyped-decorator]
+def turn_windows() -> None:
+    """Let idle rolling windows move on, and carry what ended windows left. Beat: every 5 s."""
+    from django.utils import timezone
+
+    from budgets.domain.rings import turn_due
+    from budgets.domain.rollover import roll_over_due
+
+    turn_due(now=timezone.now())
+    roll_over_due(now=timezone.now())

@@ -17,6 +17,7 @@ BEAT_SCHEDULE = {
     "announce-prices": {"task": "budgets.announce_prices", "schedule": 30.0},
     "write-off": {"task": "budgets.write_off", "schedule": 3600.0},
     "apply-changes": {"task": "budgets.apply_changes", "schedule": 2.0},
+    "turn-windows": {"task": "budgets.turn_windows", "schedule": 5.0},
     "free-permits": {"task": "budgets.free_permits", "schedule": 30.0},
     "seal-journal": {"task": "budgets.seal_journal", "schedule": 10.0},
     "verify-ledger": {"task": "budgets.verify_ledger", "schedule": 3600.0},

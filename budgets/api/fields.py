@@ -64,8 +64,9 @@ class AmountField(serializers.Field[Any, Any, Any, Any]):
         self.column = column
         super().__init__(read_only=True, source="*", **options)
 
-    def to_representation(self, value: Any) -> str | int:
-        return amount_out(unit_of(value), getattr(value, self.column))
+    def to_representation(self, value: Any) -> str | int | None:
+        amount = getattr(value, self.column)
+        return None if amount is None else amount_out(unit_of(value), amount)
 
 
 @extend_schema_field(AMOUNT_SCHEMA)

@@ -6,7 +6,7 @@ from rest_framework import serializers
 
 from budgets.api.fields import AmountField, GivenAmountField, RateField, amount_in
 from budgets.domain.budgets import BudgetSpec
-from budgets.enums import Period, PriceMatch, WindowKind, choices_of
+from budgets.enums import Period, PriceMatch, Rollover, WindowKind, choices_of
 from budgets.models import (
     Balance,
     Budget,
@@ -35,12 +35,14 @@ _NEW_ENUMS = {
     "mode": Mode,
     "hold_mode": HoldMode,
     "window_kind": WindowKind,
+    "rollover": Rollover,
 }
 
 
 class BudgetSerializer(serializers.ModelSerializer[Budget]):
     limit = AmountField("limit_amount")
     increase = AmountField("increase_amount")
+    rollover_amount = AmountField("rollover_amount")
 
     class Meta:
         model = Budget
@@ -61,6 +63,12 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
             "period",
             "time_zone",
             "anchor_day",
+            "anchor_month",
+            "ends_at",
+            "rolling_s",
+            "rolling_parts",
+            "rollover",
+            "rollover_amount",
             "max_values",
             "overflow",
             "state",
@@ -100,7 +108,21 @@ class NewBudgetSerializer(StrictSerializer):
     window_kind = serializers.ChoiceField(choices=WindowKind.choices, default=WindowKind.LIFETIME)
     period = serializers.ChoiceField(choices=Period.choices, default="", allow_blank=True)
     time_zone = serializers.CharField(max_length=64, default="UTC")
-    anchor_day = serializers.IntegerField(default=1)
+    anchor_day = serializers.IntegerField(default=1, help_text="1 to 28, of months and longer")
+    anchor_month = serializers.IntegerField(default=1, help_text="1 to 12, of quarters and years")
+    ends_at = serializers.DateTimeField(default=None, help_text="of a window until a date")
+    rolling_s = serializers.IntegerField(
+        default=None, help_text="of a rolling window: how many seconds count"
+    )
+    rolling_parts = serializers.IntegerField(
+        default=0, help_text="in how many parts a rolling window moves on; 0: as many as suit it"
+    )
+    rollover = serializers.ChoiceField(
+        choices=Rollover.choices,
+        default=Rollover.NONE,
+        help_text="what is left of a calendar window goes to the next one",
+    )
+    rollover_amount = GivenAmountField(default=None, help_text="the most that a capped one carries")
     max_values = serializers.IntegerField(default=10_000)
     overflow = serializers.ChoiceField(
         choices=choices_of(Overflow),
@@ -111,6 +133,9 @@ class NewBudgetSerializer(StrictSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         attrs["limit"] = limit_in(attrs["unit"], attrs["limit"])
+        if attrs["rollover_amount"] is not None:
+            given = attrs["rollover_amount"]
+            attrs["rollover_amount"] = given_amount(attrs["unit"], "rollover_amount", given)
         return attrs
 
     def to_spec(self) -> BudgetSpec:
@@ -129,6 +154,8 @@ class BudgetChangeSerializer(StrictSerializer):
     hold_mode = serializers.ChoiceField(choices=choices_of(HoldMode), required=False)
     max_values = serializers.IntegerField(required=False)
     overflow = serializers.ChoiceField(choices=choices_of(Overflow), required=False)
+    rollover = serializers.ChoiceField(choices=Rollover.choices, required=False)
+    rollover_amount = GivenAmountField(required=False, allow_null=True)
     reason = serializers.CharField(max_length=500, default="", allow_blank=True)
 
     def changes(self, budget: Budget) -> dict[str, Any]:
@@ -136,6 +163,8 @@ class BudgetChangeSerializer(StrictSerializer):
         values = {key: value for key, value in self.validated_data.items() if key != "reason"}
         if "limit" in values:
             values["limit_amount"] = limit_in(budget.unit, values.pop("limit"))
+        if (given := values.get("rollover_amount")) is not None:
+            values["rollover_amount"] = given_amount(budget.unit, "rollover_amount", given)
         return values
 
 
@@ -174,6 +203,8 @@ class BalanceSerializer(serializers.ModelSerializer[Balance]):
     held = AmountField("held_amount")
     suspense = AmountField("suspense_amount")
     overrun = AmountField("overrun_amount")
+    given = AmountField("given_amount")
+    carried = AmountField("carried_amount")
     free = AmountField("free_amount")
 
     class Meta:
@@ -192,7 +223,10 @@ class BalanceSerializer(serializers.ModelSerializer[Balance]):
             "held",
             "suspense",
             "overrun",
+            "given",
+            "carried",
             "free",
+            "closed_at",
             "updated_at",
         ]
         read_only_fields = fields

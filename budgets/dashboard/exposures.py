@@ -19,7 +19,8 @@ from enforcement.rules.windows import window_at
 NEAR_PERMILLE = 800
 FULL_PERMILLE = 990  # what is left is less than a call needs
 LIFETIME_LABEL = "lifetime"
-_COMMITTED = F("spent_amount") + F("held_amount") + F("suspense_amount") + F("overrun_amount")
+_HELD = F("held_amount") + F("suspense_amount") + F("given_amount")
+_COMMITTED = F("spent_amount") + F("overrun_amount") + _HELD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +99,26 @@ class Exposure:
 
 
 def window_label(budget: Budget) -> str:
-    """`each month`, `each month from the 15th`, `lifetime`."""
-    if budget.window_kind == WindowKind.LIFETIME:
-        return LIFETIME_LABEL
+    """`each month from day 15`, `lifetime`, `the last 24 hours`, `until 2027-01-01 00:00 UTC`."""
+    match budget.window_kind:
+        case WindowKind.LIFETIME:
+            return LIFETIME_LABEL
+        case WindowKind.ROLLING:
+            return f"the last {length_text(budget.rolling_s or 0)}"
+        case WindowKind.UNTIL:
+            return f"until {budget.ends_at:%Y-%m-%d %H:%M} UTC"
     label = f"each {budget.period}"
+    if budget.anchor_month != 1:
+        label += f" from month {budget.anchor_month}"
     return label if budget.anchor_day == 1 else f"{label} from day {budget.anchor_day}"
+
+
+def length_text(length_s: int) -> str:
+    """Whole days, hours or minutes, where they fit."""
+    for unit_s, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if length_s >= 2 * unit_s and length_s % unit_s == 0:
+            return f"{length_s // unit_s} {name}"
+    return f"{length_s} seconds"
 
 
 def exposure_of(budget: Budget, balance: Balance | None, *, now: datetime) -> Exposure:
@@ -118,7 +134,7 @@ def exposure_of(budget: Budget, balance: Balance | None, *, now: datetime) -> Ex
         window_end=balance.window_end,
         limit=balance.limit_amount,
         spent=balance.spent_amount,
-        held=balance.held_amount,
+        held=balance.held_amount + balance.given_amount,
         suspense=balance.suspense_amount,
         overrun=balance.overrun_amount,
         value=balance.value,

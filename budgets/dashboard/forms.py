@@ -1,6 +1,7 @@
 """Forms of budgets and rates. They parse; what a budget may be is decided in `domain`."""
 
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import available_timezones
@@ -10,7 +11,7 @@ from django.forms import BoundField
 
 from budgets.dashboard.places import Places
 from budgets.domain.budgets import BudgetSpec
-from budgets.enums import Period, PriceMatch, WindowKind
+from budgets.enums import Period, PriceMatch, Rollover, WindowKind
 from budgets.errors import BudgetValidationError
 from budgets.models import Budget
 from enforcement.rules.matching import TAG
@@ -33,6 +34,13 @@ UNITS = [
 WINDOWS = [
     ("lifetime", "Lifetime: never starts again"),
     *((period.value, f"Each {period.label.lower()}") for period in Period),
+    (WindowKind.ROLLING.value, "Rolling: the last hours or days, at any moment"),
+    (WindowKind.UNTIL.value, "Until a date: then it ends"),
+]
+ROLLOVERS = [
+    (Rollover.NONE.value, "Nothing: each window begins anew"),
+    (Rollover.CAPPED.value, "What is left, up to an amount"),
+    (Rollover.ALL.value, "All that is left"),
 ]
 MODES = [
     (Mode.HARD.value, "Hard: hold before each call, refuse or cut at the limit"),
@@ -63,6 +71,9 @@ FORM_FIELDS = {
     "scope_id": "scope",
     "window_kind": "window",
     "period": "window",
+    "rolling_s": "rolling_hours",
+    "rolling_parts": "rolling_hours",
+    "ends_at": "ends_on",
 }
 
 
@@ -186,6 +197,31 @@ class BudgetForm(LimitForm):
         initial=1,
         help_text="Of the month; for months, quarters and years.",
     )
+    anchor_month = forms.IntegerField(
+        label="Begins in month",
+        min_value=1,
+        max_value=12,
+        required=False,
+        initial=1,
+        help_text="Of fiscal quarters and years.",
+    )
+    rolling_hours = forms.DecimalField(
+        label="Hours that count",
+        min_value=Decimal("0.01"),
+        max_digits=7,
+        decimal_places=2,
+        required=False,
+        initial=24,
+        help_text="24 for the last day, 168 for the last week.",
+    )
+    ends_on = forms.DateTimeField(
+        label="Ends",
+        required=False,
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
+        help_text="UTC. After it, a hard budget refuses.",
+    )
+    rollover = forms.ChoiceField(label="Carried on", choices=ROLLOVERS, required=False)
+    rollover_amount = forms.CharField(label="At most", required=False)
     field_order = ["name", "scope", "per", "unit_of_limit", "limit", "window"]
     limit_fields = (
         ("limit", "field-third"),
@@ -193,6 +229,11 @@ class BudgetForm(LimitForm):
         ("window", "field-third"),
         ("time_zone", "field-half"),
         ("anchor_day", "field-half"),
+        ("anchor_month", "field-half"),
+        ("rolling_hours", "field-half"),
+        ("ends_on", "field-half"),
+        ("rollover", "field-half"),
+        ("rollover_amount", "field-half"),
     )
 
     def __init__(self, *args: Any, places: Places, **kwargs: Any) -> None:
@@ -229,6 +270,11 @@ class BudgetForm(LimitForm):
             cleaned["per"] = f"{TAG}{cleaned.get('split_tag', '').strip()}"
         if cleaned.get("session") and not cleaned.get("scope", "").startswith("agent:"):
             self.add_error("session", "Choose the agent of this session as scope.")
+        try:
+            most = cleaned.get("rollover_amount")
+            cleaned["rollover_amount"] = parse_amount(most, self.unit()) if most else None
+        except ValueError as error:
+            self.add_error("rollover_amount", str(error))
         return cleaned
 
     def spec(self) -> BudgetSpec:
@@ -236,8 +282,6 @@ class BudgetForm(LimitForm):
         kind, _, scope_id = cleaned["scope"].partition(":")
         if cleaned["session"]:
             kind = ScopeKind.SESSION
-        lifetime = cleaned["window"] == WindowKind.LIFETIME.value
-        anchored = cleaned["window"] in (Period.MONTH, Period.QUARTER, Period.YEAR)
         return BudgetSpec(
             name=cleaned["name"],
             scope_kind=ScopeKind(kind),
@@ -249,13 +293,33 @@ class BudgetForm(LimitForm):
             limit_amount=cleaned["limit"],
             mode=Mode(cleaned["mode"]),
             hold_mode=HoldMode(cleaned["hold_mode"]),
-            window_kind=WindowKind.LIFETIME if lifetime else WindowKind.CALENDAR,
-            period="" if lifetime else cleaned["window"],
-            time_zone="UTC" if lifetime else cleaned["time_zone"],
-            anchor_day=(cleaned["anchor_day"] or 1) if anchored else 1,
+            **self._window(),
             max_values=cleaned["max_values"] or 10_000,
             overflow=Overflow(cleaned["overflow"]),
         )
+
+    def _window(self) -> dict[str, Any]:
+        """The fields of the window that was chosen; the others are not meant."""
+        cleaned, window = self.cleaned_data, self.cleaned_data["window"]
+        if window == WindowKind.ROLLING:
+            hours = cleaned["rolling_hours"] or Decimal(24)
+            return {"window_kind": WindowKind.ROLLING, "rolling_s": int(hours * 3600)}
+        if window == WindowKind.UNTIL:
+            return {"window_kind": WindowKind.UNTIL, "ends_at": cleaned["ends_on"]}
+        if window == WindowKind.LIFETIME:
+            return {"window_kind": WindowKind.LIFETIME}
+        rollover = Rollover(cleaned["rollover"] or Rollover.NONE)
+        dated = window in (Period.MONTH, Period.QUARTER, Period.YEAR)
+        fiscal = window in (Period.QUARTER, Period.YEAR)
+        return {
+            "window_kind": WindowKind.CALENDAR,
+            "period": window,
+            "time_zone": cleaned["time_zone"],
+            "anchor_day": (cleaned["anchor_day"] or 1) if dated else 1,
+            "anchor_month": (cleaned["anchor_month"] or 1) if fiscal else 1,
+            "rollover": rollover,
+            "rollover_amount": cleaned["rollover_amount"] if rollover is Rollover.CAPPED else None,
+        }
 
 
 class ArchiveForm(forms.Form):

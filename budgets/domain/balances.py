@@ -8,6 +8,7 @@ from uuid import UUID
 from django.db import connection
 from django.db.models import Q
 
+from budgets.domain.rings import ring_of
 from budgets.enums import LIMIT_TRANSFER
 from budgets.models import Balance, Budget, BudgetOverride, Transfer
 from controlplane.audit.domain import Actor
@@ -45,7 +46,7 @@ def new_balance(
 ) -> Balance:
     """An empty balance, not saved; `limit` is its own where it differs from the budget's."""
     amount = (budget.limit_amount if limit is None else limit) + budget.increase_amount
-    return Balance(
+    balance = Balance(
         organization_id=budget.organization_id,
         budget_id=budget.id,
         value=key.value,
@@ -57,6 +58,10 @@ def new_balance(
         cap_amount=amount,
         updated_at=now,
     )
+    ring = ring_of(budget, now=now)
+    if ring is not None:
+        balance.ring = ring
+    return balance
 
 
 def own_limits(budgets: Collection[UUID]) -> dict[tuple[UUID, str], int]:
@@ -157,7 +162,7 @@ def apply_limit(
 
     The cap becomes the greater of the limit and what is committed, and falls from there (L9).
     """
-    current = Balance.objects.filter(budget=budget).filter(
+    current = Balance.objects.filter(budget=budget, closed_at__isnull=True).filter(
         Q(window_end__isnull=True) | Q(window_end__gt=now)
     )
     if value is not None:
@@ -167,7 +172,7 @@ def apply_limit(
     changed = []
     for balance in locked:
         limit = limits.get((budget.id, balance.value), budget.limit_amount)
-        limit += budget.increase_amount
+        limit += budget.increase_amount + balance.carried_amount
         if limit != balance.limit_amount:
             changed.append(balance)
         balance.limit_amount, balance.hard = limit, budget.mode == Mode.HARD

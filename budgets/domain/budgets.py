@@ -10,10 +10,11 @@ from django.db import transaction
 
 from budgets.domain import locks
 from budgets.domain.balances import apply_limit
-from budgets.domain.checks import MAX_AMOUNT, check_amount, check_shape
+from budgets.domain.checks import MAX_AMOUNT, check_amount, check_shape, check_window
 from budgets.domain.earlier import book_earlier_use
+from budgets.domain.rollover import begin_rollover
 from budgets.domain.scopes import Scope, bounds_callers, is_covered, scopes_above
-from budgets.enums import BudgetState, WindowKind
+from budgets.enums import BudgetState, Rollover, WindowKind
 from budgets.errors import (
     BudgetArchivedError,
     BudgetNameTakenError,
@@ -26,10 +27,21 @@ from controlplane.audit.domain import Actor, record
 from controlplane.identity.domain import bump_policy
 from enforcement.rules.matching import is_client_named
 from enforcement.rules.policy import HoldMode, Mode, Overflow, Per, ScopeKind, Unit
-from enforcement.rules.windows import MAX_ANCHOR_DAY, WindowError, check_spec
+from enforcement.rules.rolling import usual_parts
 
 MAX_SPLIT_VALUES = 1_000_000
-CHANGEABLE = frozenset({"name", "limit_amount", "mode", "hold_mode", "max_values", "overflow"})
+CHANGEABLE = frozenset(
+    {
+        "name",
+        "limit_amount",
+        "mode",
+        "hold_mode",
+        "max_values",
+        "overflow",
+        "rollover",
+        "rollover_amount",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +62,12 @@ class BudgetSpec:
     period: str = ""
     time_zone: str = "UTC"
     anchor_day: int = 1
+    anchor_month: int = 1
+    ends_at: datetime | None = None
+    rolling_s: int | None = None
+    rolling_parts: int = 0  # 0: as many as suit the length
+    rollover: Rollover = Rollover.NONE
+    rollover_amount: int | None = None
     max_values: int = 10_000
     overflow: Overflow = Overflow.REFUSE
 
@@ -67,7 +85,11 @@ def create_budget(
         BudgetValidationError: the budget cannot be meant; `field` tells where.
     """
     budget = Budget(organization_id=organization_id, created_at=now, **vars(spec))
+    if budget.rolling_s is not None and not budget.rolling_parts:
+        budget.rolling_parts = usual_parts(budget.rolling_s)
     locks.lock_budgets(organization_id)
+    if budget.ends_at is not None and budget.ends_at <= now:
+        raise BudgetValidationError("ends_at", "that is over already: give an instant to come")
     _check(budget)
     scopes_above(organization_id=organization_id, kind=spec.scope_kind, scope_id=spec.scope_id)
     _check_coverage(budget)
@@ -75,6 +97,7 @@ def create_budget(
     budget.policy_revision = bump_policy(organization_id)
     budget.save(force_insert=True)
     book_earlier_use(budget, actor=actor, now=now)
+    begin_rollover(budget, now=now)
     record_change(
         budget, "budget.create", actor=actor, now=now, reason=reason, after=describe(budget)
     )
@@ -121,6 +144,7 @@ def change_budget(
     budget.save(force_update=True)
     if hard != was_hard or budget.limit_amount != old_limit:
         apply_limit(budget, actor=actor, now=now, reason=reason or "limit changed")
+    begin_rollover(budget, now=now)
     record_change(
         budget,
         "budget.change",
@@ -224,6 +248,12 @@ def describe(budget: Budget) -> dict[str, Any]:
         "period": str(budget.period),
         "time_zone": budget.time_zone,
         "anchor_day": budget.anchor_day,
+        "anchor_month": budget.anchor_month,
+        "ends_at": budget.ends_at.isoformat() if budget.ends_at else None,
+        "rolling_s": budget.rolling_s,
+        "rolling_parts": budget.rolling_parts,
+        "rollover": str(budget.rollover),
+        "rollover_amount": budget.rollover_amount,
         "mode": str(budget.mode),
         "hold_mode": str(budget.hold_mode),
         "limit_amount": budget.limit_amount,
@@ -269,31 +299,12 @@ def _check(budget: Budget) -> None:
     check_shape(budget)
     if budget.mode != Mode.HARD and budget.hold_mode == HoldMode.METERED:
         raise BudgetValidationError("hold_mode", "only a hard budget holds anything")
-    _check_window(budget)
+    check_window(budget)
     taken = Budget.objects.filter(
         organization_id=budget.organization_id, name=budget.name, archived_at__isnull=True
     )
     if taken.exclude(id=budget.id).exists():
         raise BudgetNameTakenError(budget.name)
-
-
-def _check_window(budget: Budget) -> None:
-    if budget.window_kind == WindowKind.LIFETIME:
-        if budget.period:
-            raise BudgetValidationError("period", "a lifetime window has no period")
-        if budget.time_zone != "UTC" or budget.anchor_day != 1:
-            raise BudgetValidationError("time_zone", "a lifetime window has no time zone or anchor")
-        return
-    if not budget.period:
-        raise BudgetValidationError("period", "a calendar window needs a period")
-    if budget.anchor_day != 1 and budget.period not in ("month", "quarter", "year"):
-        raise BudgetValidationError("anchor_day", f"a {budget.period} has no anchor day")
-    if not 1 <= budget.anchor_day <= MAX_ANCHOR_DAY:
-        raise BudgetValidationError("anchor_day", f"anchor_day must be 1 to {MAX_ANCHOR_DAY}")
-    try:
-        check_spec(budget.window)
-    except WindowError as error:
-        raise BudgetValidationError("time_zone", str(error)) from error
 
 
 def _others(budget: Budget) -> list[Budget]:

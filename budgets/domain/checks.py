@@ -7,12 +7,13 @@ from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
-from budgets.enums import PriceMatch, WindowKind
+from budgets.enums import PriceMatch, Rollover, WindowKind
 from budgets.errors import BudgetValidationError, UnknownFactError
 from budgets.models import Budget, PriceVersion, UsageRollup
 from budgets.models.budget import TAG_PATTERN
 from enforcement.rules.matching import FILTERABLE, TAG, fits
 from enforcement.rules.policy import HoldMode, Mode, Overflow, Per, ScopeKind, Unit
+from enforcement.rules.windows import WindowError, check_spec
 
 MAX_AMOUNT = 2**63 - 1
 MAX_PERMITS = 1_000_000
@@ -21,6 +22,14 @@ MAX_PATTERNS = 100
 MAX_PATTERN_CHARS = 200
 MAX_SESSION_CHARS = 128
 _METERABLE = (Unit.USD, Unit.TOKENS, Unit.OUTPUT_TOKENS, Unit.REASONING_TOKENS, Unit.REQUESTS)
+
+_ANCHORED = ("month", "quarter", "year")
+_A = {
+    WindowKind.LIFETIME: "a lifetime",
+    WindowKind.CALENDAR: "a calendar",
+    WindowKind.UNTIL: "an until-date",
+    WindowKind.ROLLING: "a rolling",
+}
 
 Known = Callable[[UUID], Iterable[str]]
 _known: dict[str, list[Known]] = {}
@@ -88,6 +97,49 @@ def _check_unit(budget: Budget) -> None:
     if budget.window_kind != WindowKind.LIFETIME:
         raise BudgetValidationError("window_kind", "permits come back: use a lifetime window")
     check_amount("limit_amount", budget.limit_amount, most=MAX_PERMITS)
+
+
+def check_window(budget: Budget) -> None:
+    """Refuse a window, or what shall become of its rest, that cannot be meant.
+
+    Raises:
+        BudgetValidationError: `field` tells which part.
+    """
+    kind = WindowKind(budget.window_kind)
+    anchored = budget.anchor_day != 1 or budget.anchor_month != 1
+    if kind is not WindowKind.CALENDAR:
+        if budget.time_zone != "UTC" or anchored:
+            raise BudgetValidationError(
+                "time_zone", f"{_A[kind]} window has no time zone or anchor"
+            )
+    elif budget.anchor_day != 1 and budget.period not in _ANCHORED:
+        raise BudgetValidationError("anchor_day", f"a {budget.period} has no anchor day")
+    elif budget.anchor_month != 1 and budget.period not in ("quarter", "year"):
+        raise BudgetValidationError("anchor_month", f"a {budget.period} has no anchor month")
+    for field, owner in (("ends_at", WindowKind.UNTIL), ("rolling_s", WindowKind.ROLLING)):
+        if getattr(budget, field) is not None and kind is not owner:
+            raise BudgetValidationError(field, f"only {_A[owner]} window has it")
+    if budget.rolling_parts and kind is not WindowKind.ROLLING:
+        raise BudgetValidationError("rolling_parts", "only a rolling window has parts")
+    try:
+        check_spec(budget.window)
+    except WindowError as error:
+        raise BudgetValidationError(error.field, str(error)) from error
+    _check_rollover(budget, kind)
+
+
+def _check_rollover(budget: Budget, kind: WindowKind) -> None:
+    amount = budget.rollover_amount
+    if budget.rollover != Rollover.NONE and kind is not WindowKind.CALENDAR:
+        raise BudgetValidationError(
+            "rollover", "only what a calendar window leaves can go to the next one"
+        )
+    if budget.rollover == Rollover.CAPPED:
+        if amount is None:
+            raise BudgetValidationError("rollover_amount", "say how much is carried at most")
+        check_amount("rollover_amount", amount, most=MAX_AMOUNT - budget.effective_limit)
+    elif amount is not None:
+        raise BudgetValidationError("rollover_amount", "only a capped rollover has an amount")
 
 
 def _check_filters(budget: Budget) -> None:

@@ -1,13 +1,15 @@
 """Use that a new budget finds already there."""
 
-from datetime import datetime
+from copy import deepcopy
+from datetime import datetime, timedelta
 
 from django.db.models import BigIntegerField, CharField, Count, F, Q, Sum, Value
 from django.db.models.expressions import Combinable
 from django.db.models.fields.json import KeyTextTransform
-from django.db.models.functions import Cast, Coalesce
+from django.db.models.functions import Cast, Coalesce, Extract, Floor
 
 from budgets.domain.balances import OTHER_VALUE, BalanceKey, new_balance
+from budgets.domain.rings import ring_of
 from budgets.domain.usage import IDLE_FAILURE
 from budgets.enums import WindowKind
 from budgets.models import Balance, Budget, Transfer, UsageEvent
@@ -15,7 +17,8 @@ from controlplane.audit.domain import Actor
 from enforcement.rules.ledger import TransferKind
 from enforcement.rules.matching import TAG
 from enforcement.rules.policy import Per, ScopeKind, Unit
-from enforcement.rules.windows import window_at
+from enforcement.rules.rolling import Ring
+from enforcement.rules.windows import EPOCH, window_at
 
 _SCOPE_FIELDS = {
     ScopeKind.TEAM: "team_id",
@@ -43,14 +46,22 @@ def book_earlier_use(budget: Budget, *, actor: Actor, now: datetime) -> None:
     What is above the limit is spent all the same: the cap is what was committed before (L9).
     Call it under `lock_budgets`, in the transaction that makes the budget.
     """
-    if budget.window_kind == WindowKind.LIFETIME:
+    if budget.window_kind in (WindowKind.LIFETIME, WindowKind.UNTIL):
         return
     start, end = window_at(budget.window, now)
+    ring = ring_of(budget, now=now)
+    counted = _counted_from(ring) if ring else start
     balances, transfers = [], []
-    for value, used in _used_since(budget, start=start).items():
+    for value, parts in _used_since(budget, start=counted, ring=ring).items():
+        used = sum(parts.values())
         balance = new_balance(budget, BalanceKey(budget.id, value, start), end=end, now=now)
         balance.spent_amount = used
         balance.cap_amount = max(balance.limit_amount, used)
+        if ring is not None:
+            own = deepcopy(ring)
+            for bucket, amount in parts.items():
+                own.add(bucket, spent=amount)
+            balance.ring = own
         balances.append(balance)
         transfers.append(
             Transfer(
@@ -67,8 +78,14 @@ def book_earlier_use(budget: Budget, *, actor: Actor, now: datetime) -> None:
     Transfer.objects.bulk_create(transfers)
 
 
-def _used_since(budget: Budget, *, start: datetime) -> dict[str, int]:
-    """What was used of each split value; those beyond `max_values` are one."""
+def _counted_from(ring: Ring) -> datetime:
+    """The beginning of the oldest sub-bucket of a ring."""
+    oldest = ring.newest - len(ring.spent) + 1
+    return EPOCH + timedelta(milliseconds=oldest * ring.bucket_ms)
+
+
+def _used_since(budget: Budget, *, start: datetime, ring: Ring | None) -> dict[str, dict[int, int]]:
+    """What was used of each split value, by sub-bucket; values beyond `max_values` are one."""
     events = UsageEvent.objects.filter(
         organization_id=budget.organization_id, started_at__gte=start
     )
@@ -80,17 +97,25 @@ def _used_since(budget: Budget, *, start: datetime) -> dict[str, int]:
         name = f"fact_{number}"
         events = events.alias(**{name: _fact(fact)}).filter(_fits(name, patterns))
     rows = (
-        events.annotate(split=_fact(budget.per))
-        .values_list("split")
+        events.annotate(split=_fact(budget.per), bucket=_bucket(ring))
+        .values_list("split", "bucket")
         .annotate(used=Cast(_USE[Unit(budget.unit)], BigIntegerField()))
         .order_by("-used")
     )
-    used: dict[str, int] = {}
-    for value, amount in rows:
-        place = value if len(used) < budget.max_values else OTHER_VALUE
-        if amount:
-            used[place] = used.get(place, 0) + int(amount)
+    used: dict[str, dict[int, int]] = {}
+    for value, bucket, amount in rows:
+        known = value in used or len(used) < budget.max_values
+        parts = used.setdefault(value if known else OTHER_VALUE, {}) if amount else {}
+        parts[bucket] = parts.get(bucket, 0) + int(amount or 0)
     return used
+
+
+def _bucket(ring: Ring | None) -> Combinable:
+    """The sub-bucket of an event, as SQL; all are one where nothing rolls."""
+    if ring is None:
+        return Value(0)
+    at_s = Extract("started_at", "epoch")
+    return Cast(Floor(at_s * 1000 / Value(ring.bucket_ms)), BigIntegerField())
 
 
 def _fact(name: str) -> Combinable:

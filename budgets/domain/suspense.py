@@ -9,7 +9,9 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q
 
+from budgets.domain.rings import RING_FIELDS, count, take_back
 from budgets.errors import CorrectionError, LeaseNotFoundError, LeaseNotSuspendedError
 from budgets.models import Balance, Lease, Transfer
 from controlplane.audit.domain import Actor, record
@@ -24,7 +26,9 @@ BY_ITSELF = "nobody accounted for it within a day after its window"
 def write_off_due(*, now: datetime, most: int = 500) -> int:
     """Write off leases that are in suspense a day after their window ended. How many it were."""
     due = Lease.objects.filter(
-        state=LeaseState.SUSPENDED.value, balance__window_end__lte=now - PATIENCE
+        Q(balance__window_end__lte=now - PATIENCE)
+        | Q(balance__ring_bucket_ms__isnull=False, expires_at__lte=now - PATIENCE),
+        state=LeaseState.SUSPENDED.value,
     ).order_by("id")[:most]
     places = dict(due.values_list("id", "balance_id"))
     return len(_write_off(places, now=now, actor="", reason=BY_ITSELF))
@@ -104,11 +108,13 @@ def correct_spent(
         raise CorrectionError(f"between 1 and {balance.spent_amount} can be taken back")
     before = balance.spent_amount
     balance.spent_amount -= amount
+    aged = take_back(balance, amount, now=now)
     balance.cap_amount = min(
         balance.cap_amount, max(balance.limit_amount, balance.committed_amount)
     )
     balance.updated_at = now
-    balance.save(update_fields=["spent_amount", "cap_amount", "updated_at"])
+    balance.save(update_fields=RING_FIELDS)
+    Transfer.objects.bulk_create(aged)
     Transfer.objects.create(
         organization_id=organization_id,
         balance=balance,
@@ -151,34 +157,42 @@ def _write_off(places: dict[UUID, UUID], *, now: datetime, actor: str, reason: s
         .order_by("id")
     )
     transfers = [
-        _closed(lease, balances[lease.balance_id], now=now, actor=actor, reason=reason)
+        transfer
         for lease in leases
+        for transfer in _closed(
+            lease, balances[lease.balance_id], now=now, actor=actor, reason=reason
+        )
     ]
     Lease.objects.bulk_update(
         leases, ["used_amount", "returned_amount", "open_amount", "state", "closed_at"]
     )
-    Balance.objects.bulk_update(
-        balances.values(), ["suspense_amount", "spent_amount", "updated_at"]
-    )
+    Balance.objects.bulk_update(balances.values(), ["suspense_amount", *RING_FIELDS])
     Transfer.objects.bulk_create(transfer for transfer in transfers if transfer.amount)
     return leases
 
 
-def _closed(lease: Lease, balance: Balance, *, now: datetime, actor: str, reason: str) -> Transfer:
-    """Close one locked lease and move what it had out; the transfer is not saved yet."""
+def _closed(
+    lease: Lease, balance: Balance, *, now: datetime, actor: str, reason: str
+) -> list[Transfer]:
+    """Close one locked lease and move what it had out; the transfers are not saved yet."""
     rest = lease.rest_amount
     balance.suspense_amount -= rest
+    aged: list[Transfer] = []
     if balance.lends:
         kind, state = TransferKind.LATE_RELEASE, LeaseState.SETTLED
         lease.returned_amount += rest
     else:
         kind, state = TransferKind.WRITE_OFF, LeaseState.WRITTEN_OFF
         lease.used_amount += rest
-        balance.spent_amount += rest
+        if balance.ring is None:
+            balance.spent_amount += rest
+        else:  # a lease ends with its sub-bucket
+            within = lease.expires_at - timedelta(milliseconds=1)
+            aged = count(balance, at=within, now=now, spent=rest)
     balance.updated_at = now
     lease.open_amount = 0
     lease.state, lease.closed_at = state.value, now
-    return Transfer(
+    moved = Transfer(
         organization_id=lease.organization_id,
         balance=balance,
         lease=lease,
@@ -188,3 +202,4 @@ def _closed(lease: Lease, balance: Balance, *, now: datetime, actor: str, reason
         actor=actor,
         reason=reason,
     )
+    return [moved, *aged]

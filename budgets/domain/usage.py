@@ -20,6 +20,7 @@ from django.db.models import Q
 
 from budgets.domain import locks
 from budgets.domain.balances import BalanceKey, add_amounts, open_balances
+from budgets.domain.rings import RING_FIELDS, count
 from budgets.domain.scopes import team_of
 from budgets.errors import UsageEventError
 from budgets.models import Balance, Budget, Refusal, Transfer, UsageEvent
@@ -59,6 +60,7 @@ class Charge(NamedTuple):
     event_id: UUID | None
     amount: int
     unheld: bool  # the call held on this balance, and used more than any lease could pay
+    at: datetime
     reason: str = ""
 
 
@@ -285,9 +287,9 @@ def _charge_of(row: UsageEvent, event: wire.UsageEvent, policy: BudgetPolicy) ->
     parts = [part for part in event.parts if part.budget == policy.id]
     if parts:
         loose = sum(part.amount for part in parts if not part.lease and part.amount > 0)
-        return Charge(row.id, loose, unheld=True) if loose else None
+        return Charge(row.id, loose, True, row.started_at) if loose else None
     used = use_of(policy.unit, row)
-    return Charge(row.id, used, unheld=False) if used else None
+    return Charge(row.id, used, False, row.started_at) if used else None
 
 
 def _post(
@@ -303,14 +305,21 @@ def _post(
     beside it, and thousands of them a second must not become as many rows for every level above.
     """
     changes: dict[UUID, tuple[int, int]] = defaultdict(lambda: (0, 0))
-    transfers = []
+    turned: dict[UUID, Balance] = {}
+    transfers: list[Transfer] = []
+    aged: list[Transfer] = []
     for key, items in charges.items():
         balance = balances[key]
-        for charge in items if balance.hard else _together(items):
+        rolling = balance.ring is not None
+        for charge in items if balance.hard or rolling else _together(items):
             spent, overrun = changes[balance.id]
-            fits = _room(balance, charge, spent=spent)
+            fits = _room(balance, charge, spent=0 if rolling else spent)
             over = charge.amount - fits
-            changes[balance.id] = (spent + fits, overrun + over)
+            if rolling:
+                aged += count(balance, at=charge.at, now=now, spent=fits, overrun=over)
+                turned[balance.id] = balance
+            else:
+                changes[balance.id] = (spent + fits, overrun + over)
             transfers += [
                 Transfer(
                     organization_id=organization_id,
@@ -324,8 +333,9 @@ def _post(
                 for kind, amount in ((TransferKind.USAGE, fits), (TransferKind.OVERRUN, over))
                 if amount
             ]
-    add_amounts(changes, now=now)
-    Transfer.objects.bulk_create(transfers)
+    add_amounts({place: change for place, change in changes.items() if any(change)}, now=now)
+    Balance.objects.bulk_update(turned.values(), RING_FIELDS)
+    Transfer.objects.bulk_create([*transfers, *aged])
 
 
 def _together(charges: list[Charge]) -> list[Charge]:
@@ -334,7 +344,7 @@ def _together(charges: list[Charge]) -> list[Charge]:
     if len(held) < 2:
         return charges
     total = sum(charge.amount for charge in held)
-    one = Charge(None, total, unheld=False, reason=f"{len(held)} calls")
+    one = Charge(None, total, False, held[0].at, reason=f"{len(held)} calls")
     return [one, *(charge for charge in charges if charge.unheld)]
 
 

@@ -12,20 +12,25 @@ from uuid import UUID
 from django.db import connection
 
 _RECOMPUTED = """
-SELECT b.id, b.spent_amount, b.held_amount, b.suspense_amount, b.overrun_amount,
+SELECT b.id, b.spent_amount, b.held_amount, b.suspense_amount, b.overrun_amount, b.given_amount,
     coalesce(t.spent, 0), coalesce(t.held, 0), coalesce(t.suspense, 0), coalesce(t.overrun, 0),
+    coalesce(t.given, 0),
     coalesce(l.held, 0), coalesce(l.suspense, 0), coalesce(l.settled, 0)
 FROM budgets_balance b
 LEFT JOIN (
     SELECT balance_id,
         sum(CASE kind WHEN 'settle' THEN amount WHEN 'late_settle' THEN amount
             WHEN 'write_off' THEN amount WHEN 'usage' THEN amount
-            WHEN 'correction' THEN -amount ELSE 0 END) AS spent,
+            WHEN 'child_spent' THEN amount WHEN 'correction' THEN -amount
+            WHEN 'age' THEN -amount ELSE 0 END) AS spent,
         sum(CASE kind WHEN 'grant' THEN amount WHEN 'settle' THEN -amount
             WHEN 'release' THEN -amount WHEN 'expire' THEN -amount ELSE 0 END) AS held,
         sum(CASE kind WHEN 'expire' THEN amount WHEN 'late_settle' THEN -amount
             WHEN 'late_release' THEN -amount WHEN 'write_off' THEN -amount ELSE 0 END) AS suspense,
-        sum(CASE kind WHEN 'overrun' THEN amount ELSE 0 END) AS overrun
+        sum(CASE kind WHEN 'overrun' THEN amount WHEN 'age_overrun' THEN -amount
+            ELSE 0 END) AS overrun,
+        sum(CASE kind WHEN 'carry_out' THEN amount WHEN 'delegate' THEN amount
+            WHEN 'come_home' THEN -amount WHEN 'child_spent' THEN -amount ELSE 0 END) AS given
     FROM budgets_transfer GROUP BY balance_id
 ) t ON t.balance_id = b.id
 LEFT JOIN (
@@ -54,6 +59,7 @@ class Amounts(NamedTuple):
     held: int
     suspense: int
     overrun: int
+    given: int
 
 
 class Difference(NamedTuple):
@@ -86,8 +92,8 @@ def verify(*, organization_id: UUID | None = None) -> Report:
     for balance_id, *figures in _rows(_RECOMPUTED, scope):
         count += 1
         amounts = [int(figure) for figure in figures]
-        row, journal = Amounts(*amounts[:4]), Amounts(*amounts[4:8])
-        held, suspense, settled = amounts[8:]
+        row, journal = Amounts(*amounts[:5]), Amounts(*amounts[5:10])
+        held, suspense, settled = amounts[10:]
         if row != journal or (row.held, row.suspense) != (held, suspense):
             differences.append(Difference(balance_id, row, journal, held, suspense))
         if settled != paid.get(balance_id, 0):

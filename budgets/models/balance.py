@@ -1,8 +1,10 @@
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
 
 from budgets.models.budget import Budget
 from controlplane.identity.ids import new_id
+from enforcement.rules.rolling import Ring
 
 
 class Balance(models.Model):
@@ -29,6 +31,14 @@ class Balance(models.Model):
     held_amount = models.BigIntegerField(default=0)
     suspense_amount = models.BigIntegerField(default=0)
     overrun_amount = models.BigIntegerField(default=0)
+    given_amount = models.BigIntegerField(default=0)  # now in the limit of another balance
+    carried_amount = models.BigIntegerField(default=0)  # of the limit: from the window before
+    closed_at = models.DateTimeField(null=True, blank=True)  # all that was left has gone elsewhere
+    # A rolling window: its sub-buckets, oldest first, whose sums spent and overrun are.
+    ring_bucket_ms = models.BigIntegerField(null=True, blank=True)
+    ring_newest = models.BigIntegerField(null=True, blank=True)
+    ring_spent = ArrayField(models.BigIntegerField(), null=True, blank=True)
+    ring_overrun = ArrayField(models.BigIntegerField(), null=True, blank=True)
     updated_at = models.DateTimeField()
 
     class Meta:
@@ -43,10 +53,15 @@ class Balance(models.Model):
                 condition=Q(spent_amount__gte=0)
                 & Q(held_amount__gte=0)
                 & Q(suspense_amount__gte=0)
-                & Q(overrun_amount__gte=0),
+                & Q(overrun_amount__gte=0)
+                & Q(given_amount__gte=0)
+                & Q(carried_amount__gte=0),
                 name="balance_amounts_not_negative",
             ),
-            models.CheckConstraint(condition=Q(limit_amount__gt=0), name="balance_limit_positive"),
+            models.CheckConstraint(
+                condition=Q(limit_amount__gt=0) | Q(limit_amount=0, closed_at__isnull=False),
+                name="balance_limit_positive",
+            ),
             models.CheckConstraint(
                 condition=Q(lends=False) | Q(spent_amount=0), name="balance_permits_never_spent"
             ),
@@ -55,12 +70,38 @@ class Balance(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(hard=False)
-                | Q(cap_amount__gte=F("spent_amount") + F("held_amount") + F("suspense_amount")),
+                | Q(
+                    cap_amount__gte=F("spent_amount")
+                    + F("held_amount")
+                    + F("suspense_amount")
+                    + F("given_amount")
+                ),
                 name="balance_committed_within_cap",
             ),
             models.CheckConstraint(
                 condition=Q(window_end__isnull=True) | Q(window_end__gt=F("window_start")),
                 name="balance_window_not_empty",
+            ),
+            models.CheckConstraint(
+                condition=Q(carried_amount=0) | Q(carried_amount__lt=F("limit_amount")),
+                name="balance_carried_within_limit",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    ring_bucket_ms__isnull=True,
+                    ring_newest__isnull=True,
+                    ring_spent__isnull=True,
+                    ring_overrun__isnull=True,
+                )
+                | Q(
+                    ring_bucket_ms__gt=0,
+                    ring_bucket_ms__isnull=False,
+                    ring_newest__isnull=False,
+                    ring_spent__isnull=False,
+                    ring_overrun__isnull=False,
+                    window_end__isnull=True,
+                ),
+                name="balance_ring_complete",
             ),
         ]
 
@@ -69,7 +110,20 @@ class Balance(models.Model):
 
     @property
     def committed_amount(self) -> int:
-        return self.spent_amount + self.held_amount + self.suspense_amount
+        return self.spent_amount + self.held_amount + self.suspense_amount + self.given_amount
+
+    @property
+    def ring(self) -> Ring | None:
+        """The sub-buckets of a rolling window, as the rules know them."""
+        if self.ring_bucket_ms is None or self.ring_newest is None:
+            return None
+        spent, overrun = list(self.ring_spent or ()), list(self.ring_overrun or ())
+        return Ring(self.ring_bucket_ms, self.ring_newest, spent, overrun)
+
+    @ring.setter
+    def ring(self, ring: Ring) -> None:
+        self.ring_bucket_ms, self.ring_newest = ring.bucket_ms, ring.newest
+        self.ring_spent, self.ring_overrun = ring.spent, ring.overrun
 
     @property
     def free_amount(self) -> int:

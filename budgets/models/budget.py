@@ -4,7 +4,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 
-from budgets.enums import BudgetState, Period, WindowKind, choices_of
+from budgets.enums import BudgetState, Period, Rollover, WindowKind, choices_of
 from controlplane.identity.ids import new_id
 from enforcement.rules.policy import (
     BudgetPolicy,
@@ -16,9 +16,11 @@ from enforcement.rules.policy import (
     Unit,
     WindowSpec,
 )
+from enforcement.rules.rolling import MIN_BUCKET_S, MOST_PARTS
 from enforcement.rules.windows import MAX_ANCHOR_DAY
 
 TAG_PATTERN = r"^tag:[A-Za-z0-9_.-]{1,64}$"  # a split by a tag of the call
+KindOfWindow = Literal["lifetime", "calendar", "until", "rolling"]
 CalendarPeriod = Literal["minute", "hour", "day", "week", "month", "quarter", "year"]
 
 
@@ -43,6 +45,14 @@ class Budget(models.Model):
     anchor_day = models.SmallIntegerField(
         default=1, validators=[MinValueValidator(1), MaxValueValidator(MAX_ANCHOR_DAY)]
     )
+    anchor_month = models.SmallIntegerField(
+        default=1, validators=[MinValueValidator(1), MaxValueValidator(12)]
+    )
+    ends_at = models.DateTimeField(null=True, blank=True)  # of a window until a date
+    rolling_s = models.IntegerField(null=True, blank=True)
+    rolling_parts = models.SmallIntegerField(default=0)
+    rollover = models.CharField(max_length=8, choices=Rollover.choices, default=Rollover.NONE)
+    rollover_amount = models.BigIntegerField(null=True, blank=True)  # the most that is carried
     mode = models.CharField(max_length=8, choices=choices_of(Mode), default=Mode.HARD)
     hold_mode = models.CharField(
         max_length=8, choices=choices_of(HoldMode), default=HoldMode.STRICT
@@ -108,9 +118,53 @@ class Budget(models.Model):
                 name="budget_metered_only_if_hard",
             ),
             models.CheckConstraint(
-                condition=Q(window_kind=WindowKind.LIFETIME.value, period="")
-                | Q(window_kind=WindowKind.CALENDAR.value, period__in=Period.values),
+                condition=Q(
+                    window_kind=WindowKind.LIFETIME.value,
+                    period="",
+                    ends_at__isnull=True,
+                    rolling_s__isnull=True,
+                )
+                | Q(
+                    window_kind=WindowKind.CALENDAR.value,
+                    period__in=Period.values,
+                    ends_at__isnull=True,
+                    rolling_s__isnull=True,
+                )
+                | Q(
+                    window_kind=WindowKind.UNTIL.value,
+                    period="",
+                    ends_at__isnull=False,
+                    rolling_s__isnull=True,
+                )
+                | Q(
+                    window_kind=WindowKind.ROLLING.value,
+                    period="",
+                    ends_at__isnull=True,
+                    rolling_s__isnull=False,
+                    rolling_s__gte=MIN_BUCKET_S,
+                    rolling_parts__gte=1,
+                    rolling_parts__lte=MOST_PARTS,
+                ),
                 name="budget_window_complete",
+            ),
+            models.CheckConstraint(
+                condition=Q(anchor_month__gte=1, anchor_month__lte=12),
+                name="budget_anchor_month_in_every_year",
+            ),
+            models.CheckConstraint(
+                condition=Q(rollover=Rollover.NONE.value, rollover_amount__isnull=True)
+                | Q(
+                    rollover=Rollover.CAPPED.value,
+                    rollover_amount__isnull=False,
+                    rollover_amount__gt=0,
+                    window_kind=WindowKind.CALENDAR.value,
+                )
+                | Q(
+                    rollover=Rollover.ALL.value,
+                    rollover_amount__isnull=True,
+                    window_kind=WindowKind.CALENDAR.value,
+                ),
+                name="budget_rollover_of_calendar_windows",
             ),
             models.CheckConstraint(
                 condition=Q(anchor_day__gte=1, anchor_day__lte=MAX_ANCHOR_DAY),
@@ -133,13 +187,15 @@ class Budget(models.Model):
 
     @property
     def window(self) -> WindowSpec:
-        if self.window_kind == WindowKind.LIFETIME:
-            return WindowSpec()
         return WindowSpec(
-            kind="calendar",
-            period=cast("CalendarPeriod", self.period),
+            kind=cast("KindOfWindow", self.window_kind),
+            period=cast("CalendarPeriod", self.period) if self.period else None,
             time_zone=self.time_zone,
             anchor_day=self.anchor_day,
+            anchor_month=self.anchor_month,
+            ends_at_s=int(self.ends_at.timestamp()) if self.ends_at else None,
+            length_s=self.rolling_s,
+            parts=self.rolling_parts,
         )
 
     def to_policy(self) -> BudgetPolicy:

@@ -1,7 +1,7 @@
 from django.db import models
 from django.db.models import Q
 
-from budgets.enums import LIMIT_TRANSFER, TRANSFER_KINDS
+from budgets.enums import LIMIT_TRANSFER, TRANSFER_KINDS, WITHOUT_LEASE
 from budgets.models.balance import Balance
 from budgets.models.lease import Lease
 from controlplane.identity.ids import new_id
@@ -60,8 +60,7 @@ class Transfer(models.Model):
                 condition=Q(kind__in=TRANSFER_KINDS), name="transfer_kind_known"
             ),
             models.CheckConstraint(
-                condition=Q(kind__in=["overrun", "usage", "correction", LIMIT_TRANSFER])
-                | Q(lease__isnull=False),
+                condition=Q(kind__in=WITHOUT_LEASE) | Q(lease__isnull=False),
                 name="transfer_of_lease_names_it",
             ),
             models.CheckConstraint(

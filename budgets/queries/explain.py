@@ -171,6 +171,7 @@ def _standing(balance: Balance) -> Standing:
         held=balance.held_amount,
         suspense=balance.suspense_amount,
         overrun=balance.overrun_amount,
+        given=balance.given_amount,
         window_ends_at_ms=None if end is None else int(end.timestamp() * 1000),
     )
 

@@ -41,7 +41,10 @@ class BudgetRow:
 
     @property
     def held(self) -> int:
-        return self.balance.held_amount + self.balance.suspense_amount if self.balance else 0
+        if self.balance is None:
+            return 0
+        out = self.balance.held_amount + self.balance.given_amount
+        return out + self.balance.suspense_amount
 
     @property
     def suspense(self) -> int:
@@ -109,12 +112,14 @@ def current_balances(organization: Organization, *, now: datetime) -> QuerySet[B
         Q(window_end__isnull=True) | Q(window_end__gt=now),
         organization=organization,
         window_start__lte=now,
+        closed_at__isnull=True,
     )
 
 
 def _fill() -> "ExpressionWrapper[Any]":
     """How full a balance is, exactly; only to sort by."""
-    committed = F("spent_amount") + F("held_amount") + F("suspense_amount") + F("overrun_amount")
+    held = F("held_amount") + F("suspense_amount") + F("given_amount")
+    committed = F("spent_amount") + F("overrun_amount") + held
     exact = DecimalField(max_digits=60, decimal_places=20)
     return ExpressionWrapper(Cast(committed, exact) / Cast(F("limit_amount"), exact), exact)
 

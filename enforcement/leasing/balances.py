@@ -1,7 +1,7 @@
 """Which balance each item of a group means; made when it is first asked for (L15)."""
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from budgets.domain.balances import OTHER_VALUE
@@ -9,8 +9,10 @@ from budgets.domain.locks import key_pair
 from controlplane.identity.ids import new_id
 from enforcement.leasing import metrics
 from enforcement.leasing.store import Connection
-from enforcement.rules.policy import BudgetPolicy
-from enforcement.rules.windows import Window, window_at
+from enforcement.rules.ledger import may_fetch_ahead
+from enforcement.rules.policy import BudgetPolicy, WindowSpec
+from enforcement.rules.rolling import new_ring
+from enforcement.rules.windows import Window, has_ended, window_after, window_at
 from enforcement.rules.wire import DenialCause, Group
 
 MAX_VALUE_CHARS = 200
@@ -23,9 +25,11 @@ _FIND = """
 _MAKE = """
     INSERT INTO budgets_balance (id, organization_id, budget_id, value, window_start, window_end,
         hard, limit_amount, cap_amount, spent_amount, held_amount, suspense_amount,
-        overrun_amount, updated_at, lends)
+        overrun_amount, given_amount, carried_amount, updated_at, lends, ring_bucket_ms,
+        ring_newest, ring_spent, ring_overrun)
     SELECT %(id)s, b.organization_id, b.id, %(value)s, %(start)s, %(end)s, mode = 'hard', l, l,
-        0, 0, 0, 0, %(now)s, unit = 'concurrency'
+        0, 0, 0, 0, 0, 0, %(now)s, unit = 'concurrency', %(bucket_ms)s, %(newest)s,
+        %(ring)s::bigint[], %(ring)s::bigint[]
     FROM budgets_budget b, LATERAL (SELECT coalesce((SELECT o.limit_amount
         FROM budgets_budgetoverride o WHERE (o.budget_id, o.value) = (b.id, %(value)s)),
         b.limit_amount) + b.increase_amount) AS limits(l)
@@ -50,18 +54,40 @@ class Wanted(NamedTuple):
     window: Window
 
 
-def wanted(group: Group, budgets: list[BudgetPolicy], *, now: datetime) -> list[Wanted] | None:
-    """The balances of a group in the windows of now; None when a split value cannot be stored.
+def wanted(
+    group: Group, budgets: list[BudgetPolicy], *, now: datetime, lease_ttl_ms: int
+) -> list[Wanted] | DenialCause:
+    """The balances of a group in the windows of now, or those to come; or why there are none.
 
     Clients name sessions: a bad name denies its own group, never the message around it.
     """
     found = []
     for item, budget in zip(group.items, budgets, strict=True):
         if len(item.value) > MAX_VALUE_CHARS or "\0" in item.value:
-            return None
+            return DenialCause.MISMATCH
+        if has_ended(budget.window, now):
+            return DenialCause.ENDED
         window = window_at(budget.window, now)
+        if group.ahead:
+            coming = _coming(budget.window, window, now=now, lease_ttl_ms=lease_ttl_ms)
+            if coming is None:
+                return DenialCause.EARLY
+            window = coming
         found.append(Wanted(Key(budget.id, item.value, window[0]), budget, window))
     return found
+
+
+def _coming(spec: WindowSpec, window: Window, *, now: datetime, lease_ttl_ms: int) -> Window | None:
+    """The window that follows, if it is near enough to lease of it (L16)."""
+    if spec.kind == "rolling":
+        bucket_ms = (spec.length_s or 0) * 1000 // max(1, spec.parts)
+        left_ms = bucket_ms - int(now.timestamp() * 1000) % bucket_ms
+        return window if may_fetch_ahead(left_ms, lease_ttl_ms=lease_ttl_ms) else None
+    coming = window_after(spec, window)
+    if coming is None or window[1] is None:
+        return None
+    left_ms = int((window[1] - now).total_seconds() * 1000)
+    return coming if may_fetch_ahead(left_ms, lease_ttl_ms=lease_ttl_ms) else None
 
 
 async def open_balances(
@@ -87,12 +113,21 @@ async def open_balances(
                 "start": want.window[0],
                 "end": want.window[1],
                 "now": now,
+                **_ring(want.budget.window, now),
             },
         )
     known |= await _find(connection, [w.key for w in missing if w.key not in known])
     for want in missing:
         known.setdefault(want.key, DenialCause.MISMATCH)  # archived since the policy was read
     return known
+
+
+def _ring(spec: WindowSpec, now: datetime) -> dict[str, Any]:
+    """The columns of an empty rolling window; nulls for any other."""
+    if spec.kind != "rolling" or spec.length_s is None:
+        return {"bucket_ms": None, "newest": None, "ring": None}
+    ring = new_ring(length_s=spec.length_s, parts=spec.parts, now_ms=int(now.timestamp() * 1000))
+    return {"bucket_ms": ring.bucket_ms, "newest": ring.newest, "ring": ring.spent}
 
 
 async def _find(connection: Connection, keys: list[Key]) -> dict[Key, str]:

@@ -103,6 +103,7 @@ class Batch:
         known = await self._known_groups(connection)
         asks = await self._open(connection, now, known)
         due = await self._lock(connection, now, live, known)
+        self._ledger.turn(now_ms=now_ms)
         for work in live:
             self._book(work, now_ms)
         self.expired = sum(self._ledger.expire(lease, now_ms=now_ms) for lease in due)
@@ -145,9 +146,12 @@ class Batch:
         """Find the balances of each group; what matches nothing is denied at once."""
         for group in work.sync.groups:
             budgets = work.policy.budgets_of(group)
-            wants = None if budgets is None else wanted(group, budgets, now=now)
-            if wants is None:
-                work.answer.denials.append(_refuse(group, DenialCause.MISMATCH))
+            ttl_ms = self._terms.lease_ttl_ms
+            wants: list[Wanted] | DenialCause = DenialCause.MISMATCH
+            if budgets is not None:
+                wants = wanted(group, budgets, now=now, lease_ttl_ms=ttl_ms)
+            if isinstance(wants, DenialCause):
+                work.answer.denials.append(_refuse(group, wants))
             else:
                 self._asks.append((work, group, wants))
 

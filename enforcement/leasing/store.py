@@ -15,14 +15,22 @@ from controlplane.identity.ids import new_id
 from enforcement.errors import BusyError
 from enforcement.leasing.arrays import array
 from enforcement.rules.ledger import Balance, Lease, LeaseState, Ledger
+from enforcement.rules.rolling import Ring
 
 Connection = AsyncConnection[TupleRow]
 
 _BALANCE = """
     SELECT b.id::text, organization_id::text, budget_id::text, value, window_start, window_end,
            limit_amount, cap_amount, spent_amount, held_amount, suspense_amount, overrun_amount,
-           lends
+           lends, given_amount, ring_bucket_ms, ring_newest, ring_spent, ring_overrun
     FROM budgets_balance b WHERE b.id = ANY(%s::uuid[]) ORDER BY b.id FOR NO KEY UPDATE
+"""
+_RING = """
+    UPDATE budgets_balance SET spent_amount = %(spent)s, held_amount = %(held)s,
+        suspense_amount = %(suspense)s, overrun_amount = %(overrun)s, cap_amount = %(cap)s,
+        ring_newest = %(newest)s, ring_spent = %(ring_spent)s::bigint[],
+        ring_overrun = %(ring_overrun)s::bigint[], updated_at = %(now)s
+    WHERE id = %(id)s
 """
 _LEASE_COLUMNS = """
     l.id::text, l.balance_id::text, l.spool::text, l.amount, l.expires_at, l.epoch,
@@ -108,6 +116,8 @@ async def lock_balances(
             suspense=row[10],
             overrun=row[11],
             lends=row[12],
+            given=row[13],
+            ring=Ring(*row[14:18]) if row[14] else None,
         )
         ledger.balances[balance.id] = balance
         organizations[balance.id] = row[1]
@@ -183,7 +193,9 @@ async def write_back(
 
 
 async def _write_balances(connection: Connection, ledger: Ledger, now: datetime) -> None:
-    rows = [ledger.balances[i] for i in sorted(ledger.touched_balances)]
+    touched = [ledger.balances[i] for i in sorted(ledger.touched_balances)]
+    await _write_rings(connection, touched, now)
+    rows = [balance for balance in touched if balance.ring is None]
     if not rows:
         return
     await connection.execute(
@@ -202,6 +214,27 @@ async def _write_balances(connection: Connection, ledger: Ledger, now: datetime)
             array(b.cap for b in rows),
         ],
     )
+
+
+async def _write_rings(connection: Connection, touched: list[Balance], now: datetime) -> None:
+    """The rolling ones, each with its sub-buckets."""
+    for balance in touched:
+        if (ring := balance.ring) is not None:
+            await connection.execute(
+                _RING,
+                {
+                    "id": balance.id,
+                    "now": now,
+                    "spent": balance.spent,
+                    "held": balance.held,
+                    "suspense": balance.suspense,
+                    "overrun": balance.overrun,
+                    "cap": balance.cap,
+                    "newest": ring.newest,
+                    "ring_spent": array(ring.spent),
+                    "ring_overrun": array(ring.overrun),
+                },
+            )
 
 
 async def _write_leases(connection: Connection, ledger: Ledger, now: datetime) -> None:

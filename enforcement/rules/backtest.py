@@ -25,7 +25,8 @@ from enforcement.rules.estimate import Used, amount_used, price_for
 from enforcement.rules.matching import Matcher, Subject, value_of
 from enforcement.rules.money import TokenUsage, affordable_output_tokens, charge_nanos
 from enforcement.rules.policy import BudgetPolicy, Mode, PricePolicy, Unit
-from enforcement.rules.windows import Window, window_at
+from enforcement.rules.rolling import Ring, new_ring
+from enforcement.rules.windows import EPOCH, Window, has_ended, window_at
 
 FLOOR_OUTPUT_TOKENS = 16
 PATIENCE = timedelta(seconds=60)
@@ -103,9 +104,12 @@ class _Budget:
         self.values: set[str] = set()
         self._window: Window | None = None
         self._balances: dict[tuple[str, datetime], Episode] = {}
+        self._rings: dict[str, tuple[Ring, Ring]] = {}  # wanted and spent, of rolling windows
 
     def balance(self, subject: Subject, at: datetime, found: list[Episode]) -> Episode | None:
         """The balance that a call counts against; None when the split has no room for it."""
+        if has_ended(self.policy.window, at):
+            return None
         window = self._window
         if window is None or at < window[0] or (window[1] is not None and at >= window[1]):
             window = self._window = window_at(self.policy.window, at)
@@ -118,7 +122,40 @@ class _Budget:
             known = Episode(self.policy.id, value, *window, limit=self.policy.limit)
             self._balances[value, window[0]] = known
             found.append(known)
+            if self.policy.window.kind == "rolling":
+                self._rings[value] = (self._new_ring(at), self._new_ring(at))
+        self._turn(value, known, at)
         return known
+
+    def _new_ring(self, at: datetime) -> Ring:
+        spec = self.policy.window
+        return new_ring(length_s=spec.length_s or 0, parts=spec.parts, now_ms=_ms(at))
+
+    def _turn(self, value: str, balance: Episode, at: datetime) -> None:
+        """Let go of what left a rolling window."""
+        if value in self._rings:
+            wanted, spent = self._rings[value]
+            balance.wanted -= wanted.turn(_ms(at)).spent
+            balance.spent -= spent.turn(_ms(at)).spent
+
+    def want(self, balance: Episode, amount: int) -> None:
+        balance.wanted += amount
+        if balance.value in self._rings:
+            ring = self._rings[balance.value][0]
+            ring.add(ring.newest, spent=amount)
+
+    def pay(self, balance: Episode, amount: int) -> None:
+        balance.spent += amount
+        if balance.value in self._rings:
+            ring = self._rings[balance.value][1]
+            ring.add(ring.newest, spent=amount)
+
+    def relief(self, balance: Episode) -> datetime | None:
+        """When there is room again for certain: the window ends, or its oldest use leaves it."""
+        if balance.value not in self._rings:
+            return balance.window_end
+        at_ms = self._rings[balance.value][1].relief_ms()
+        return None if at_ms is None else EPOCH + timedelta(milliseconds=at_ms)
 
 
 class _Asked(Struct):
@@ -268,7 +305,7 @@ class _Replay:
         """When the last of the short windows ends, if the caller would wait for it."""
         latest = call.at
         for one in short:
-            end = None if one.balance is None else one.balance.window_end
+            end = None if one.balance is None else one.budget.relief(one.balance)
             if end is None or one.amount > one.budget.policy.limit:
                 return None
             latest = max(latest, end)
@@ -297,7 +334,7 @@ class _Replay:
             balance = one.balance
             if balance is None:
                 continue
-            balance.spent += one.amount
+            one.budget.pay(balance, one.amount)
             if balance.spent > balance.limit:  # soft or observe: a hard one has no room for it
                 balance.above += 1
                 balance.first_at = balance.first_at or at
@@ -331,7 +368,11 @@ class _Replay:
 
 def _want(one: _Asked) -> None:
     if one.balance is not None:
-        one.balance.wanted += one.amount
+        one.budget.want(one.balance, one.amount)
+
+
+def _ms(at: datetime) -> int:
+    return int((at - EPOCH).total_seconds() * 1000)
 
 
 def _amount(unit: Unit, call: Call, usage: TokenUsage, charge: int) -> int:

@@ -39,11 +39,13 @@ class Standing(Struct, frozen=True):
     held: int = 0
     suspense: int = 0
     overrun: int = 0
+    given: int = 0
     window_ends_at_ms: int | None = None
 
     @property
     def free(self) -> int:
-        return self.limit - self.spent - self.held - self.suspense - self.overrun
+        committed = self.spent + self.held + self.suspense + self.given
+        return self.limit - committed - self.overrun
 
 
 class Line(Struct, frozen=True):
@@ -139,7 +141,7 @@ def _denial(budget: BudgetPolicy, value: str, standing: Standing, least: int) ->
         free=max(0, standing.free),
         limit=standing.limit,
         spent=standing.spent,
-        held=standing.held,
+        held=standing.held + standing.given,
         suspense=0 if lends else standing.suspense,
         overrun=standing.overrun,
         window_ends_at_ms=standing.window_ends_at_ms,

@@ -62,6 +62,9 @@ class TransferKind(StrEnum):
     AGE_OVERRUN = "age_overrun"  # overrun → out of the rolling window
     CARRY_OUT = "carry_out"  # free → given: rolled over to the next window
     CARRY_IN = "carry_in"  # the limit grows by what the window before left
+    DELEGATE = "delegate"  # free → given: the limit of a child session
+    COME_HOME = "come_home"  # given → free: what a child session did not use
+    CHILD_SPENT = "child_spent"  # given → spent: what it did
 
 
 class Balance(Struct):
@@ -463,7 +466,7 @@ def deny(group: str, balance: Balance, floor: int) -> Denial:
         free=max(0, balance.free),
         limit=balance.limit,
         spent=balance.spent,
-        held=balance.held + (balance.suspense if balance.lends else 0),
+        held=balance.held + balance.given + (balance.suspense if balance.lends else 0),
         suspense=0 if balance.lends else balance.suspense,
         overrun=balance.overrun,
         window_ends_at_ms=balance.relief_at_ms,

@@ -25,6 +25,7 @@ from enforcement.rules.policy import (
     Unit,
     WindowSpec,
 )
+from enforcement.rules.rolling import usual_parts
 from enforcement.rules.windows import WindowError, check_spec
 
 ORGANIZATION = "organization"
@@ -49,6 +50,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "gpu_ms": ("gpu_ms",),
     "tool_calls": ("tool_calls",),
 }
+_PLAIN_WINDOWS = ("lifetime", "until", "rolling")
 REQUIRED = ("at", "input", "output")
 
 
@@ -65,6 +67,10 @@ class ProposedBudget(Struct, forbid_unknown_fields=True):
     window: str = "lifetime"
     time_zone: str = "UTC"
     anchor_day: int = 1
+    anchor_month: int = 1
+    ends_at: datetime | None = None
+    rolling_s: int | None = None
+    rolling_parts: int = 0
     max_values: int = 10_000
 
 
@@ -126,12 +132,16 @@ def _budget(given: ProposedBudget) -> BudgetPolicy:
     unknown = sorted(n for n in given.filters if n not in FILTERABLE and not n.startswith(TAG))
     if unknown:
         raise BacktestError(f"{where}: filters: no fact {unknown[0]!r}")
-    lifetime = given.window == "lifetime"
+    kind_of_window = given.window if given.window in _PLAIN_WINDOWS else "calendar"
     spec = {
-        "kind": "lifetime" if lifetime else "calendar",
-        "period": None if lifetime else given.window,
+        "kind": kind_of_window,
+        "period": given.window if kind_of_window == "calendar" else None,
         "time_zone": given.time_zone,
         "anchor_day": given.anchor_day,
+        "anchor_month": given.anchor_month,
+        "ends_at_s": int(given.ends_at.timestamp()) if given.ends_at else None,
+        "length_s": given.rolling_s,
+        "parts": given.rolling_parts or usual_parts(given.rolling_s or 0),
     }
     try:
         window = msgspec.convert(spec, WindowSpec)

@@ -39,6 +39,7 @@ _FINAL = {
     DenialCause.MAX_VALUES: "has no room for another value of its split",
     DenialCause.MISMATCH: "does not cover this request",
 }
+_OVER = (*_FINAL, DenialCause.ENDED)
 _MONEY = (DenialCause.LIMIT, DenialCause.HELD, DenialCause.SUSPENSE)
 
 
@@ -87,7 +88,7 @@ def is_spent(denial: Denial, *, floor: int) -> bool:
 
 def is_hopeless(denial: Denial, *, floor: int) -> bool:
     """Whether waiting cannot help: spent for good, or never meant for this request."""
-    return denial.cause in _FINAL or (denial.cause in _MONEY and is_spent(denial, floor=floor))
+    return denial.cause in _OVER or (denial.cause in _MONEY and is_spent(denial, floor=floor))
 
 
 def judge_denial(denial: Denial, budget: BudgetPolicy | None, *, floor: int) -> Refuse:
@@ -95,6 +96,8 @@ def judge_denial(denial: Denial, budget: BudgetPolicy | None, *, floor: int) -> 
     name = f"Budget {budget.name if budget else denial.budget!r}"
     if denial.cause in _FINAL:
         return _refuse(403, PERMISSION, f"{name} {_FINAL[denial.cause]}", denial, budget)
+    if denial.cause is DenialCause.ENDED:
+        return _refuse(402, QUOTA, f"{name} has ended", denial, budget)
     if denial.cause in _MONEY and is_spent(denial, floor=floor):
         return _refuse(402, QUOTA, f"{name} is exhausted", denial, budget)
     why = _TEMPORARY.get(denial.cause, _TEMPORARY[DenialCause.HELD])

@@ -74,6 +74,21 @@ def test_a_call_waits_for_a_window_that_opens_soon() -> None:
     assert [episode.spent for episode in report.episodes] == [100, 100]
 
 
+def test_a_rolling_window_lets_use_go_one_part_after_its_length() -> None:
+    rolling = budget(100, window=WindowSpec(kind="rolling", length_s=120, parts=2))
+    report = replay([call(0), call(179), call(180), call(181)], [rolling])
+    assert (report.total.calls, report.total.refused, report.total.throttled) == (4, 2, 1)
+    (episode,) = report.episodes
+    assert (episode.spent, report.total.charge) == (100, 400)
+
+
+def test_nothing_fits_after_a_budget_has_ended() -> None:
+    end_s = int(START.timestamp()) + 60
+    until = budget(1_000, window=WindowSpec(kind="until", ends_at_s=end_s))
+    report = replay([call(0), call(59), call(60), call(500)], [until])
+    assert (report.total.refused, report.episodes[0].spent) == (2, 200)
+
+
 def test_a_call_that_fits_in_part_is_cut_and_one_that_does_not_is_refused() -> None:
     calls = [call(0), call(1), call(2)]
     total = replay(calls, [budget(180)]).total

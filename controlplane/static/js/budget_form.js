@@ -25,8 +25,11 @@
     const session = value("session") ? `, session ${value("session")}` : "";
     const lines = value("filters").split("\n").map((line) => line.trim()).filter(Boolean);
     const only = lines.length ? ` with ${lines.join(" and ")}` : "";
-    const again = value("window") === "lifetime"
-      ? "and never starts again" : `and starts again each ${value("window")}`;
+    const again = {
+      lifetime: "and never starts again",
+      until: `until ${value("ends_on").replace("T", " ")} UTC`,
+      rolling: `over the last ${value("rolling_hours")} hours`,
+    }[value("window")] || `and starts again each ${value("window")}`;
     return `Counts every call of ${chosen("scope")}${session}${only}${split}, ${again}.`;
   };
   const limit = () => {
@@ -47,8 +50,14 @@
   const update = () => {
     const period = value("window");
     if (form.elements.window) {
-      show("time_zone", !["lifetime", "minute", "hour"].includes(period));
+      const calendar = !["lifetime", "until", "rolling"].includes(period);
+      show("time_zone", calendar && !["minute", "hour"].includes(period));
       show("anchor_day", ["month", "quarter", "year"].includes(period));
+      show("anchor_month", ["quarter", "year"].includes(period));
+      show("rolling_hours", period === "rolling");
+      show("ends_on", period === "until");
+      show("rollover", calendar);
+      show("rollover_amount", calendar && value("rollover") === "capped");
       show("max_values", value("per") !== "");
       show("overflow", value("per") !== "");
       show("split_tag", value("per") === "tag");

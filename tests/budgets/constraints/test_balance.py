@@ -1,6 +1,7 @@
 """What no balance may become, whoever writes it (I1, L9, I10)."""
 
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -86,6 +87,7 @@ def test_overrun_is_never_taken_back(balance: Balance) -> None:
         ("value", "other"),
         ("window_start", NOW),
         ("window_end", NOW),
+        ("ring_bucket_ms", 60_000),
     ],
 )
 def test_a_balance_keeps_its_place(balance: Balance, column: str, value: object) -> None:
@@ -125,3 +127,61 @@ def test_permits_are_never_spent(world: World) -> None:
     permits = make_balance(make_budget(world, unit="concurrency", limit_amount=5), lends=True)
     with refused_by("balance_permits_never_spent"):
         sql("UPDATE budgets_balance SET spent_amount = 1 WHERE id = %s", permits.id)
+
+
+@pytest.fixture
+def ring(world: World) -> Balance:
+    rolling = make_budget(world, window_kind="rolling", rolling_s=120, rolling_parts=2)
+    counts: dict[str, Any] = {"ring_spent": [1, 2, 3], "ring_overrun": [0, 0, 4]}
+    return make_balance(
+        rolling, spent_amount=6, overrun_amount=4, ring_bucket_ms=60_000, ring_newest=9, **counts
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "spent_amount = 7",
+        "overrun_amount = 3",
+        "ring_spent = '{1,2,4}'",
+        "ring_spent = '{-1,4,3}'",
+        "ring_spent = '{6}'",
+        "ring_overrun = '{4,0}'",
+    ],
+)
+def test_a_ring_adds_up_to_what_is_spent(ring: Balance, change: str) -> None:
+    with refused_by("balance_ring_adds_up"):
+        sql(f"UPDATE budgets_balance SET {change} WHERE id = %s", ring.id)
+
+
+@pytest.mark.parametrize("column", ["ring_newest", "ring_spent", "ring_overrun"])
+def test_a_ring_is_whole(ring: Balance, column: str) -> None:
+    with refused_by("balance_ring_complete"):
+        sql(f"UPDATE budgets_balance SET {column} = NULL WHERE id = %s", ring.id)
+
+
+def test_use_and_overrun_leave_a_ring_together_with_its_counters(ring: Balance) -> None:
+    turned = """UPDATE budgets_balance SET spent_amount = 5, overrun_amount = 0, ring_newest = 12,
+        ring_spent = '{5,0,0}', ring_overrun = '{0,0,0}' WHERE id = %s"""
+    assert sql(turned, ring.id) == 1
+
+
+def test_what_was_carried_is_part_of_the_limit(balance: Balance) -> None:
+    with refused_by("balance_carried_within_limit"):
+        sql("UPDATE budgets_balance SET carried_amount = limit_amount WHERE id = %s", balance.id)
+
+
+def test_what_is_closed_stays_closed_and_holds_no_more(balance: Balance) -> None:
+    sql("UPDATE budgets_balance SET closed_at = now() WHERE id = %s", balance.id)
+    with refused_by("balance_closed_stays_closed"):
+        sql("UPDATE budgets_balance SET closed_at = NULL WHERE id = %s", balance.id)
+    with refused_by("balance_closed_stays_closed"):
+        sql("UPDATE budgets_balance SET held_amount = held_amount + 1 WHERE id = %s", balance.id)
+    assert sql("UPDATE budgets_balance SET held_amount = 0 WHERE id = %s", balance.id) == 1
+
+
+def test_what_was_given_away_is_committed(balance: Balance) -> None:
+    given = "UPDATE budgets_balance SET given_amount = %s WHERE id = %s"
+    assert sql(given, 100_000_000, balance.id) == 1
+    with refused_by("balance_committed_within_cap"):
+        sql(given, 100_000_001, balance.id)

@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -49,8 +49,43 @@ def test_a_budget_is_created_as_the_form_says(world: World, visitors: Visitors) 
 
 
 @pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"window": "lifetime"}, {"window_kind": "lifetime", "period": "", "anchor_day": 1}),
+        (
+            {"window": "rolling", "rolling_hours": "24"},
+            {"window_kind": "rolling", "rolling_s": 86_400, "rolling_parts": 24},
+        ),
+        (
+            {"window": "until", "ends_on": "2099-01-31T12:00"},
+            {"window_kind": "until", "ends_at": datetime(2099, 1, 31, 12, tzinfo=UTC)},
+        ),
+        (
+            {"window": "year", "anchor_month": "4", "rollover": "all"},
+            {"period": "year", "anchor_month": 4, "anchor_day": 15, "rollover": "all"},
+        ),
+        (
+            {"rollover": "capped", "rollover_amount": "20"},
+            {"rollover": "capped", "rollover_amount": 20_000_000_000, "anchor_month": 1},
+        ),
+    ],
+)
+def test_every_window_has_its_fields(
+    world: World, visitors: Visitors, changes: dict[str, str], expected: dict[str, Any]
+) -> None:
+    visitors.admin.post("/budgets/new/", wish(world, **changes))
+    budget = Budget.objects.get()
+    assert {name: getattr(budget, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
     ("changes", "field", "words"),
     [
+        ({"window": "rolling", "rolling_hours": "0"}, "rolling_hours", "greater than or equal"),
+        ({"window": "until", "ends_on": ""}, "ends_on", "A window until a date needs its end."),
+        ({"window": "until", "ends_on": "2020-01-01T00:00"}, "ends_on", "over already"),
+        ({"rollover": "capped"}, "rollover_amount", "Say how much is carried at most."),
+        ({"rollover": "capped", "rollover_amount": "x"}, "rollover_amount", "Write dollars"),
         ({"limit": "0"}, "limit", "The limit must be above zero."),
         ({"limit": "-3"}, "limit", "The limit must be above zero."),
         ({"limit": "1e"}, "limit", "Write dollars, like 25 or 0.01."),

@@ -60,10 +60,11 @@ def test_a_whole_story_adds_up(lease: Lease) -> None:
 @pytest.mark.parametrize(
     ("column", "row"),
     [
-        ("spent", Amounts(751, 0, 0, 40)),
-        ("held", Amounts(750, 1, 0, 40)),
-        ("suspense", Amounts(750, 0, 1, 40)),
-        ("overrun", Amounts(750, 0, 0, 41)),
+        ("spent", Amounts(751, 0, 0, 40, 0)),
+        ("held", Amounts(750, 1, 0, 40, 0)),
+        ("suspense", Amounts(750, 0, 1, 40, 0)),
+        ("overrun", Amounts(750, 0, 0, 41, 0)),
+        ("given", Amounts(750, 0, 0, 40, 1)),
     ],
 )
 def test_a_forged_amount_is_found(lease: Lease, column: str, row: Amounts) -> None:
@@ -73,7 +74,7 @@ def test_a_forged_amount_is_found(lease: Lease, column: str, row: Amounts) -> No
     )
     (difference,) = verify().differences
     assert (difference.balance_id, difference.row) == (lease.balance_id, row)
-    assert difference.journal == Amounts(750, 0, 0, 40)
+    assert difference.journal == Amounts(750, 0, 0, 40, 0)
 
 
 def test_a_forged_lease_is_found(world: World) -> None:
