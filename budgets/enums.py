@@ -57,6 +57,13 @@ class ChangeState(models.TextChoices):
     CANCELLED = "cancelled"
 
 
+class ApprovalState(models.TextChoices):
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    EXPIRED = "expired"
+
+
 class PriceMatch(models.TextChoices):
     EXACT = "exact"
     PREFIX = "prefix"

@@ -60,6 +60,22 @@ class ChangeClosedError(BudgetError):
     """A planned change that is done or cancelled cannot be cancelled."""
 
 
+class FiringNotFoundError(BudgetError):
+    """No threshold of this organization that was reached and still holds."""
+
+
+class ApprovalNotFoundError(BudgetError):
+    """No such question to people in this organization."""
+
+
+class ApprovalClosedError(BudgetError):
+    """What was decided, or is over, cannot be decided again."""
+
+
+class NotificationNotFoundError(BudgetError):
+    """No such notification in this organization."""
+
+
 class OverrideNotFoundError(BudgetError):
     """The budget has no limit of its own for this split value."""
 

@@ -18,6 +18,8 @@ BEAT_SCHEDULE = {
     "write-off": {"task": "budgets.write_off", "schedule": 3600.0},
     "apply-changes": {"task": "budgets.apply_changes", "schedule": 2.0},
     "turn-windows": {"task": "budgets.turn_windows", "schedule": 5.0},
+    "watch-thresholds": {"task": "enforcement.watch_thresholds", "schedule": 1.0},
+    "review-thresholds": {"task": "enforcement.review_thresholds", "schedule": 10.0},
     "free-permits": {"task": "budgets.free_permits", "schedule": 30.0},
     "seal-journal": {"task": "budgets.seal_journal", "schedule": 10.0},
     "verify-ledger": {"task": "budgets.verify_ledger", "schedule": 3600.0},

@@ -43,3 +43,32 @@ def forget_samples() -> None:
     from enforcement.domain.gather import forget_samples as forget
 
     forget(now=timezone.now())
+
+
+@shared_task(
+    name="enforcement.watch_thresholds", ignore_result=True, soft_time_limit=20, time_limit=30
+)  # type: ignore[untyped-decorator]
+def watch_thresholds() -> None:
+    """Act on the balances that changed a moment ago. Beat: every second."""
+    from datetime import timedelta
+
+    from django.utils import timezone
+
+    from enforcement.domain.thresholds import watch
+
+    now = timezone.now()
+    watch(now=now, since=now - timedelta(seconds=15))
+
+
+@shared_task(
+    name="enforcement.review_thresholds", ignore_result=True, soft_time_limit=50, time_limit=60
+)  # type: ignore[untyped-decorator]
+def review_thresholds() -> None:
+    """Judge every balance, and end what is over. Beat: every 10 s."""
+    from django.utils import timezone
+
+    from enforcement.domain.thresholds import retire_firings, watch
+
+    now = timezone.now()
+    watch(now=now)
+    retire_firings(now=now)

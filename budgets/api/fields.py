@@ -9,7 +9,16 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from budgets.errors import BudgetValidationError, PriceError
-from budgets.models import Balance, Budget, BudgetChange, BudgetOverride, Lease, Transfer
+from budgets.models import (
+    ApprovalRequest,
+    Balance,
+    Budget,
+    BudgetChange,
+    BudgetOverride,
+    Lease,
+    ThresholdFiring,
+    Transfer,
+)
 from enforcement.rules.money import parse_usd, usd_text
 from enforcement.rules.policy import Unit
 
@@ -45,15 +54,20 @@ def amount_in(unit: str, given: object) -> int:
     return given
 
 
-def unit_of(row: Budget | BudgetOverride | BudgetChange | Balance | Lease | Transfer) -> str:
+def unit_of(
+    row: Budget
+    | BudgetOverride
+    | BudgetChange
+    | Balance
+    | Lease
+    | Transfer
+    | ThresholdFiring
+    | ApprovalRequest,
+) -> str:
     """The unit that a row's amounts are in."""
     if isinstance(row, Budget):
         return row.unit
-    return (
-        row.budget.unit
-        if isinstance(row, Balance | BudgetOverride | BudgetChange)
-        else row.balance.budget.unit
-    )
+    return row.balance.budget.unit if isinstance(row, Lease | Transfer) else row.budget.unit
 
 
 @extend_schema_field(AMOUNT_SCHEMA)

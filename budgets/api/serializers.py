@@ -37,6 +37,11 @@ _NEW_ENUMS = {
     "window_kind": WindowKind,
     "rollover": Rollover,
 }
+_WHAT = (
+    "each a percent of the limit (of what is used, or with basis forecast of what will be), and"
+    " actions in order: notify, throttle (requests_per_minute), reroute (model), approval (amount),"
+    " pause, refuse, cut, kill"
+)
 
 
 class BudgetSerializer(serializers.ModelSerializer[Budget]):
@@ -71,6 +76,7 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
             "rollover_amount",
             "max_values",
             "overflow",
+            "thresholds",
             "state",
             "armed_at",
             "policy_revision",
@@ -129,6 +135,7 @@ class NewBudgetSerializer(StrictSerializer):
         default=Overflow.REFUSE.value,
         help_text="values beyond max_values are refused, or share one balance",
     )
+    thresholds = serializers.ListField(child=serializers.DictField(), default=list, help_text=_WHAT)
     reason = serializers.CharField(max_length=500, default="", allow_blank=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -156,6 +163,9 @@ class BudgetChangeSerializer(StrictSerializer):
     overflow = serializers.ChoiceField(choices=choices_of(Overflow), required=False)
     rollover = serializers.ChoiceField(choices=Rollover.choices, required=False)
     rollover_amount = GivenAmountField(required=False, allow_null=True)
+    thresholds = serializers.ListField(
+        child=serializers.DictField(), required=False, help_text=_WHAT
+    )
     reason = serializers.CharField(max_length=500, default="", allow_blank=True)
 
     def changes(self, budget: Budget) -> dict[str, Any]:
@@ -205,6 +215,7 @@ class BalanceSerializer(serializers.ModelSerializer[Balance]):
     overrun = AmountField("overrun_amount")
     given = AmountField("given_amount")
     carried = AmountField("carried_amount")
+    approved = AmountField("approved_amount")
     free = AmountField("free_amount")
 
     class Meta:
@@ -225,6 +236,7 @@ class BalanceSerializer(serializers.ModelSerializer[Balance]):
             "overrun",
             "given",
             "carried",
+            "approved",
             "free",
             "closed_at",
             "updated_at",

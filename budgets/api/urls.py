@@ -2,6 +2,7 @@ from django.urls import path
 from rest_framework.routers import SimpleRouter
 
 from budgets.api import views
+from budgets.api.alerts import ApprovalViews, FiringViews, NotificationViews
 from budgets.api.backtest import BacktestView
 from budgets.api.explain import ExplainView
 
@@ -13,6 +14,9 @@ router.register("transfers", views.TransferViews, basename="transfer")
 router.register("price-versions", views.PriceVersionViews, basename="price-version")
 router.register("usage-events", views.UsageEventViews, basename="usage-event")
 router.register("refusals", views.RefusalViews, basename="refusal")
+router.register("firings", FiringViews, basename="firing")
+router.register("approvals", ApprovalViews, basename="approval")
+router.register("notifications", NotificationViews, basename="notification")
 
 urlpatterns = [
     path("budgets/backtest", BacktestView.as_view(), name="budget-backtest"),

@@ -11,12 +11,14 @@ from django.forms import BoundField
 
 from budgets.dashboard.places import Places
 from budgets.domain.budgets import BudgetSpec
+from budgets.domain.thresholds import thresholds_of
 from budgets.enums import Period, PriceMatch, Rollover, WindowKind
 from budgets.errors import BudgetValidationError
 from budgets.models import Budget
 from enforcement.rules.matching import TAG
 from enforcement.rules.money import parse_usd, usd_text
 from enforcement.rules.policy import HoldMode, Mode, Overflow, Per, Rates, ScopeKind, Unit
+from enforcement.rules.thresholds import ThresholdError, line_of, parse_lines
 
 BY_TAG = "tag"
 UNITS = [
@@ -101,6 +103,12 @@ class LimitForm(forms.Form):
         initial=10_000,
         help_text="Of a split: one for each agent, session, user …",
     )
+    thresholds = forms.CharField(
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false"}),
+        help_text="A line for each: 80%: notify — 90% forecast: notify, approval — "
+        "95%: throttle 10/min, reroute small-model — 100%: pause. Also refuse, cut and kill.",
+    )
     overflow = forms.ChoiceField(label="Beyond that", choices=OVERFLOWS, required=False)
     reason = forms.CharField(
         max_length=500, required=False, help_text="Kept in the audit trail with your name."
@@ -118,6 +126,7 @@ class LimitForm(forms.Form):
             self._group(
                 "Enforcement", "what happens at the limit", (("mode", ""), ("hold_mode", ""))
             ),
+            self._group("On the way there", "and past it", (("thresholds", ""),)),
             self._group(
                 "Record",
                 "",
@@ -133,6 +142,12 @@ class LimitForm(forms.Form):
 
     def clean_hold_mode(self) -> str:
         return str(self.cleaned_data["hold_mode"] or HoldMode.STRICT.value)
+
+    def clean_thresholds(self) -> list[dict[str, Any]]:
+        try:
+            return parse_lines(self.cleaned_data["thresholds"])
+        except ThresholdError as error:
+            raise forms.ValidationError(str(error)) from error
 
     def clean_overflow(self) -> str:
         return str(self.cleaned_data["overflow"] or Overflow.REFUSE.value)
@@ -162,6 +177,7 @@ class LimitForm(forms.Form):
             "mode": Mode(cleaned["mode"]),
             "hold_mode": HoldMode(cleaned["hold_mode"]),
             "overflow": Overflow(cleaned["overflow"]),
+            "thresholds": cleaned["thresholds"],
             **({"max_values": cleaned["max_values"]} if cleaned["max_values"] else {}),
         }
 
@@ -296,6 +312,7 @@ class BudgetForm(LimitForm):
             **self._window(),
             max_values=cleaned["max_values"] or 10_000,
             overflow=Overflow(cleaned["overflow"]),
+            thresholds=cleaned["thresholds"],
         )
 
     def _window(self) -> dict[str, Any]:
@@ -441,4 +458,5 @@ def limit_initial(budget: Budget) -> dict[str, Any]:
         "hold_mode": budget.hold_mode,
         "max_values": budget.max_values,
         "overflow": budget.overflow,
+        "thresholds": "\n".join(line_of(threshold) for threshold in thresholds_of(budget)),
     }

@@ -1,10 +1,14 @@
 from django.urls import path
 
-from budgets.dashboard import backtest, changes, explain, prices, views
+from budgets.dashboard import alerts, backtest, changes, explain, prices, views
 
 app_name = "budgets"
 urlpatterns = [
     path("budgets/", views.budget_list, name="list"),
+    path("alerts/", alerts.alerts, name="alerts"),
+    path("alerts/seen/", alerts.seen, name="alerts-seen"),
+    path("alerts/approvals/<uuid:approval_id>/", alerts.decide, name="approval-decide"),
+    path("alerts/firings/<uuid:firing_id>/lift/", alerts.lift, name="firing-lift"),
     path("budgets/export.csv", views.export, name="export"),
     path("budgets/explain/", explain.explain, name="explain"),
     path("budgets/backtest/", backtest.backtest, name="backtest"),

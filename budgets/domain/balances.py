@@ -172,7 +172,7 @@ def apply_limit(
     changed = []
     for balance in locked:
         limit = limits.get((budget.id, balance.value), budget.limit_amount)
-        limit += budget.increase_amount + balance.carried_amount
+        limit += budget.increase_amount + balance.carried_amount + balance.approved_amount
         if limit != balance.limit_amount:
             changed.append(balance)
         balance.limit_amount, balance.hard = limit, budget.mode == Mode.HARD

@@ -14,6 +14,7 @@ from budgets.domain.checks import MAX_AMOUNT, check_amount, check_shape, check_w
 from budgets.domain.earlier import book_earlier_use
 from budgets.domain.rollover import begin_rollover
 from budgets.domain.scopes import Scope, bounds_callers, is_covered, scopes_above
+from budgets.domain.thresholds import set_thresholds
 from budgets.enums import BudgetState, Rollover, WindowKind
 from budgets.errors import (
     BudgetArchivedError,
@@ -40,6 +41,7 @@ CHANGEABLE = frozenset(
         "overflow",
         "rollover",
         "rollover_amount",
+        "thresholds",
     }
 )
 
@@ -70,6 +72,7 @@ class BudgetSpec:
     rollover_amount: int | None = None
     max_values: int = 10_000
     overflow: Overflow = Overflow.REFUSE
+    thresholds: list[dict[str, Any]] = field(default_factory=list)
 
 
 @transaction.atomic
@@ -259,6 +262,7 @@ def describe(budget: Budget) -> dict[str, Any]:
         "limit_amount": budget.limit_amount,
         "max_values": budget.max_values,
         "overflow": str(budget.overflow),
+        "thresholds": budget.thresholds,
     }
 
 
@@ -300,6 +304,7 @@ def _check(budget: Budget) -> None:
     if budget.mode != Mode.HARD and budget.hold_mode == HoldMode.METERED:
         raise BudgetValidationError("hold_mode", "only a hard budget holds anything")
     check_window(budget)
+    set_thresholds(budget)
     taken = Budget.objects.filter(
         organization_id=budget.organization_id, name=budget.name, archived_at__isnull=True
     )

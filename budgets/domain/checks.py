@@ -156,7 +156,7 @@ def _check_filters(budget: Budget) -> None:
         for pattern in patterns:
             _check_pattern(fact, pattern)
     for fact, patterns in given.items():
-        _check_known(budget.organization_id, fact, patterns)
+        check_known(budget.organization_id, fact, patterns)
 
 
 def _refuse_fact(fact: str) -> None:
@@ -177,7 +177,8 @@ def _check_pattern(fact: str, pattern: object) -> None:
         )
 
 
-def _check_known(organization_id: UUID, fact: str, patterns: list[str]) -> None:
+def check_known(organization_id: UUID, fact: str, patterns: list[str]) -> None:
+    """Raises UnknownFactError unless every pattern fits something that the organization has."""
     if fact not in _known:
         return
     values = {value for known in _known[fact] for value in known(organization_id) if value}

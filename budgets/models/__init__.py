@@ -6,10 +6,12 @@ from budgets.models.change import BudgetChange
 from budgets.models.lease import Lease
 from budgets.models.price import PriceVersion
 from budgets.models.rollup import RollupWatermark, UsageRollup
+from budgets.models.threshold import ApprovalRequest, Notification, ThresholdFiring
 from budgets.models.transfer import JournalSeal, LedgerIncarnation, SealHorizon, Transfer
 from budgets.models.usage import Refusal, UsageEvent
 
 __all__ = [
+    "ApprovalRequest",
     "Balance",
     "Budget",
     "BudgetChange",
@@ -17,10 +19,12 @@ __all__ = [
     "JournalSeal",
     "Lease",
     "LedgerIncarnation",
+    "Notification",
     "PriceVersion",
     "Refusal",
     "RollupWatermark",
     "SealHorizon",
+    "ThresholdFiring",
     "Transfer",
     "UsageEvent",
     "UsageRollup",

@@ -33,6 +33,7 @@ class Balance(models.Model):
     overrun_amount = models.BigIntegerField(default=0)
     given_amount = models.BigIntegerField(default=0)  # now in the limit of another balance
     carried_amount = models.BigIntegerField(default=0)  # of the limit: from the window before
+    approved_amount = models.BigIntegerField(default=0)  # of the limit: given by people, once
     closed_at = models.DateTimeField(null=True, blank=True)  # all that was left has gone elsewhere
     # A rolling window: its sub-buckets, oldest first, whose sums spent and overrun are.
     ring_bucket_ms = models.BigIntegerField(null=True, blank=True)
@@ -55,7 +56,8 @@ class Balance(models.Model):
                 & Q(suspense_amount__gte=0)
                 & Q(overrun_amount__gte=0)
                 & Q(given_amount__gte=0)
-                & Q(carried_amount__gte=0),
+                & Q(carried_amount__gte=0)
+                & Q(approved_amount__gte=0),
                 name="balance_amounts_not_negative",
             ),
             models.CheckConstraint(
@@ -83,7 +85,8 @@ class Balance(models.Model):
                 name="balance_window_not_empty",
             ),
             models.CheckConstraint(
-                condition=Q(carried_amount=0) | Q(carried_amount__lt=F("limit_amount")),
+                condition=Q(carried_amount=0, approved_amount=0)
+                | Q(limit_amount__gt=F("carried_amount") + F("approved_amount")),
                 name="balance_carried_within_limit",
             ),
             models.CheckConstraint(

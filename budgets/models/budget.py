@@ -59,6 +59,7 @@ class Budget(models.Model):
     )
     limit_amount = models.BigIntegerField()
     increase_amount = models.BigIntegerField(default=0)  # temporary increases that hold now
+    thresholds = models.JSONField(default=list, blank=True)  # see enforcement.rules.thresholds
     max_values = models.IntegerField(default=10_000)
     overflow = models.CharField(max_length=8, choices=choices_of(Overflow), default=Overflow.REFUSE)
     state = models.CharField(max_length=8, choices=BudgetState.choices, default=BudgetState.ARMING)

@@ -32,6 +32,7 @@ NAVIGATION = (
         "Spend",
         (
             Link("budgets", "Budgets", "wallet", "budgets:list"),
+            Link("alerts", "Alerts", "circle-alert", "budgets:alerts"),
             Link("prices", "Prices", "circle-dollar-sign", "budgets:prices"),
         ),
     ),

@@ -13,6 +13,7 @@ from budgets import queries
 from budgets.dashboard.exposures import Exposure, balances_of, exposure_of_row, window_label
 from budgets.dashboard.forms import HOLD_MODES, MODES, UNITS
 from budgets.dashboard.places import Places
+from budgets.domain.thresholds import thresholds_of
 from budgets.enums import LIVE_LEASE_STATES, TERMINAL_LEASE_STATES
 from budgets.models import Budget, Lease
 from budgets.queries import BudgetRow
@@ -22,6 +23,7 @@ from controlplane.dashboard.web import PageRequest, page, show
 from enforcement.dashboard.fleet import book_label
 from enforcement.models import Spool
 from enforcement.rules.policy import HoldMode, Mode, Per
+from enforcement.rules.thresholds import line_of
 
 CHANGES_SHOWN = 20
 BALANCES_SHOWN = 20
@@ -84,6 +86,7 @@ def budget(request: PageRequest, budget_id: UUID) -> HttpResponse:
         "leases": _leases(found, places),
         "course": _course(row, now=request.now),
         "changes": found.changes.order_by("closed_at", "-starts_at")[:CHANGES_SHOWN],
+        "thresholds": [line_of(threshold) for threshold in thresholds_of(found)],
         "history": history_of(
             organization_id=found.organization_id, object_kind="budget", object_id=found.id
         ),

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from budgets.domain.prices import price_policies
 from budgets.domain.scopes import team_of
+from budgets.domain.thresholds import active_measures
 from budgets.models import Budget
 from controlplane.identity.domain import organization_pepper
 from controlplane.identity.models import Agent, AgentKey, Organization
@@ -38,6 +39,7 @@ def compile_policy(*, organization_id: UUID, now: datetime) -> PolicySnapshot:
         cards=cards.cards,
         card_keys=cards.keys,
         revoked_cards=cards.revoked,
+        measures=active_measures(organization_id),
     )
 
 

@@ -167,6 +167,17 @@ class BudgetPolicy(Struct, frozen=True):
     scope_session: str = ""
 
 
+class Measure(Struct, frozen=True):
+    """What a threshold that was reached does to the calls of one balance, until it is lifted."""
+
+    budget: str
+    value: str
+    kind: str  # one of `enforcement.rules.thresholds.MEASURES`
+    percent: int
+    requests_per_minute: int = 0
+    model: str = ""
+
+
 class Rates(Struct, frozen=True):
     """Nano-dollars per million tokens of each kind, and nano-dollars per request."""
 
@@ -213,3 +224,4 @@ class PolicySnapshot(Struct, frozen=True):
     cards: dict[str, str] = field(default_factory=dict)  # card digest → DSSE envelope, JSON text
     card_keys: list[TrustedKey] = field(default_factory=list)
     revoked_cards: list[str] = field(default_factory=list)
+    measures: list[Measure] = field(default_factory=list)

@@ -130,6 +130,13 @@ def parse_request(endpoint: Endpoint, body: bytes) -> ParsedRequest:
     return parsed
 
 
+def rerouted(parsed: ParsedRequest, model: str) -> ParsedRequest:
+    """The same request for another model."""
+    fields = parsed.fields | {"model": model}
+    encoded = bytes(_encode(fields))
+    return msgspec.structs.replace(parsed, model=model, fields=fields, encoded=encoded)
+
+
 def forward_body(
     parsed: ParsedRequest, *, output_limit: int | None, limit_field: str, extra: dict[str, Any]
 ) -> bytes:

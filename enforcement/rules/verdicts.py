@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from enforcement.rules.money import usd_text
-from enforcement.rules.policy import AgentState, BudgetPolicy, Unit
+from enforcement.rules.policy import AgentState, BudgetPolicy, Measure, Unit
 from enforcement.rules.wire import Denial, DenialCause
 
 MAX_RETRY_AFTER_S = 60
@@ -132,6 +132,21 @@ def state_refusal(state: AgentState) -> Refuse | None:
         return None
     reason, message = f"agent_{state.value}", f"This agent is {state.value}"
     return Refuse(403, PERMISSION, message, code=reason, reason=reason)
+
+
+def measure_refusal(measure: Measure, budget: BudgetPolicy) -> Refuse:
+    """What a new call is told whose budget has reached a threshold that stops calls."""
+    message = f"Budget {budget.name} has reached {measure.percent} % of its limit"
+    if measure.kind == "pause":
+        why = f"{message}: its calls wait for a decision by people"
+        return Refuse(403, PERMISSION, why, reason="budget_paused", budget=budget)
+    return Refuse(402, QUOTA, message, reason="budget_threshold", budget=budget)
+
+
+def measure_cut(measure: Measure, budget: BudgetPolicy) -> Cut:
+    """Why a running call ends whose budget has reached a threshold that cuts."""
+    message = f"Budget {budget.name} has reached {measure.percent} % of its limit"
+    return Cut("budget_threshold", message, budget=budget)
 
 
 def unpriced(model: str, *, budget: BudgetPolicy | None = None) -> Refuse:

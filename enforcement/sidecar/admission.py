@@ -6,8 +6,14 @@ nothing is reserved yet. A refusal is raised as a value.
 
 from enforcement.rules.lots import BalanceKey
 from enforcement.rules.matching import Plan, Subject, subject_of
-from enforcement.rules.policy import PricePolicy, Unit
-from enforcement.rules.requests import Endpoint, ParsedRequest, RequestError, parse_request
+from enforcement.rules.policy import Measure, PricePolicy, Unit
+from enforcement.rules.requests import (
+    Endpoint,
+    ParsedRequest,
+    RequestError,
+    parse_request,
+    rerouted,
+)
 from enforcement.rules.verdicts import PERMISSION, UNAVAILABLE, Refuse, state_refusal, unpriced
 from enforcement.rules.wire import Attribution
 from enforcement.sidecar import clock
@@ -16,6 +22,7 @@ from enforcement.sidecar.config import Config
 from enforcement.sidecar.engines import Upstream
 from enforcement.sidecar.http1 import HttpError
 from enforcement.sidecar.identity import Caller, bearer_of, caller_of
+from enforcement.sidecar.measures import target_of
 from enforcement.sidecar.policy import Agent, PolicyView
 
 
@@ -32,7 +39,16 @@ class RefusedError(Exception):
 class Call:
     """What is known of a call before anything is held for it."""
 
-    __slots__ = ("agent", "balances", "caller", "parsed", "plan", "price", "upstream")
+    __slots__ = (
+        "agent",
+        "balances",
+        "caller",
+        "measures",
+        "parsed",
+        "plan",
+        "price",
+        "upstream",
+    )
 
     def __init__(
         self,
@@ -44,6 +60,7 @@ class Call:
         price: PricePolicy | None,
         plan: Plan,
         balances: tuple[BalanceKey, ...],
+        measures: tuple[Measure, ...] = (),
     ) -> None:
         self.agent = agent
         self.caller = caller
@@ -52,6 +69,7 @@ class Call:
         self.price = price
         self.plan = plan  # the hard budgets that it is charged to
         self.balances = balances
+        self.measures = measures  # what thresholds that were reached do to it
 
     @property
     def extensible(self) -> bool:
@@ -70,6 +88,15 @@ class Call:
             return 0
         return (config.max_tool_calls if parsed.parallel_tools else 1) * parsed.sequences
 
+    def throttled(self, view: PolicyView | None, *, now_ns: int) -> int:
+        """Pass the throttles of its measures, once: 0, or how long until it may."""
+        if not self.measures or view is None:
+            return 0
+        wait_ns = view.measures.retry_in_ns(self.measures, now_ns=now_ns)
+        if not wait_ns:
+            self.measures = ()
+        return wait_ns
+
     def follow(self, view: PolicyView) -> None:
         """Take up what a later policy says of the agent. A price that was known stays."""
         agent = view.agents.get(self.agent.policy.id)
@@ -85,6 +112,7 @@ class Call:
         subject = _subject(view, self.agent, self.caller, self.parsed, self.upstream)
         self.plan = view.plan(subject)
         self.balances = view.balances(self.plan, subject, now_ns=clock.now_ns())
+        self.measures = view.measures.of(subject)
 
     def attribution(self) -> Attribution:
         return Attribution(
@@ -169,6 +197,12 @@ def admit(
         _check_cards(view, agent, parsed, skill=caller.skill, now_ms=now_ms)
         upstream = router.route(model)
         subject = _subject(view, agent, caller, parsed, upstream)
+        measures = view.measures.of(subject)
+        if target := target_of(measures, model):
+            parsed, model, upstream = rerouted(parsed, target), target, router.route(target)
+            subject = _subject(view, agent, caller, parsed, upstream)
+            measures = view.measures.of(subject)
+        _check_measures(view, measures)
         plan = view.plan(subject)
         price = view.price(model=model, provider=upstream.provider if upstream else "")
         _check_price(plan, model, price)
@@ -192,6 +226,7 @@ def admit(
         price=price,
         plan=plan,
         balances=view.balances(plan, subject, now_ns=clock.now_ns()),
+        measures=measures,
     )
 
 
@@ -221,6 +256,12 @@ def unbounded_refusal() -> Refuse:
 
 def _check_state(agent: Agent) -> None:
     refusal = state_refusal(agent.state)
+    if refusal is not None:
+        raise RefusedError(refusal)
+
+
+def _check_measures(view: PolicyView, measures: tuple[Measure, ...]) -> None:
+    refusal = view.measures.refusal(measures) if measures else None
     if refusal is not None:
         raise RefusedError(refusal)
 

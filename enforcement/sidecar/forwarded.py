@@ -197,6 +197,10 @@ class Forwarded(ABC):
             return
         call, holding = self._call, self._holding
         call.follow(view)
+        cut = view.measures.cut(call.measures)
+        if cut is not None:
+            self.cut(cut)
+            return
         if call.price is not None:
             holding.event = replace(holding.event, price_version=call.price.id)
         held = holding.hold.parts

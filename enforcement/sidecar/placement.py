@@ -22,7 +22,7 @@ from enforcement.rules.estimate import (
 )
 from enforcement.rules.gcra import try_spend
 from enforcement.rules.lots import BalanceKey, Hold, Need, Shortage
-from enforcement.rules.policy import Overflow, Unit
+from enforcement.rules.policy import Unit
 from enforcement.rules.requests import Endpoint
 from enforcement.rules.verdicts import (
     Clamped,
@@ -34,14 +34,14 @@ from enforcement.rules.verdicts import (
     unpriced,
     unreachable,
 )
-from enforcement.rules.wire import Denial, DenialCause, UsageEvent
+from enforcement.rules.wire import Denial, UsageEvent
 from enforcement.sidecar import clock
 from enforcement.sidecar.admission import Call, unbounded_refusal
 from enforcement.sidecar.answers import refusal_of_cut, send_refusal
 from enforcement.sidecar.desk import Desk
 from enforcement.sidecar.forwarded import STOP_MS
 from enforcement.sidecar.front import ClientConnection
-from enforcement.sidecar.policy import OVERFLOW_VALUE, PolicyView
+from enforcement.sidecar.policy import PolicyView
 from enforcement.sidecar.relay import Relay
 from enforcement.sidecar.settlement import first_event
 from enforcement.sidecar.unsent import Unsent
@@ -111,6 +111,10 @@ class Placement(Unsent):
 
     def _pass_request_rate(self) -> None:
         agent, now_ns = self._call.agent, clock.now_ns()
+        wait_ns = self._call.throttled(self._desk.view, now_ns=now_ns)
+        if wait_ns:
+            self._wait_for_rate(wait_ns, "requests_per_minute", self._pass_request_rate)
+            return
         if agent.requests is not None:
             tat_ns = agent.rates.requests_tat_ns
             decision = try_spend(agent.requests, tat_ns=tat_ns, amount=1, now_ns=now_ns)
@@ -189,9 +193,8 @@ class Placement(Unsent):
             amount = self._rated_tokens()
             decision = try_spend(agent.tokens, tat_ns=tat_ns, amount=amount, now_ns=now_ns)
             if not decision.allowed:
-                self._wait_for_rate(
-                    decision.retry_in_ns, "tokens_per_minute", self._pass_token_rate
-                )
+                wait_ns = decision.retry_in_ns
+                self._wait_for_rate(wait_ns, "tokens_per_minute", self._pass_token_rate)
                 return
             agent.rates.tokens_tat_ns = decision.tat_ns
             self._rated = amount
@@ -369,15 +372,11 @@ class Placement(Unsent):
 
     def _overflows(self, denial: Denial) -> bool:
         """Whether the split is full and shares one balance: then that one is the call's."""
-        view, key = self._desk.view, (denial.budget, denial.value)
-        if denial.cause is not DenialCause.MAX_VALUES or view is None:
-            return False
-        budget = view.budgets.get(denial.budget)
-        if budget is None or budget.overflow is not Overflow.SHARE or key[1] == OVERFLOW_VALUE:
-            return False
-        view.note_overflow(key, now_ns=clock.now_ns())
-        self._call.match(view)
-        return True
+        view = self._desk.view
+        if view is not None and view.overflows(denial, now_ns=clock.now_ns()):
+            self._call.match(view)
+            return True
+        return False
 
     def on_released(self) -> bool:
         """There is more to hold here: it may be enough."""
@@ -478,7 +477,10 @@ class Placement(Unsent):
         """Nothing is held yet: the later policy decides what must be."""
         call, before = self._call, self._call.plan.budgets
         call.follow(view)
-        if Unit.USD in call.plan.units and call.price is None:
+        stopped = view.measures.refusal(call.measures)
+        if stopped is not None:
+            self._refuse(stopped)
+        elif Unit.USD in call.plan.units and call.price is None:
             self._refuse(unpriced(call.parsed.model))
         elif call.plan.prompt_sized and not self._bounded:
             self._refuse(unbounded_refusal())

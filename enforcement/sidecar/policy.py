@@ -17,12 +17,14 @@ from enforcement.rules.policy import (
     KeyPolicy,
     Mode,
     OrderKind,
+    Overflow,
     PolicySnapshot,
     PricePolicy,
     ScopeKind,
 )
 from enforcement.rules.skillgate import CardGate
-from enforcement.rules.wire import Order
+from enforcement.rules.wire import Denial, DenialCause, Order
+from enforcement.sidecar.measures import Measures
 
 MAX_CACHED_KEYS = 10_000
 OVERFLOW_VALUE = "*"  # the balance that values beyond a split's `max_values` share
@@ -85,6 +87,9 @@ class PolicyView:
         self.snapshot = snapshot
         self.gate: CardGate = CardGate(snapshot, previous=previous.gate if previous else None)
         self.budgets = {budget.id: budget for budget in snapshot.budgets}
+        self.measures: Measures = Measures(
+            snapshot, previous=previous.measures if previous else None
+        )
         self._overlay: dict[tuple[ScopeKind, str], AgentState] = {}
         self._pepper = bytes.fromhex(snapshot.pepper)
         self._matcher = Matcher([b for b in snapshot.budgets if b.mode is Mode.HARD])
@@ -144,11 +149,17 @@ class PolicyView:
             for key in found
         )
 
-    def note_overflow(self, key: BalanceKey, *, now_ns: int) -> None:
-        """Remember that a split has no room for a value: it shares the balance of the others."""
+    def overflows(self, denial: Denial, *, now_ns: int) -> bool:
+        """Whether a denial means that its value shares the balance of others. It is remembered."""
+        budget = self.budgets.get(denial.budget)
+        if denial.cause is not DenialCause.MAX_VALUES or denial.value == OVERFLOW_VALUE:
+            return False
+        if budget is None or budget.overflow is not Overflow.SHARE:
+            return False
         if len(self._overflows) >= MAX_CACHED_KEYS:
             self._overflows.clear()
-        self._overflows[key] = now_ns + OVERFLOW_NS
+        self._overflows[denial.budget, denial.value] = now_ns + OVERFLOW_NS
+        return True
 
     def price(self, *, model: str, provider: str) -> PricePolicy | None:
         """The price version that holds for a model of a provider."""

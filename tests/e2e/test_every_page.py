@@ -24,6 +24,7 @@ def paths(sample: Sample) -> Mapping[str, str]:
         "edit budget": f"/budgets/{budget}/edit/",
         "explain": f"/budgets/explain/?agent={agent}&model=gpt-4o",
         "back-test": "/budgets/backtest/",
+        "alerts": "/alerts/",
         "plan a change": f"/budgets/{budget}/changes/new/",
         "archive budget": f"/budgets/{budget}/archive/",
         "agents": "/agents/",

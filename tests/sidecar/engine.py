@@ -26,6 +26,7 @@ class FakeEngine:
     ) -> None:
         self.kind = kind  # plain, llamacpp, vllm
         self.model = model
+        self.more_models: list[str] = []
         self.delay = delay
         self.context = context
         self.script = script
@@ -73,10 +74,13 @@ class FakeEngine:
     ) -> None:
         if path == "/v1/models":
             owner = {"plain": "somebody", "vllm": "vllm", "llamacpp": "llamacpp"}[self.kind]
-            model: dict[str, Any] = {"id": self.model, "object": "model", "owned_by": owner}
-            if self.kind == "vllm":
+            models: list[dict[str, Any]] = [
+                {"id": name, "object": "model", "owned_by": owner}
+                for name in (self.model, *self.more_models)
+            ]
+            for model in models if self.kind == "vllm" else ():
                 model["max_model_len"] = self.context
-            send_json(writer, {"object": "list", "data": [model]})
+            send_json(writer, {"object": "list", "data": models})
         elif path == "/version" and self.kind == "vllm":
             send_json(writer, {"version": "0.32.0"})
         elif path == "/props" and self.kind == "llamacpp":

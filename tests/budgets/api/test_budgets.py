@@ -51,6 +51,7 @@ def test_an_owner_makes_one(world: World, owner: APIClient) -> None:
         "rollover_amount": None,
         "max_values": 10_000,
         "overflow": "refuse",
+        "thresholds": [],
         "state": "arming",
         "armed_at": None,
         "policy_revision": budget.policy_revision,

@@ -1,0 +1,5 @@
+ALTER TABLE budgets_thresholdfiring DROP CONSTRAINT firing_budget_of_same_organization;
+ALTER TABLE budgets_thresholdfiring DROP CONSTRAINT firing_balance_of_same_organization;
+ALTER TABLE budgets_approvalrequest DROP CONSTRAINT approval_budget_of_same_organization;
+ALTER TABLE budgets_approvalrequest DROP CONSTRAINT approval_balance_of_same_organization;
+ALTER TABLE budgets_notification DROP CONSTRAINT notification_budget_of_same_organization;
