@@ -21,5 +21,8 @@ class BudgetsConfig(AppConfig):
         register(errors.ApprovalNotFoundError, 404)
         register(errors.ApprovalClosedError, 409)
         register(errors.NotificationNotFoundError, 404)
+        register(errors.DelegationError, 422)
+        register(errors.NotFreeError, 409)
+        register(errors.DelegationNotFoundError, 404)
         register(errors.LeaseNotFoundError, 404)
         register(errors.LeaseNotSuspendedError, 409)

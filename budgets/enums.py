@@ -57,6 +57,12 @@ class ChangeState(models.TextChoices):
     CANCELLED = "cancelled"
 
 
+class DelegationState(models.TextChoices):
+    OPEN = "open"
+    CLOSING = "closing"  # nothing more is granted; what is out comes home
+    CLOSED = "closed"
+
+
 class ApprovalState(models.TextChoices):
     PENDING = "pending"
     APPROVED = "approved"

@@ -1,5 +1,10 @@
 """What can be wrong with a wish about budgets. Blame is in the class, words are for people."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from budgets.models import Budget
+
 
 class BudgetError(Exception):
     """Base of this app's errors."""
@@ -74,6 +79,23 @@ class ApprovalClosedError(BudgetError):
 
 class NotificationNotFoundError(BudgetError):
     """No such notification in this organization."""
+
+
+class DelegationError(BudgetError):
+    """What a session cannot give to another."""
+
+
+class NotFreeError(DelegationError):
+    """A session has less free than it wants to give."""
+
+    def __init__(self, budget: "Budget", *, free: int, held: int) -> None:
+        super().__init__(f"{budget.name}: {free} is free, and {held} is out with sidecars")
+        self.budget = budget
+        self.held = held
+
+
+class DelegationNotFoundError(BudgetError):
+    """No such delegation in this organization, or it is of other agents."""
 
 
 class OverrideNotFoundError(BudgetError):

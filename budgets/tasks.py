@@ -113,3 +113,15 @@ def turn_windows() -> None:
 
     turn_due(now=timezone.now())
     roll_over_due(now=timezone.now())
+
+
+@shared_task(
+    name="budgets.settle_delegations", ignore_result=True, soft_time_limit=20, time_limit=30
+)  # type: ignore[untyped-decorator]
+def settle_delegations() -> None:
+    """End child sessions whose time is over, and settle those that ended. Beat: every 2 s."""
+    from django.utils import timezone
+
+    from budgets.domain.delegations import settle_delegations as settle
+
+    settle(now=timezone.now())

@@ -17,6 +17,7 @@ BEAT_SCHEDULE = {
     "announce-prices": {"task": "budgets.announce_prices", "schedule": 30.0},
     "write-off": {"task": "budgets.write_off", "schedule": 3600.0},
     "apply-changes": {"task": "budgets.apply_changes", "schedule": 2.0},
+    "settle-delegations": {"task": "budgets.settle_delegations", "schedule": 2.0},
     "turn-windows": {"task": "budgets.turn_windows", "schedule": 5.0},
     "watch-thresholds": {"task": "enforcement.watch_thresholds", "schedule": 1.0},
     "review-thresholds": {"task": "enforcement.review_thresholds", "schedule": 10.0},

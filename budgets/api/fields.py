@@ -15,6 +15,7 @@ from budgets.models import (
     Budget,
     BudgetChange,
     BudgetOverride,
+    Delegation,
     Lease,
     ThresholdFiring,
     Transfer,
@@ -62,7 +63,8 @@ def unit_of(
     | Lease
     | Transfer
     | ThresholdFiring
-    | ApprovalRequest,
+    | ApprovalRequest
+    | Delegation,
 ) -> str:
     """The unit that a row's amounts are in."""
     if isinstance(row, Budget):

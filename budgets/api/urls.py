@@ -4,6 +4,7 @@ from rest_framework.routers import SimpleRouter
 from budgets.api import views
 from budgets.api.alerts import ApprovalViews, FiringViews, NotificationViews
 from budgets.api.backtest import BacktestView
+from budgets.api.delegations import DelegationViews
 from budgets.api.explain import ExplainView
 
 router = SimpleRouter(trailing_slash=False)
@@ -14,6 +15,7 @@ router.register("transfers", views.TransferViews, basename="transfer")
 router.register("price-versions", views.PriceVersionViews, basename="price-version")
 router.register("usage-events", views.UsageEventViews, basename="usage-event")
 router.register("refusals", views.RefusalViews, basename="refusal")
+router.register("delegations", DelegationViews, basename="delegation")
 router.register("firings", FiringViews, basename="firing")
 router.register("approvals", ApprovalViews, basename="approval")
 router.register("notifications", NotificationViews, basename="notification")

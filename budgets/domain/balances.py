@@ -162,9 +162,8 @@ def apply_limit(
 
     The cap becomes the greater of the limit and what is committed, and falls from there (L9).
     """
-    current = Balance.objects.filter(budget=budget, closed_at__isnull=True).filter(
-        Q(window_end__isnull=True) | Q(window_end__gt=now)
-    )
+    open_ones = Balance.objects.filter(budget=budget, closed_at__isnull=True, delegated=False)
+    current = open_ones.filter(Q(window_end__isnull=True) | Q(window_end__gt=now))
     if value is not None:
         current = current.filter(value=value)
     locked = list(current.select_for_update(no_key=True).order_by("id"))

@@ -3,6 +3,7 @@
 from budgets.models.balance import Balance
 from budgets.models.budget import Budget, BudgetOverride
 from budgets.models.change import BudgetChange
+from budgets.models.delegation import Delegation
 from budgets.models.lease import Lease
 from budgets.models.price import PriceVersion
 from budgets.models.rollup import RollupWatermark, UsageRollup
@@ -16,6 +17,7 @@ __all__ = [
     "Budget",
     "BudgetChange",
     "BudgetOverride",
+    "Delegation",
     "JournalSeal",
     "Lease",
     "LedgerIncarnation",

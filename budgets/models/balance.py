@@ -31,9 +31,18 @@ class Balance(models.Model):
     held_amount = models.BigIntegerField(default=0)
     suspense_amount = models.BigIntegerField(default=0)
     overrun_amount = models.BigIntegerField(default=0)
-    given_amount = models.BigIntegerField(default=0)  # now in the limit of another balance
-    carried_amount = models.BigIntegerField(default=0)  # of the limit: from the window before
-    approved_amount = models.BigIntegerField(default=0)  # of the limit: given by people, once
+    given_amount = models.BigIntegerField(
+        default=0, db_default=0
+    )  # now in the limit of another balance
+    carried_amount = models.BigIntegerField(
+        default=0, db_default=0
+    )  # of the limit: from the window before
+    approved_amount = models.BigIntegerField(
+        default=0, db_default=0
+    )  # of the limit: given by people, once
+    delegated = models.BooleanField(
+        default=False, db_default=False
+    )  # its limit was given by another session
     closed_at = models.DateTimeField(null=True, blank=True)  # all that was left has gone elsewhere
     # A rolling window: its sub-buckets, oldest first, whose sums spent and overrun are.
     ring_bucket_ms = models.BigIntegerField(null=True, blank=True)

@@ -14,7 +14,13 @@ import psycopg
 from django.db import DataError as DjangoDataError
 from django.db import OperationalError as DjangoOperationalError
 
-from budgets.errors import UsageEventError
+from budgets.errors import (
+    BudgetError,
+    DelegationError,
+    DelegationNotFoundError,
+    NotFreeError,
+    UsageEventError,
+)
 from controlplane.identity.errors import CredentialError
 from controlplane.problems import kind_of, problem_document
 from enforcement.errors import (
@@ -27,19 +33,19 @@ from enforcement.errors import (
 from enforcement.leasing import metrics
 from enforcement.leasing.auth import SidecarIdentity
 from enforcement.leasing.service import LeaseService
-from enforcement.rules.wire import PROTOCOL, Hello, Sync, Usage
+from enforcement.rules.wire import PROTOCOL, Delegate, EndDelegation, Hello, Sync, Usage
 
 PREFIX = "/sidecar/v1/"
 MAX_BODY_BYTES = 16 * 1024 * 1024
 BEAT_S = 2.0
-MESSAGES = frozenset({"hello", "sync", "usage", "watch"})
+MESSAGES = frozenset({"hello", "sync", "usage", "watch", "delegate", "undelegate"})
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-T = TypeVar("T", Hello, Sync, Usage)
+T = TypeVar("T", Hello, Sync, Usage, Delegate, EndDelegation)
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +61,9 @@ STATUS: dict[type[Exception], int] = {
     GroupKeyReusedError: 422,
     MessageError: 422,
     UsageEventError: 422,
+    NotFreeError: 409,
+    DelegationError: 422,
+    DelegationNotFoundError: 404,
     psycopg.DataError: 422,
     DjangoDataError: 422,
     BusyError: 503,
@@ -143,6 +152,10 @@ async def _answer(
         return await service.sync(identity, await _read(receive, Sync))
     if route == ("POST", "usage"):
         return await service.usage(identity, await _read(receive, Usage))
+    if route == ("POST", "delegate"):
+        return await service.delegate(identity, await _read(receive, Delegate))
+    if route == ("POST", "undelegate"):
+        return await service.end_delegation(identity, await _read(receive, EndDelegation))
     if route == ("POST", "hello"):
         return await service.hello(identity, await _read(receive, Hello))
     return None
@@ -238,7 +251,7 @@ async def _problem(send: Send, error: Exception) -> int:
 
 
 def _name(error: Exception, status: int) -> str:
-    if isinstance(error, (EnforcementError, CredentialError, UsageEventError)):
+    if isinstance(error, (EnforcementError, CredentialError, BudgetError)):
         return kind_of(error)
     return {422: "message", 503: "busy"}.get(status, "internal")
 

@@ -25,10 +25,10 @@ _FIND = """
 _MAKE = """
     INSERT INTO budgets_balance (id, organization_id, budget_id, value, window_start, window_end,
         hard, limit_amount, cap_amount, spent_amount, held_amount, suspense_amount,
-        overrun_amount, given_amount, carried_amount, updated_at, lends, ring_bucket_ms,
+        overrun_amount, updated_at, lends, ring_bucket_ms,
         ring_newest, ring_spent, ring_overrun)
     SELECT %(id)s, b.organization_id, b.id, %(value)s, %(start)s, %(end)s, mode = 'hard', l, l,
-        0, 0, 0, 0, 0, 0, %(now)s, unit = 'concurrency', %(bucket_ms)s, %(newest)s,
+        0, 0, 0, 0, %(now)s, unit = 'concurrency', %(bucket_ms)s, %(newest)s,
         %(ring)s::bigint[], %(ring)s::bigint[]
     FROM budgets_budget b, LATERAL (SELECT coalesce((SELECT o.limit_amount
         FROM budgets_budgetoverride o WHERE (o.budget_id, o.value) = (b.id, %(value)s)),

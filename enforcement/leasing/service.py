@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -16,8 +16,10 @@ from psycopg import conninfo
 from psycopg_pool import AsyncConnectionPool
 
 from budgets.domain.budgets import arm_budgets
+from budgets.domain.delegations import delegate, end_delegation
 from budgets.domain.incarnation import current_incarnation
 from budgets.enums import BudgetState
+from budgets.errors import NotFreeError
 from budgets.models import Budget
 from controlplane.identity.domain import derived_key
 from controlplane.identity.models import Organization
@@ -27,19 +29,33 @@ from enforcement.errors import EnforcementError
 from enforcement.leasing import hello as hellos
 from enforcement.leasing.auth import Authenticator, SidecarIdentity
 from enforcement.leasing.batch import Terms
-from enforcement.leasing.checks import check_header, check_hello, check_sync
+from enforcement.leasing.checks import check_header, check_hello, check_sync, to_uuid
 from enforcement.leasing.coordinator import Coordinator, Recalls
 from enforcement.leasing.hints import RECALL_CHANNEL, Hints
 from enforcement.leasing.policies import Policies
 from enforcement.leasing.spools import latest_cursor
-from enforcement.leasing.store import Connection
+from enforcement.leasing.store import Connection, holders
 from enforcement.leasing.threads import DjangoThreads
+from enforcement.leasing.trees import told, wish_of
 from enforcement.models import Sidecar, Spool
 from enforcement.rules.ledger import Balance
-from enforcement.rules.wire import Hello, Recall, Sync, SyncAnswer, Usage, UsageAnswer, Welcome
+from enforcement.rules.wire import (
+    Delegate,
+    Delegated,
+    EndDelegation,
+    Hello,
+    Recall,
+    Sync,
+    SyncAnswer,
+    Usage,
+    UsageAnswer,
+    Welcome,
+)
 
 POOL_SIZE = 6
 ARM_EVERY_S = 1.0
+RECALLS_OF_A_GIFT = 5  # how often idle leases are called home before a gift is refused
+RECALL_PAUSE_S = 0.2
 PATIENCE_S = 5.0  # how long a message waits for a connection before it is told to come again
 # The plan of a foreign key's check that was made while a table was small walks all leases of a
 # balance later on, and stays for as long as its session: custom plans made grants 3 times faster.
@@ -189,6 +205,60 @@ class LeaseService:
         sidecar = await self._threads.run(_sidecar, identity.sidecar)
         booked = await self._threads.run(take_usage, sidecar=sidecar, usage=usage, now=_now())
         return UsageAnswer(booked.accepted, booked.duplicates, usage.position)
+
+    async def delegate(self, identity: SidecarIdentity, message: Delegate) -> Delegated:
+        """Let a session give to a child session; what sidecars have idle is called home for it.
+
+        Raises MessageError, SpoolOfAnotherError, DelegationError.
+        """
+        check_header(message.header, organization=identity.organization)
+        policy = await self.policies.get(identity.organization)
+        wish, organization = wish_of(message, policy), UUID(identity.organization)
+        for patience in range(RECALLS_OF_A_GIFT, -1, -1):
+            try:
+                given = await self._threads.run(
+                    delegate, organization_id=organization, wish=wish, now=_now()
+                )
+                break
+            except NotFreeError as error:
+                if not patience or not error.held:
+                    raise
+                await self._call_home(str(error.budget.id), wish.values)
+                await asyncio.sleep(RECALL_PAUSE_S)
+        return told(given, policy)
+
+    async def end_delegation(
+        self, identity: SidecarIdentity, message: EndDelegation
+    ) -> EndDelegation:
+        """End a child session, as its parent's or its own agent asks.
+
+        Raises MessageError, SpoolOfAnotherError, DelegationNotFoundError.
+        """
+        check_header(message.header, organization=identity.organization)
+        rows = await self._threads.run(
+            end_delegation,
+            organization_id=UUID(identity.organization),
+            handle=to_uuid(message.delegation),
+            agent_id=to_uuid(message.attribution.agent),
+            now=_now(),
+        )
+        await self._recall_of([str(row.child_id) for row in rows])
+        return message
+
+    async def _call_home(self, budget: str, values: Mapping[str, str]) -> None:
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT id::text FROM budgets_balance WHERE (budget_id, value) = (%s, %s)",
+                [UUID(budget), values[budget]],
+            )
+            balances = [row[0] async for row in cursor]
+        await self._recall_of(balances)
+
+    async def _recall_of(self, balances: list[str]) -> None:
+        async with self._pool.connection() as connection:
+            recalls = await holders(connection, balances)
+        if recalls:
+            await self._notify_recalls(recalls)
 
     # ------------------------------------------------------------------ in the background
 

@@ -22,7 +22,8 @@ Connection = AsyncConnection[TupleRow]
 _BALANCE = """
     SELECT b.id::text, organization_id::text, budget_id::text, value, window_start, window_end,
            limit_amount, cap_amount, spent_amount, held_amount, suspense_amount, overrun_amount,
-           lends, given_amount, ring_bucket_ms, ring_newest, ring_spent, ring_overrun
+           lends, given_amount, ring_bucket_ms, ring_newest, ring_spent, ring_overrun,
+           closed_at IS NOT NULL
     FROM budgets_balance b WHERE b.id = ANY(%s::uuid[]) ORDER BY b.id FOR NO KEY UPDATE
 """
 _RING = """
@@ -118,6 +119,7 @@ async def lock_balances(
             lends=row[12],
             given=row[13],
             ring=Ring(*row[14:18]) if row[14] else None,
+            closed=row[18],
         )
         ledger.balances[balance.id] = balance
         organizations[balance.id] = row[1]

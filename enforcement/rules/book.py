@@ -197,7 +197,7 @@ class Book:
         version: str,
     ) -> Hello:
         return Hello(
-            header=self._header(),
+            header=self.make_header(),
             boot=boot,
             kernel_boot_id=kernel_boot_id,
             clean_shutdown=clean,
@@ -241,7 +241,7 @@ class Book:
     ) -> Sync:
         """All that the ledger has not confirmed, and all that is asked. Never a delta."""
         self.lots.expire(now_ns=now_ns)
-        header = self._header()
+        header = self.make_header()
         reports = []
         for lot in self._unsettled():
             renew = self._wants_renewal(lot, now_ns)
@@ -378,7 +378,7 @@ class Book:
 
     # ------------------------------------------------------------------ helpers
 
-    def _header(self) -> Header:
+    def make_header(self) -> Header:
         self.sequence += 1
         return Header(
             organization=self.organization,

@@ -73,7 +73,7 @@ class GrantQueue:
         for balance_id, item in ask.items:
             balance = ledger.balances[balance_id]
             enough = max(1, item.need if patient else item.floor)
-            if balance.free - reserved.get(balance_id, 0) < enough:
+            if balance.closed or balance.free - reserved.get(balance_id, 0) < enough:
                 return balance_id, item
             if ask.group.ahead and balance.tight:
                 return balance_id, item  # what is scarce goes to those who need it now

@@ -86,6 +86,7 @@ class Balance(Struct):
     lends: bool = False  # permits: nothing is ever spent
     given: int = 0
     ring: Ring | None = None
+    closed: bool = False  # nothing more is granted
 
     @property
     def committed(self) -> int:
@@ -447,6 +448,8 @@ def cause_of(balance: Balance, floor: int) -> DenialCause:
 
     A permit in suspense comes back by itself: it is held, and waiting helps.
     """
+    if balance.closed:
+        return DenialCause.ENDED
     if balance.lends and floor <= balance.limit:
         return DenialCause.HELD
     if balance.spent + balance.overrun + floor > balance.limit:

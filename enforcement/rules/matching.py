@@ -8,7 +8,7 @@
    are look-ups (exact, or by the length of a prefix), never a scan.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct, field
 
@@ -130,6 +130,15 @@ class Plan:
         self.prompt_sized = not self.units.isdisjoint(PROMPT_UNITS)
         self._splits = any(budget.per for budget in self.budgets)
         self._fixed = tuple((budget.id, "") for budget in self.budgets)
+
+    @classmethod
+    def of_pairs(cls, pairs: Mapping[BalanceOf, BudgetPolicy]) -> "Plan":
+        """A plan whose balances are known: a budget may stand in it more than once."""
+        plan = cls(pairs.values())
+        order = {budget.id: place for place, budget in enumerate(plan.budgets)}
+        plan._splits = False
+        plan._fixed = tuple(sorted(pairs, key=lambda key: (order[key[0]], key[1])))
+        return plan
 
     def balances(self, subject: Subject) -> tuple[BalanceOf, ...]:
         """The balance of each budget, in their order."""

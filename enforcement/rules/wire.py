@@ -152,6 +152,7 @@ class Attribution(Struct, frozen=True):
     node: str = ""
     skill: str = ""
     tags: dict[str, str] = field(default_factory=dict)
+    delegation: str = ""  # the token of a child session (L14)
 
 
 class GroupItem(Struct, frozen=True):
@@ -353,6 +354,40 @@ class RefusalCount(Struct, frozen=True):
     model: str = ""
     budget: str = ""
     message: str = ""
+
+
+class Delegate(Struct, frozen=True):
+    """A session gives part of its balances to a child session (L14).
+
+    `amounts`: by budget, id or name, in its unit; dollars as decimal text. Without amounts
+    `percent` of what is free is given on every budget for each session.
+    """
+
+    header: Header
+    attribution: Attribution
+    child_session: str
+    child_agent: str = ""  # id or slug; empty: the same agent
+    amounts: dict[str, str | int] = field(default_factory=dict)
+    percent: int = 0
+    expires_in_s: int = 3_600
+
+
+class Delegated(Struct, frozen=True):
+    """`token`: what the child's calls bring. `amounts`: what was given, by budget name."""
+
+    delegation: str
+    token: str
+    session: str
+    expires_at_ms: int
+    amounts: dict[str, str | int] = field(default_factory=dict)
+
+
+class EndDelegation(Struct, frozen=True):
+    """What a child session has left goes home. Its parent says so, or the child itself."""
+
+    header: Header
+    attribution: Attribution
+    delegation: str
 
 
 class Usage(Struct, frozen=True):

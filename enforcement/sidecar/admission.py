@@ -14,6 +14,7 @@ from enforcement.rules.requests import (
     parse_request,
     rerouted,
 )
+from enforcement.rules.sessiontree import LineageError
 from enforcement.rules.verdicts import PERMISSION, UNAVAILABLE, Refuse, state_refusal, unpriced
 from enforcement.rules.wire import Attribution
 from enforcement.sidecar import clock
@@ -110,7 +111,7 @@ class Call:
     def match(self, view: PolicyView) -> None:
         """Find the budgets and balances anew, by the view's policy and what overflows."""
         subject = _subject(view, self.agent, self.caller, self.parsed, self.upstream)
-        self.plan = view.plan(subject)
+        self.plan = _plan(view, subject, self.caller)
         self.balances = view.balances(self.plan, subject, now_ns=clock.now_ns())
         self.measures = view.measures.of(subject)
 
@@ -124,6 +125,7 @@ class Call:
             node=self.upstream.name,
             skill=self.caller.skill,
             tags=self.caller.tags,
+            delegation=self.caller.delegation,
         )
 
 
@@ -190,7 +192,7 @@ def admit(
     agent = identify(view, headers, now_ms=now_ms)
     model = ""
     try:
-        caller = caller_of(headers)
+        caller = tree_caller_of(view, agent, headers)
         parsed = parse_request(endpoint, body)
         model = parsed.model
         _check_state(agent)
@@ -203,7 +205,7 @@ def admit(
             subject = _subject(view, agent, caller, parsed, upstream)
             measures = view.measures.of(subject)
         _check_measures(view, measures)
-        plan = view.plan(subject)
+        plan = _plan(view, subject, caller)
         price = view.price(model=model, provider=upstream.provider if upstream else "")
         _check_price(plan, model, price)
         if upstream is None:
@@ -258,6 +260,37 @@ def _check_state(agent: Agent) -> None:
     refusal = state_refusal(agent.state)
     if refusal is not None:
         raise RefusedError(refusal)
+
+
+def _plan(view: PolicyView, subject: Subject, caller: Caller) -> Plan:
+    """The hard budgets of a call; under a delegation also those of its ancestors."""
+    if not caller.delegation:
+        return view.plan(subject)
+    return view.plan_of_tree(view.lineage(caller.delegation), subject)
+
+
+def tree_caller_of(view: PolicyView, agent: Agent, headers: dict[bytes, bytes]) -> Caller:
+    """The caller by its headers, in the session that its delegation names, if it brings one.
+
+    Raises:
+        HttpError: one of our own headers is malformed.
+        RefusedError: the token is not one of ours, or was given to another agent.
+    """
+    caller = caller_of(headers)
+    if not caller.delegation:
+        return caller
+    try:
+        lineage = view.lineage(caller.delegation)
+    except LineageError as error:
+        raise RefusedError(_foreign(str(error))) from error
+    if lineage.agent != agent.policy.id:
+        raise RefusedError(_foreign("the delegation was given to another agent"))
+    return caller._replace(session=lineage.session)
+
+
+def _foreign(problem: str) -> Refuse:
+    code = "bad_delegation"
+    return Refuse(403, PERMISSION, problem[:1].upper() + problem[1:], code=code, reason=code)
 
 
 def _check_measures(view: PolicyView, measures: tuple[Measure, ...]) -> None:

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+import msgspec
+
 from enforcement.sidecar.http1 import HttpError, ResponseHead, parse_response_head
 
 MAX_ANSWER = 64 * 1024 * 1024
@@ -18,6 +20,20 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 class ControlError(Exception):
     """The control plane did not answer, or not with what was asked for."""
+
+
+class AnswerError(ControlError):
+    """It answered with another status than 200; `detail` is its sentence."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(f"{status}: {body[:200].decode('utf-8', 'replace')}")
+        self.status = status
+        try:
+            said = msgspec.json.decode(body)
+        except msgspec.MsgspecError:
+            said = None
+        detail = said.get("detail") if isinstance(said, dict) else None
+        self.detail = detail if isinstance(detail, str) else "The control plane refused"
 
 
 class PayloadTooLargeError(ControlError):
@@ -96,7 +112,7 @@ class ControlClient:
         if head.status == 413:
             raise PayloadTooLargeError("413")
         if head.status != 200:
-            raise ControlError(f"{head.status}: {body[:200].decode('utf-8', 'replace')}")
+            raise AnswerError(head.status, body)
         return body
 
     async def events(self, path: str, *, silence: float) -> AsyncIterator[str]:

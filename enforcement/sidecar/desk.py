@@ -5,7 +5,7 @@ change pays for leaves this process.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from msgspec import Struct
@@ -76,6 +76,7 @@ class Desk:
         self.refusals: dict[tuple[str, str, str, str], RefusalCount] = {}
         self.closing = False
         self._releasing = False
+        self.post: Callable[[str, bytes], Awaitable[bytes]] = _nowhere  # to the control plane
         self.wake: Callable[[bool], None] = lambda _: None  # True: at once, False: soon
 
     def ready(self, *, now_ns: int) -> Refuse | None:
@@ -138,6 +139,10 @@ class Desk:
             message=refusal.message,
         )
         self.wake(False)
+
+
+async def _nowhere(path: str, body: bytes) -> bytes:  # noqa: ARG001 -- until there is a client
+    raise ConnectionError("no control plane")
 
 
 def _closed(reason: str, message: str) -> Refuse:

@@ -14,6 +14,7 @@ _SESSION = re.compile(rb"[!-~]{1,128}")
 _TAG = re.compile(rb"([A-Za-z0-9_.-]{1,64})=([ -+\--~]{0,128})")
 _SKILL = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _TIMEOUT = re.compile(rb"[0-9]{1,6}")
+_DELEGATION = re.compile(rb"[A-Za-z0-9_-]{1,6000}")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 _NO_TRACE = b"0" * 32
 
@@ -36,6 +37,7 @@ class Caller(NamedTuple):
     tags: dict[str, str]
     skill: str = ""
     timeout_ms: int | None = None
+    delegation: str = ""  # the token of a child session
 
 
 _NOBODY = Caller("", {})
@@ -51,10 +53,12 @@ def caller_of(headers: dict[bytes, bytes]) -> Caller:
     session = _session_of(headers)
     skill = _own(headers, b"x-comptroller-skill", _SKILL)
     timeout = _own(headers, b"x-comptroller-timeout-ms", _TIMEOUT)
-    if tags_text is None and not skill and not timeout:
+    delegation = _own(headers, b"x-comptroller-delegation", _DELEGATION)
+    if tags_text is None and not skill and not timeout and not delegation:
         return Caller(session, {}) if session else _NOBODY
     tags = {} if tags_text is None else _tags_of(tags_text)
-    return Caller(session, tags, skill, max(int(timeout), 1) if timeout else None)
+    timeout_ms = max(int(timeout), 1) if timeout else None
+    return Caller(session, tags, skill, timeout_ms, delegation)
 
 
 def bearer_of(headers: dict[bytes, bytes]) -> bytes:

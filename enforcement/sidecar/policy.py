@@ -22,6 +22,7 @@ from enforcement.rules.policy import (
     PricePolicy,
     ScopeKind,
 )
+from enforcement.rules.sessiontree import Lineage, LineageError, at_level, key_of, pairs_of, unseal
 from enforcement.rules.skillgate import CardGate
 from enforcement.rules.wire import Denial, DenialCause, Order
 from enforcement.sidecar.measures import Measures
@@ -97,6 +98,8 @@ class PolicyView:
         self._keys: dict[str, tuple[str, KeyPolicy]] = {
             key.hash: (agent.id, key) for agent in snapshot.agents for key in agent.keys
         }
+        self._tree_key = key_of(self._pepper)
+        self._lineages: dict[str, Lineage] = {}
         self._known_keys: dict[bytes, tuple[Agent, int | None]] = {}
         self._prices: dict[tuple[str, str], PricePolicy | None] = {}
         known = previous.agents if previous else {}
@@ -138,6 +141,31 @@ class PolicyView:
     def plan(self, subject: Subject) -> Plan:
         """The hard budgets of a request: those that are leased."""
         return self._matcher.plan(subject)
+
+    def lineage(self, token: str) -> Lineage:
+        """What a delegation token says.
+
+        Raises:
+            LineageError: nobody of this organization sealed it, or an agent of it is gone.
+        """
+        known = self._lineages.get(token)
+        if known is None:
+            known = unseal(token, key=self._tree_key)
+            if any(level.agent not in self.agents for level in known.levels):
+                raise LineageError("an agent of the delegation is gone")
+            if len(self._lineages) >= MAX_CACHED_KEYS:
+                self._lineages.clear()
+            self._lineages[token] = known
+        return known
+
+    def plan_of_tree(self, lineage: Lineage, subject: Subject) -> Plan:
+        """The hard balances of a child session's call, and of its ancestors (L14)."""
+        pairs = pairs_of(
+            lineage,
+            subject_at=lambda level: at_level(subject, self.agents[level.agent].policy, level),
+            plan=self._matcher.plan,
+        )
+        return Plan.of_pairs(pairs)
 
     def balances(self, plan: Plan, subject: Subject, *, now_ns: int) -> tuple[BalanceKey, ...]:
         """The balances of a plan's budgets, in their order."""

@@ -11,6 +11,7 @@ from enforcement.rules.verdicts import Refuse
 from enforcement.sidecar import clock
 from enforcement.sidecar.admission import RefusedError, admit, identify
 from enforcement.sidecar.answers import invalid, send_refusal
+from enforcement.sidecar.delegating import END_PATH, PATH, Delegating
 from enforcement.sidecar.desk import Desk
 from enforcement.sidecar.front import ClientConnection
 from enforcement.sidecar.http1 import HttpError, RequestHead
@@ -59,6 +60,8 @@ class Routes:
             endpoint = _SPENDING.get(head.path)
             if endpoint is not None and head.method == b"POST":
                 self._call(connection, head, body, endpoint, request_id)
+            elif head.path in (PATH, END_PATH) and head.method == b"POST":
+                Delegating(self._desk, connection, request_id=request_id).start(head, body)
             else:
                 self._page(connection, head, request_id)
         except RefusedError as error:

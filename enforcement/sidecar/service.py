@@ -61,6 +61,7 @@ class Service:
         self.desk.unsent.extend(Unsent(self._journal.sequence, event) for event in revived.unsent)
         self._front = Front(config, Routes(self.desk))
         self._client = ControlClient(config.control_url, config.token)
+        self.desk.post = self._client.post
         self._control = Control(
             self.desk,
             self._client,

@@ -246,7 +246,7 @@ class Peer:
         return key
 
     def usage(self, *events: UsageEvent) -> UsageAnswer:
-        usage = Usage(header=self.book._header(), events=list(events), position=7)
+        usage = Usage(header=self.book.make_header(), events=list(events), position=7)
         return post(self.url + "usage", self.token, msgspec.json.encode(usage), UsageAnswer)
 
 

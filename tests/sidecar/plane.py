@@ -22,8 +22,11 @@ from enforcement.rules.policy import (
     ScopeKind,
     Unit,
 )
+from enforcement.rules.sessiontree import Level, Lineage, key_of, seal, unseal
 from enforcement.rules.spools import Spool, greet, owes_word, standing
 from enforcement.rules.wire import (
+    Delegate,
+    Delegated,
     Denial,
     DenialCause,
     Group,
@@ -134,6 +137,23 @@ class Plane:
         return sum(e.input_tokens for e in events), sum(e.output_tokens for e in events)
 
     # ------------------------------------------------------------------ messages
+
+    def _delegate(self, message: Delegate) -> Delegated:
+        """Gives what is asked of the one budget, as a child balance of its own."""
+        facts = message.attribution
+        key = key_of(bytes.fromhex(PEPPER))
+        above = [Level(facts.session, facts.agent, [])]
+        if facts.delegation:
+            above = unseal(facts.delegation, key=key).levels
+        (budget, amount) = next(iter(message.amounts.items()))
+        child = f"{budget}/{message.child_session}"
+        limit = int(amount)
+        self.ledger.balances[child] = Balance(
+            child, budget, message.child_session, 0, limit=limit, cap=limit
+        )
+        level = Level(message.child_session, message.child_agent or facts.agent, [budget])
+        lineage = Lineage("delegation-1", [level, *above])
+        return Delegated("delegation-1", seal(lineage, key=key), message.child_session, 0)
 
     def _hello(self, hello: Hello) -> Welcome:
         self.hellos.append(hello)
@@ -307,6 +327,11 @@ class Plane:
         if name == "sync":
             answer = await self._sync(msgspec.json.decode(body, type=Sync))
             return 200, msgspec.json.encode(answer)
+        if name == "delegate":
+            given = self._delegate(msgspec.json.decode(body, type=Delegate))
+            return 200, msgspec.json.encode(given)
+        if name == "undelegate":
+            return 404, b'{"detail": "no such delegation"}'
         if self.usage_status != 200:
             return self.usage_status, b"{}"
         return 200, msgspec.json.encode(self._usage(msgspec.json.decode(body, type=Usage)))

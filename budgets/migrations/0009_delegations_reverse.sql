@@ -1,0 +1,3 @@
+ALTER TABLE budgets_delegation DROP CONSTRAINT delegation_budget_of_same_organization;
+ALTER TABLE budgets_delegation DROP CONSTRAINT delegation_parent_of_same_organization;
+ALTER TABLE budgets_delegation DROP CONSTRAINT delegation_child_of_same_organization;
