@@ -104,6 +104,7 @@ class Book:
         self.lots = Lots()
         self.epoch = 0
         self.incarnation = ""
+        self.asked_by = ""  # the incarnation that wants an inventory
         self.sequence = 0
         self.order_cursor = 0
         self.policy_revision = 0
@@ -204,18 +205,22 @@ class Book:
             inventory=[lot.inventory() for lot in self.lots.by_lease.values()],
             upstreams=upstreams,
             version=version,
+            answers=self.asked_by,
         )
 
     def on_welcome(
         self, welcome: Welcome, *, sent_ns: int, now_ns: int, kernel_boot_id: str
     ) -> Effects:
         """A new epoch begins: lots of another incarnation are dead, unknown leases go home."""
+        if welcome.again:
+            self.asked_by, self.needs_hello = welcome.incarnation, True
+            return Effects(rehello=True)
         if self.incarnation and welcome.incarnation != self.incarnation:
             for lot in list(self.lots.by_lease.values()):
                 self.lots.retire(lot)
                 lot.said = None
         self.organization = welcome.organization
-        self.incarnation = welcome.incarnation
+        self.incarnation = self.asked_by = welcome.incarnation
         self.epoch = welcome.epoch
         self.lease_ttl_ms = welcome.lease_ttl_ms
         self.order_cursor = max(self.order_cursor, welcome.order_cursor)
@@ -277,13 +282,19 @@ class Book:
     def on_answer(
         self, answer: SyncAnswer, sync: Sync, *, sent_ns: int, now_ns: int, now_ms: int
     ) -> Effects:
-        """Take an answer in. `sent_ns` is when `sync` was sent, `now_ms` wall time for records."""
+        """Take an answer in. `sent_ns` is when `sync` was sent, `now_ms` wall time for records.
+
+        Once a new incarnation has asked for an inventory, no grant of the old one is taken any
+        more: the inventory that is under way does not list it (L11).
+        """
         if answer.status == "fenced" and sync.header.epoch == self.epoch:
             self.fenced = True
             return Effects(fenced=True)
-        if answer.status != "ok" or answer.incarnation != self.incarnation:
+        superseded = self.asked_by not in ("", self.incarnation)
+        if answer.status != "ok" or answer.incarnation != self.incarnation or superseded:
             self.on_sync_failed(sync.header.sequence)
             if answer.status == "rehello" and sync.header.incarnation == self.incarnation:
+                self.asked_by = answer.incarnation
                 self.needs_hello, self.policy_deadline_ns = True, 0
             return Effects(rehello=self.needs_hello)
         self._sent_acknowledgements.pop(sync.header.sequence, None)

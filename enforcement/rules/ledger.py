@@ -272,6 +272,38 @@ class Ledger:
         self.touched_leases.add(lease.id)
         return ttl_ms
 
+    # ------------------------------------------------------------------ after a failover
+
+    def adopt(
+        self, item: InventoryItem, balance: str, spool: str, *, epoch: int, now_ms: int
+    ) -> None:
+        """Take in a lease that the ledger has forgotten, as its spool tells of it (L11).
+
+        The caller has checked that this ledger once signed it. The cap follows: it was committed.
+        """
+        place = self.balances[balance]
+        used = min(item.used, item.amount)
+        returned = item.amount - used if item.final else min(item.returned, item.amount - used)
+        lease = Lease(
+            id=item.lease,
+            balance=balance,
+            spool=spool,
+            amount=item.amount,
+            expires_at_ms=now_ms + self._ttl_ms(place, now_ms=now_ms),
+            epoch=epoch,
+            incarnation=item.incarnation,
+            group=item.lease,  # its group is forgotten: nobody will ask for it again
+        )
+        self.leases[lease.id] = lease
+        self.new_leases.append(lease)
+        place.held += item.amount
+        self._write(lease, TransferKind.GRANT, item.amount)
+        place.cap = max(place.cap, place.committed)
+        told = LeaseReport(
+            item.lease, used, returned, open=item.open, overrun=item.overrun, final=item.final
+        )
+        self.report(told, spool=spool, now_ms=now_ms)
+
     # ------------------------------------------------------------------ rolling windows
 
     def turn(self, *, now_ms: int) -> None:

@@ -4,6 +4,9 @@
    same boot said twice keeps it, so a lost Welcome harms nobody.
 2. A message of an older epoch is powerless: it can neither spend nor hand back (I9).
 3. A message of another incarnation is answered with `rehello` before anything in it is read.
+4. A new incarnation may have forgotten the last commits of the one before. Until every spool that
+   it knows has told its inventory, *made for this incarnation*, or a person waived it, hard
+   balances grant nothing; leases that it forgot are adopted from the inventories (L11).
 """
 
 from typing import Literal
@@ -11,7 +14,7 @@ from typing import Literal
 from msgspec import Struct
 
 from enforcement.rules.ledger import Lease, LeaseState
-from enforcement.rules.wire import Header
+from enforcement.rules.wire import Header, Hello
 
 
 class Spool(Struct):
@@ -30,6 +33,16 @@ def greet(spool: Spool, *, boot: str, incarnation: str) -> int:
         spool.epoch += 1
     spool.incarnation = incarnation
     return spool.epoch
+
+
+def may_count(spool: Spool, hello: Hello, *, incarnation: str) -> bool:
+    """Whether an inventory tells this incarnation all that the spool knows of leases.
+
+    One that was made before may lack what was granted since. A spool that was never welcomed
+    anywhere has nothing to tell.
+    """
+    fresh = not spool.boot and hello.header.epoch == 0 and not hello.inventory
+    return fresh or incarnation in (spool.incarnation, hello.answers)
 
 
 def standing(

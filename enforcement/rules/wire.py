@@ -112,10 +112,15 @@ class Hello(Struct, frozen=True):
     inventory: list[InventoryItem] = field(default_factory=list)
     upstreams: list[UpstreamInfo] = field(default_factory=list)
     version: str = ""
+    answers: str = ""  # the incarnation that asked for this inventory (L11)
 
 
 class Welcome(Struct, frozen=True):
-    """`unknown` lists leases that the ledger holds for this spool and the inventory lacks."""
+    """`unknown` lists leases that the ledger holds for this spool and the inventory lacks.
+
+    `again`: the inventory was made for another incarnation and was not looked at. Nothing else in
+    this message counts: say Hello once more.
+    """
 
     organization: str
     incarnation: str
@@ -125,6 +130,7 @@ class Welcome(Struct, frozen=True):
     lease_ttl_ms: int
     order_cursor: int
     unknown: list[InventoryItem] = field(default_factory=list)
+    again: bool = False
 
 
 # ---------------------------------------------------------------------------- sync

@@ -169,6 +169,9 @@ class Control:
             now_ns=clock.now_ns(),
             kernel_boot_id=self._kernel_boot_id,
         )
+        if effects.rehello:
+            log.warning("the ledger begins anew and asks for every lease of the last day")
+            return
         if self.upstream_infos() != hello.upstreams:
             book.needs_hello = True  # a node was found while this one was under way
         self._desk.commit()

@@ -4,6 +4,7 @@ Every handler is one transaction. What it keeps in memory only (the queue of gro
 a restart; rows survive.
 """
 
+import pickle
 from collections.abc import Callable
 
 from enforcement.rules.grantqueue import GrantQueue
@@ -11,19 +12,21 @@ from enforcement.rules.ledger import (
     Ask,
     Balance,
     Lease,
+    LeaseState,
     Ledger,
     inventory_item,
     may_fetch_ahead,
 )
 from enforcement.rules.policy import PolicySnapshot
 from enforcement.rules.rolling import Ring
-from enforcement.rules.spools import Spool, greet, owes_word, standing
+from enforcement.rules.spools import Spool, greet, may_count, owes_word, standing
 from enforcement.rules.wire import (
     Denial,
     DenialCause,
     Grant,
     Group,
     GroupItem,
+    Header,
     Hello,
     InventoryItem,
     Recall,
@@ -79,6 +82,12 @@ class ControlPlane:
         self._swept_at_us = 0
         self._replies: dict[str, tuple[Reply, SyncAnswer]] = {}
         self._ids = 0
+        self._incarnations = 1
+        self.waived: set[str] = set()  # spools that no new incarnation waits for
+
+    @property
+    def incarnation(self) -> str:
+        return f"incarnation-{self._incarnations}"
 
     def _new_id(self) -> str:
         self._ids += 1
@@ -98,25 +107,62 @@ class ControlPlane:
         if not self.up:
             return
         header = hello.header
-        spool = self.spools.setdefault(header.spool, Spool(header.spool))
-        epoch = greet(spool, boot=hello.boot, incarnation="one")
+        spool = self.spools.get(header.spool) or Spool(header.spool)
+        if not may_count(spool, hello, incarnation=self.incarnation):
+            reply(self._welcome(header, epoch=0, again=True))
+            return
+        self.spools[spool.id] = spool
+        epoch = greet(spool, boot=hello.boot, incarnation=self.incarnation)
+        for item in hello.inventory:
+            self._adopt(item, spool)
         known = {item.lease for item in hello.inventory}
         unknown = [
             self._named(lease)
             for lease in self._live.get(spool.id, {}).values()
             if owes_word(lease, spool) and lease.id not in known
         ]
-        reply(
-            Welcome(
-                organization=header.organization,
-                incarnation="one",
-                epoch=epoch,
-                policy=PolicySnapshot(organization=header.organization, revision=1),
-                policy_ttl_ms=POLICY_TTL_MS,
-                lease_ttl_ms=LEASE_TTL_MS,
-                order_cursor=0,
-                unknown=unknown,
-            )
+        reply(self._welcome(header, epoch=epoch, unknown=unknown))
+
+    def _welcome(
+        self,
+        header: Header,
+        *,
+        epoch: int,
+        unknown: list[InventoryItem] | None = None,
+        again: bool = False,
+    ) -> Welcome:
+        return Welcome(
+            organization=header.organization,
+            incarnation=self.incarnation,
+            epoch=epoch,
+            policy=PolicySnapshot(organization=header.organization, revision=1),
+            policy_ttl_ms=POLICY_TTL_MS,
+            lease_ttl_ms=LEASE_TTL_MS,
+            order_cursor=0,
+            unknown=unknown or [],
+            again=again,
+        )
+
+    def _adopt(self, item: InventoryItem, spool: Spool) -> None:
+        """A lease that a failover has forgotten (L11)."""
+        if item.lease in self.ledger.leases:
+            return
+        place = GroupItem(item.budget, item.value, 0, 0, 0)
+        windowed = item.budget in WINDOWED
+        window = item.window_start_s * 1_000 // WINDOW_MS if windowed else 0
+        balance = self._balance_of(place, window)
+        self.ledger.turn(now_ms=self.now_ms)
+        self.ledger.adopt(item, balance.id, spool.id, epoch=spool.epoch, now_ms=self.now_ms)
+        lease = self.ledger.leases[item.lease]
+        if lease.state is not LeaseState.SETTLED:
+            self._live.setdefault(spool.id, {})[lease.id] = lease
+
+    @property
+    def learning(self) -> bool:
+        """Whether a spool that this incarnation knows has not told its leases yet (L11)."""
+        return any(
+            spool.incarnation != self.incarnation and spool.id not in self.waived
+            for spool in self.spools.values()
         )
 
     def on_sync(self, sync: Sync, reply: Reply) -> None:
@@ -124,12 +170,15 @@ class ControlPlane:
         if not self.up:
             return
         spool = self.spools.get(sync.header.spool)
-        status = standing(spool, sync.header, incarnation="one")
+        status = standing(spool, sync.header, incarnation=self.incarnation)
         if status != "ok" or spool is None:
-            reply(SyncAnswer(status=status, incarnation="one"))
+            reply(SyncAnswer(status=status, incarnation=self.incarnation))
             return
         answer = SyncAnswer(
-            incarnation="one", policy_revision=1, policy_ttl_ms=POLICY_TTL_MS, order_cursor=0
+            incarnation=self.incarnation,
+            policy_revision=1,
+            policy_ttl_ms=POLICY_TTL_MS,
+            order_cursor=0,
         )
         self.ledger.turn(now_ms=self.now_ms)
         for report in sync.reports:
@@ -158,6 +207,11 @@ class ControlPlane:
                 early = Denial(group.key, item.budget, item.value, DenialCause.EARLY)
                 answer.denials.append(early)
                 continue
+            if self.learning:
+                item = group.items[0]
+                learning = Denial(group.key, item.budget, item.value, DenialCause.LEARNING)
+                answer.denials.append(learning)
+                continue
             items = [(self._balance(item, ahead=group.ahead).id, item) for item in group.items]
             self.queue.submit(
                 Ask(group, spool.id, spool.epoch, spool.incarnation, items, self.now_ms)
@@ -181,7 +235,11 @@ class ControlPlane:
         return may_fetch_ahead(step_ms - self.now_ms % step_ms, lease_ttl_ms=LEASE_TTL_MS)
 
     def _balance(self, item: GroupItem, *, ahead: bool) -> Balance:
-        window = self.now_ms // WINDOW_MS + ahead if item.budget in WINDOWED else 0
+        return self._balance_of(
+            item, self.now_ms // WINDOW_MS + ahead if item.budget in WINDOWED else 0
+        )
+
+    def _balance_of(self, item: GroupItem, window: int) -> Balance:
         balance_id = f"{item.budget}/{item.value}/{window}"
         balance = self.ledger.balances.get(balance_id)
         if balance is None:
@@ -249,6 +307,29 @@ class ControlPlane:
 
     def restart(self) -> None:
         self.up = True
+
+    def remember(self) -> bytes:
+        """The rows as they are now, as a replica would have them."""
+        ledger = self.ledger
+        rows = (ledger.balances, ledger.leases, ledger.transfers, self.spools, self._groups)
+        live = {spool: list(leases) for spool, leases in self._live.items()}
+        return pickle.dumps((rows, live))
+
+    def knows(self, rows: bytes) -> set[str]:
+        """The spools that remembered rows name."""
+        (_, _, _, spools, _), _ = pickle.loads(rows)  # noqa: S301 -- ours
+        return set(spools)
+
+    def fail_over(self, rows: bytes) -> None:
+        """A replica that lacks the last commits is promoted: a new incarnation begins."""
+        self.crash()
+        ledger = self.ledger
+        (balances, leases, transfers, spools, groups), live = pickle.loads(rows)  # noqa: S301 -- ours
+        ledger.balances, ledger.leases, ledger.transfers = balances, leases, transfers
+        self.spools, self._groups = spools, groups
+        self._live = {spool: {lease: leases[lease] for lease in ids} for spool, ids in live.items()}
+        self._incarnations += 1
+        self.restart()
 
     def change_limit(self, balance: Balance, limit: int) -> None:
         """As an administrator does it: the cap follows up at once, and down as money comes home."""

@@ -319,11 +319,13 @@ class Sidecar:
     def _on_welcome(self, welcome: Welcome, sent_ns: int) -> None:
         if self._welcomed:
             return
-        self._welcomed = True
         self.book.on_welcome(
             welcome, sent_ns=sent_ns, now_ns=self.now_ns, kernel_boot_id=str(self.kernel_boot)
         )
+        self._welcomed = not self.book.needs_hello
         self._write()
+        if not self._welcomed:
+            self._kernel.at(1, self._hello, self.life)
 
     def _heartbeat(self, life: int) -> None:
         if life == self.life:
@@ -362,6 +364,9 @@ class Sidecar:
         if effects.fenced:
             self.crash()
             return
+        if effects.rehello and self._welcomed:
+            self._welcomed = False
+            self._kernel.at(1, self._hello, self.life)
         leases = [lease for group in effects.granted.values() for lease in group]
         if leases:
             self._sync_disk(lambda: self._granted(leases))

@@ -30,7 +30,9 @@ FAULTS = {
     "control": 8,  # kill -9 of the control plane: all books reconnect at once
     "limit": 12,  # lowered or raised by a person
     "clock": 10,  # the ledger's clock steps
+    "failover": 8,  # a replica is promoted that lacks up to 300 ms of commits
 }
+MOST_LOST_MS = 300
 CLOCK_STEPS_MS = (-3_600_000, -4_000, -700, 700, 4_000, 3_600_000)
 SKEW_MS = 150  # clocks here drift apart twice as fast as the protocol allows for
 INTO_SPENT = (
@@ -95,7 +97,9 @@ class World:
         # Swarm: each seed leaves some kinds of faults out, so that the others meet more often.
         self.kinds = {
             kind: weight for kind, weight in FAULTS.items() if chance.random() < SWARM_SHARE
-        } or FAULTS
+        } or dict(FAULTS)
+        if "failover" in self.kinds:  # what a dead disk and a failover both forgot, nobody knows
+            self.kinds.pop("disk", None)
         self.control = ControlPlane(kernel, limits, ledger)
         self.control.recall = self._recall
         links = [
@@ -211,6 +215,14 @@ class World:
             case "clock":
                 self.stepped = True
                 self.control.step_clock(step_ms)
+            case "failover":
+                self.kernel.at(back_ms % MOST_LOST_MS, self._fail_over, self.control.remember())
+
+    def _fail_over(self, rows: bytes) -> None:
+        """Unless a spool was first seen within what is lost: nobody could know of it."""
+        known = set(self.control.spools)
+        if not self.healing and self.control.up and self.control.knows(rows) >= known:
+            self.control.fail_over(rows)
 
     def _crash(self, sidecars: list[Sidecar], back_ms: int, *, power: bool = False) -> None:
         for sidecar in sidecars:
@@ -269,7 +281,9 @@ class World:
         now_ms = self.control.now_ms
         for pairs in hold.parts.values():
             for lot, _ in pairs:
-                lease = self.control.ledger.leases[lot.lease]
+                lease = self.control.ledger.leases.get(lot.lease)
+                if lease is None:
+                    continue  # forgotten by a failover; it will be adopted
                 balance = self.control.ledger.balances[lease.balance]
                 start_ms, end_ms = lot.window_start_s * 1_000, balance.window_ends_at_ms
                 if balance.ring is not None:
@@ -287,7 +301,11 @@ class World:
         ledger = self.control.ledger
         for sidecar in self.sidecars:
             for lease_id, tokens in sidecar.truth.items():
-                lease = ledger.leases[lease_id]
+                lease = ledger.leases.get(lease_id)
+                if lease is None:
+                    if tokens and not self.control.learning:
+                        self._violation(f"L11 {lease_id} was used, and nobody knows it")
+                    continue
                 ring = ledger.balances[lease.balance].ring
                 if ring is not None:
                     age = ring.newest - ring.bucket_of_lease(lease.expires_at_ms)
@@ -307,6 +325,9 @@ class World:
             power |= sidecar.power_lost
             for lease_id, amount in sidecar.allowed_over.items():
                 over[lease_id] = over.get(lease_id, 0) + amount
+        for lease_id in truth.keys() - ledger.leases.keys():
+            if truth[lease_id]:
+                self._violation(f"L11 {lease_id} was used, and nobody knows it")
         for lease in ledger.leases.values():
             made = truth.get(lease.id, 0)
             if lease.spool in self.dead_spools and lease.state is not LeaseState.SETTLED:
