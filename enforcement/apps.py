@@ -24,3 +24,4 @@ class EnforcementConfig(AppConfig):
         register(errors.NodeNameTakenError, 409)
         register(errors.NodeAddressError, 422)
         register(errors.NodeStateError, 409)
+        register(errors.SpoolNotFoundError, 404)

@@ -35,3 +35,7 @@ class NodeAddressError(EnforcementError):
 
 class NodeStateError(EnforcementError):
     """A node that is in this state already."""
+
+
+class SpoolNotFoundError(EnforcementError):
+    """No such spool in this organization."""

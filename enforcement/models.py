@@ -41,7 +41,8 @@ class Spool(models.Model):
     book = models.CharField(max_length=100, blank=True, default="")
     boot = models.CharField(max_length=64)
     epoch = models.IntegerField(default=1)
-    incarnation = models.UUIDField()
+    incarnation = models.UUIDField()  # of the ledger, which knows all its leases
+    waived_for = models.UUIDField(null=True, blank=True)  # an incarnation that does not wait for it
     kernel_boot_id = models.CharField(max_length=64, blank=True, default="")
     clean_shutdown = models.BooleanField(default=False)
     policy_revision = models.BigIntegerField(default=0)

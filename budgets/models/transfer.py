@@ -140,6 +140,9 @@ class LedgerIncarnation(models.Model):
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     started_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True, blank=True)
+    # Which history of the database it is, once a connection has told.
+    system_identifier = models.BigIntegerField(null=True, blank=True)
+    timeline = models.CharField(max_length=8, blank=True, default="")
 
     class Meta:
         constraints = [

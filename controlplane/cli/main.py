@@ -19,6 +19,7 @@ from controlplane.launcher.errors import LauncherError
 LAZY_GROUPS: Mapping[str, tuple[str, str]] = {
     "sidecar": ("enforcement.sidecar.command", "Run and check the sidecar."),
     "audit": ("controlplane.cli.audit", "Check the ledger."),
+    "ledger": ("controlplane.cli.ledger", "Tell the ledger what it cannot see."),
     "budgets": ("controlplane.cli.budgets", "Ask about budgets."),
     "cards": ("controlplane.cli.cards", "Verify skill cards offline."),
 }

@@ -151,8 +151,9 @@ class SpoolSerializer(serializers.ModelSerializer[Spool]):
     class Meta:
         model = Spool
         fields = [
-            "id", "book", "sidecar", "sidecar_name", "epoch", "incarnation", "policy_revision",
-            "policy_valid_until", "last_sync_at", "health", "sessions", "exposure",
+            "id", "book", "sidecar", "sidecar_name", "epoch", "incarnation", "waived_for",
+            "policy_revision", "policy_valid_until", "last_sync_at", "health", "sessions",
+            "exposure",
         ]  # fmt: skip
         read_only_fields = fields
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins
 from rest_framework.decorators import action
@@ -20,6 +21,7 @@ from controlplane.viewsets import OrganizationViewSet
 from enforcement.api import serializers as forms
 from enforcement.domain.enrolment import enrol_sidecar, revoke_sidecar
 from enforcement.domain.orders import order_agent
+from enforcement.domain.spools import waive_spool
 from enforcement.models import Order, Sidecar, Spool
 from enforcement.queries import exposures
 from enforcement.rules.policy import OrderKind
@@ -133,6 +135,7 @@ class SpoolViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, OrganizationV
     queryset = Spool.objects.select_related("sidecar")
     serializer_class = forms.SpoolSerializer
     filterset_fields = {"sidecar": ["exact"], "last_sync_at": ["gte", "lt"]}
+    write_scope = Scope.NODES_WRITE.value
 
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Books, the youngest first."""
@@ -142,6 +145,21 @@ class SpoolViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, OrganizationV
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """One book."""
         return Response(self._shown([self.get_object()])[0])
+
+    @extend_schema(request=ReasonSerializer, responses=forms.SpoolSerializer)
+    @action(detail=True, methods=["post"])
+    def waive(self, request: Request, pk: str) -> Response:
+        """After a failover: do not wait for this book, which will not come back."""
+        given = ReasonSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        book = waive_spool(
+            organization_id=self.caller.organization_id,
+            spool_id=self.get_object().pk,
+            actor=self.caller.actor,
+            reason=given.validated_data["reason"],
+            now=timezone.now(),
+        )
+        return Response(self._shown([book])[0])
 
     def _shown(self, books: Sequence[Spool]) -> Any:
         context = {"exposures": exposures([book.pk for book in books])}

@@ -61,6 +61,17 @@ class Waiting:
     works: dict[str, Work] = field(default_factory=dict)  # group key → who is to be told
     hashes: dict[str, str] = field(default_factory=dict)  # group key → its content
     spools: dict[str, str] = field(default_factory=dict)  # group key → whose it is
+    learned: dict[str, set[str]] = field(default_factory=dict)  # incarnation → organizations
+
+
+def new_ledger(terms: Terms) -> Ledger:
+    """An empty working set."""
+    return Ledger(
+        new_id=lambda: str(new_id()),
+        sign=terms.sign,
+        lease_ttl_ms=terms.lease_ttl_ms,
+        grace_ms=terms.grace_ms,
+    )
 
 
 Outcome = Denial | list[Grant]
@@ -79,12 +90,7 @@ class Batch:
         self._terms = terms
         self._waiting = waiting
         self._sweep = sweep
-        self._ledger = Ledger(
-            new_id=lambda: str(new_id()),
-            sign=terms.sign,
-            lease_ttl_ms=terms.lease_ttl_ms,
-            grace_ms=terms.grace_ms,
-        )
+        self._ledger = new_ledger(terms)
         self._organizations: dict[str, str] = {}  # of each locked balance
         self._incarnation = ""
         self._asks: list[tuple[Work, Group, list[Wanted]]] = []
@@ -170,11 +176,14 @@ class Batch:
         self, connection: Connection, now: datetime, known: Known
     ) -> list[tuple[Work, Group, list[str]]]:
         """The balance ids of the groups that are new."""
+        learning = await self._learning(connection)
         fresh = []
         for work, group, wants in self._asks:
             if (work.spool, group.key) in known:
                 continue  # granted before: told again, whatever the policy says now (L10)
-            if work.sync.header.policy_revision < work.policy.revision:
+            if work.organization in learning:
+                work.answer.denials.append(_refuse(group, DenialCause.LEARNING))
+            elif work.sync.header.policy_revision < work.policy.revision:
                 work.answer.denials.append(_refuse(group, DenialCause.STALE_POLICY))
             else:
                 fresh.append((work, group, wants))
@@ -195,6 +204,18 @@ class Batch:
                 asks.append((work, group, items))
         self._opened = {balance for _, _, items in asks for balance in items}
         return asks
+
+    async def _learning(self, connection: Connection) -> set[str]:
+        """The organizations whose ledger has not heard of all leases yet (L11)."""
+        learned = self._waiting.learned
+        unsure = {work.organization for work, _, _ in self._asks} - learned.get(
+            self._incarnation, set()
+        )
+        if not unsure:
+            return set()
+        learning = await spools.still_learning(connection, unsure)
+        learned.setdefault(self._incarnation, set()).update(unsure - learning)
+        return learning
 
     async def _lock(
         self, connection: Connection, now: datetime, live: list[Work], known: Known

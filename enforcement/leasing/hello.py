@@ -1,18 +1,22 @@
 """A book introduces itself: its epoch, and the leases that its inventory lacks."""
 
 from datetime import timedelta
+from uuid import UUID
 
 from enforcement.errors import SpoolOfAnotherError
 from enforcement.leasing import spools, store
+from enforcement.leasing.adoption import adopt_forgotten
 from enforcement.leasing.auth import SidecarIdentity
 from enforcement.leasing.batch import Terms
 from enforcement.leasing.checks import to_uuid
 from enforcement.leasing.policies import Policy
 from enforcement.leasing.store import Connection
 from enforcement.rules.ledger import inventory_item
-from enforcement.rules.spools import greet
+from enforcement.rules.policy import PolicySnapshot
+from enforcement.rules.spools import greet, may_count
 from enforcement.rules.wire import Hello, Welcome
 
+NOBODY = UUID(int=0)
 _MAKE = """
     INSERT INTO enforcement_spool (id, organization_id, sidecar_id, book, boot, epoch, incarnation,
         kernel_boot_id, clean_shutdown, policy_revision, policy_valid_until, last_sync_at, health,
@@ -26,6 +30,20 @@ _UPDATE = """
         last_sync_at = %s
     WHERE id = %s
 """
+
+
+def _again(identity: SidecarIdentity, incarnation: str, policy: Policy, terms: Terms) -> Welcome:
+    """The inventory was not made for this incarnation: it may lack leases (L11)."""
+    return Welcome(
+        organization=identity.organization,
+        incarnation=incarnation,
+        epoch=0,
+        policy=PolicySnapshot(identity.organization, policy.revision),
+        policy_ttl_ms=terms.policy_ttl_ms,
+        lease_ttl_ms=terms.lease_ttl_ms,
+        order_cursor=0,
+        again=True,
+    )
 
 
 async def welcome(
@@ -53,7 +71,7 @@ async def welcome(
             to_uuid(identity.organization),
             to_uuid(identity.sidecar),
             header.book[:100],
-            to_uuid(incarnation),
+            NOBODY,  # until its inventory counts
             until,
             now,
         ],
@@ -64,6 +82,8 @@ async def welcome(
     spool = row.spool
     if not spool.boot:
         spool.epoch = 0  # made a moment ago: its first life is epoch 1
+    if not may_count(spool, hello, incarnation=incarnation):
+        return _again(identity, incarnation, policy, terms)
     greet(spool, boot=hello.boot[:64], incarnation=incarnation)
     await connection.execute(
         _UPDATE,
@@ -79,6 +99,15 @@ async def welcome(
             now,
             spool_id,
         ],
+    )
+    await adopt_forgotten(
+        connection,
+        hello.inventory,
+        spool=spool,
+        policy=policy,
+        organization=identity.organization,
+        terms=terms,
+        now=now,
     )
     known = {item.lease for item in hello.inventory}
     owed = await store.owed_leases(connection, [str(spool_id)])

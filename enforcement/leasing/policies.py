@@ -29,6 +29,9 @@ class Policy:
         self.tree_key = key_of(bytes.fromhex(snapshot.pepper))
         self.checked_at = monotonic()
 
+    def budget(self, budget: str) -> BudgetPolicy | None:
+        return self._budgets.get(budget)
+
     def agent(self, agent: str) -> AgentPolicy | None:
         return self._agents.get(agent)
 

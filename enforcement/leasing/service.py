@@ -31,6 +31,7 @@ from enforcement.leasing.auth import Authenticator, SidecarIdentity
 from enforcement.leasing.batch import Terms
 from enforcement.leasing.checks import check_header, check_hello, check_sync, to_uuid
 from enforcement.leasing.coordinator import Coordinator, Recalls
+from enforcement.leasing.failover import notice_failover
 from enforcement.leasing.hints import RECALL_CHANNEL, Hints
 from enforcement.leasing.policies import Policies
 from enforcement.leasing.spools import latest_cursor
@@ -91,6 +92,7 @@ class LeaseService:
             open=False,
             timeout=PATIENCE_S,
             kwargs={"options": SESSION_SETTINGS},
+            configure=notice_failover,
         )
         self.stopping = asyncio.Event()
 
@@ -304,7 +306,9 @@ def _signer() -> Callable[[str, Balance, int], str]:
     key = derived_key("grant-mac")
 
     def sign(lease: str, balance: Balance, amount: int) -> str:
-        return hmac.new(key, f"{lease}:{balance.id}:{amount}".encode(), hashlib.sha256).hexdigest()
+        # not its id: a balance that a failover forgot is made anew
+        place = f"{balance.budget}:{balance.value}:{balance.window_start_s}"
+        return hmac.new(key, f"{lease}:{place}:{amount}".encode(), hashlib.sha256).hexdigest()
 
     return sign
 

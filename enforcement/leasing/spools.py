@@ -19,6 +19,18 @@ if TYPE_CHECKING:
     from enforcement.leasing.batch import Work
 
 
+_LEARNING = """
+    SELECT DISTINCT s.organization_id::text
+    FROM enforcement_spool s
+    JOIN enforcement_sidecar c ON c.id = s.sidecar_id
+    JOIN identity_apitoken t ON t.id = c.token_id AND t.revoked_at IS NULL
+    JOIN budgets_ledgerincarnation i ON i.ended_at IS NULL
+    WHERE s.organization_id = ANY(%s::uuid[]) AND s.incarnation <> i.id
+        AND s.waived_for IS DISTINCT FROM i.id
+        AND s.last_sync_at > (SELECT max(a.last_sync_at) FROM enforcement_spool a
+            WHERE a.organization_id = s.organization_id) - interval '24 hours'
+"""
+
 MAX_SESSIONS = 500
 SEEN_EVERY = timedelta(seconds=2)  # a sidecar's row is not written for each of its messages
 
@@ -48,6 +60,15 @@ async def lock(connection: Connection, ids: Collection[str]) -> dict[str, SpoolR
         )
         async for row in cursor
     }
+
+
+async def still_learning(connection: Connection, organizations: Collection[str]) -> set[str]:
+    """The organizations with a spool that has not told this incarnation its leases.
+
+    One that was silent for a day before the others has no lease that it could tell of.
+    """
+    cursor = await connection.execute(_LEARNING, [array(organizations)])
+    return {row[0] async for row in cursor}
 
 
 async def note(

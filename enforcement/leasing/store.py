@@ -189,8 +189,8 @@ async def write_back(
 ) -> None:
     """Everything that the rules changed: balances, leases, new leases, transfers."""
     await _write_balances(connection, ledger, now)
-    await _write_leases(connection, ledger, now)
     await _insert_leases(connection, ledger, organizations, group_hashes, now)
+    await _write_leases(connection, ledger, now)
     await _insert_transfers(connection, ledger, organizations, now)
 
 
@@ -240,8 +240,7 @@ async def _write_rings(connection: Connection, touched: list[Balance], now: date
 
 
 async def _write_leases(connection: Connection, ledger: Ledger, now: datetime) -> None:
-    fresh = {lease.id for lease in ledger.new_leases}
-    rows = [ledger.leases[i] for i in sorted(ledger.touched_leases - fresh)]
+    rows = [ledger.leases[i] for i in sorted(ledger.touched_leases)]
     if not rows:
         return
     await connection.execute(
