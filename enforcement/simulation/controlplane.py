@@ -38,7 +38,7 @@ from enforcement.simulation.kernel import Kernel
 
 LEASE_TTL_MS = 3_000
 GRACE_MS = 300
-POLICY_TTL_MS = 60_000_000
+POLICY_TTL_MS = 2_000
 SWEEP_EVERY_MS = 200
 WINDOW_MS = 12_000
 WINDOWED = frozenset({"team", "agent"})
@@ -83,6 +83,7 @@ class ControlPlane:
         self._replies: dict[str, tuple[Reply, SyncAnswer]] = {}
         self._ids = 0
         self._incarnations = 1
+        self.heard_us: dict[str, int] = {}  # by spool: when its policy lease was renewed
         self.waived: set[str] = set()  # spools that no new incarnation waits for
 
     @property
@@ -112,6 +113,7 @@ class ControlPlane:
             reply(self._welcome(header, epoch=0, again=True))
             return
         self.spools[spool.id] = spool
+        self.heard_us[spool.id] = self._kernel.now_us
         epoch = greet(spool, boot=hello.boot, incarnation=self.incarnation)
         for item in hello.inventory:
             self._adopt(item, spool)
@@ -174,6 +176,7 @@ class ControlPlane:
         if status != "ok" or spool is None:
             reply(SyncAnswer(status=status, incarnation=self.incarnation))
             return
+        self.heard_us[spool.id] = self._kernel.now_us
         answer = SyncAnswer(
             incarnation=self.incarnation,
             policy_revision=1,

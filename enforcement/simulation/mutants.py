@@ -13,7 +13,15 @@ from enforcement.rules.book import Book
 from enforcement.rules.ledger import Ask, Lease, LeaseState, Ledger, TransferKind
 from enforcement.rules.lots import Hold, Lot, Lots, Need, Shortage
 from enforcement.rules.rolling import Aged
-from enforcement.rules.wire import InventoryItem, LeaseAck, LeaseReport
+from enforcement.rules.spools import Spool
+from enforcement.rules.wire import (
+    Grant,
+    InventoryItem,
+    LeaseAck,
+    LeaseReport,
+    Sync,
+)
+from enforcement.simulation.controlplane import ControlPlane, Reply
 from enforcement.simulation.sidecar import MARGIN, SLICE, Request, Sidecar
 
 
@@ -25,11 +33,14 @@ class Mutant:
     words: str
     ledger: type[Ledger] = Ledger
     sidecar: type[Sidecar] = Sidecar
+    control: type[ControlPlane] = ControlPlane
 
     @property
     def name(self) -> str:
-        planted = self.ledger if self.ledger is not Ledger else self.sidecar
-        return planted.__name__
+        for planted, sound in ((self.ledger, Ledger), (self.control, ControlPlane)):
+            if planted is not sound:
+                return planted.__name__
+        return self.sidecar.__name__
 
 
 # ---------------------------------------------------------------------------- the ledger's side
@@ -152,7 +163,54 @@ class RollsOneBucketTooSoon(Ledger):
                 self._age(balance, Aged(oldest))
 
 
+class EveryAskIsNew(ControlPlane):
+    def _repeat(self, group: str) -> list[Grant]:
+        del self._groups[group]
+        return []
+
+    def on_sync(self, sync: Sync, reply: Reply) -> None:
+        for group in sync.groups:
+            if group.key in self._groups:
+                self._repeat(group.key)
+        super().on_sync(sync, reply)
+
+
+class LearnsNothing(ControlPlane):
+    @property
+    def learning(self) -> bool:
+        return False
+
+
+class AdoptsNothing(ControlPlane):
+    def _adopt(self, item: InventoryItem, spool: Spool) -> None:
+        """Says Welcome, and forgets what it was told."""
+
+
 # ---------------------------------------------------------------------------- the book's side
+
+
+class TakesOldGrants(Book):
+    def on_answer(self, answer, sync, **how):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN003, ANN201
+        asked_by = self.asked_by
+        if answer.status == "ok":
+            self.asked_by = self.incarnation
+        effects = super().on_answer(answer, sync, **how)
+        if answer.status == "ok":
+            self.asked_by = asked_by
+        return effects
+
+
+class NostalgicBooks(Sidecar):
+    book_type = TakesOldGrants
+
+
+class TrustsAnOldPolicy(Book):
+    def policy_is_fresh(self, *, now_ns: int) -> bool:  # noqa: ARG002
+        return not self.fenced
+
+
+class StaleBooks(Sidecar):
+    book_type = TrustsAnOldPolicy
 
 
 class OpensAtOnce(Lots):
@@ -345,6 +403,11 @@ MUTANTS = (
     Mutant("L9", "a grant is not checked against the limit", ledger=GrantsWithoutALimit),
     Mutant("L9", "a movement is not in the journal", ledger=GrantsBesideTheJournal),
     Mutant("L11", "a final is forgotten before it is booked", sidecar=ForgetsBeforeItIsTold),
+    Mutant("L10", "the same ask is granted twice", control=EveryAskIsNew),
+    Mutant("L11", "a new incarnation grants before all have told", control=LearnsNothing),
+    Mutant("L11", "what was forgotten is not adopted", control=AdoptsNothing),
+    Mutant("L11", "a grant of the old incarnation is taken", sidecar=NostalgicBooks),
+    Mutant("L12", "calls are let through under a policy that is over", sidecar=StaleBooks),
     Mutant("L13", "less is settled than was used", sidecar=CheapBooks),
     Mutant("L16", "a lot of the coming window is used before that begins", sidecar=EarlyBooks),
     Mutant("I1", "a rolling window lets go one part too soon", ledger=RollsOneBucketTooSoon),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 from enforcement.rules.ledger import Ledger
 from enforcement.rules.lots import InvariantError
+from enforcement.simulation.controlplane import ControlPlane
 from enforcement.simulation.mutants import Mutant
 from enforcement.simulation.sidecar import Sidecar
 from enforcement.simulation.world import Report, World
@@ -16,6 +17,7 @@ def run_seed(
     *,
     ledger: type[Ledger] = Ledger,
     sidecar: type[Sidecar] = Sidecar,
+    control: type[ControlPlane] = ControlPlane,
     skip: Iterable[int] = (),
     trace: bool = False,
 ) -> tuple[Report, list[str]]:
@@ -23,7 +25,9 @@ def run_seed(
 
     An assertion of the rules that fails is a violation like any other.
     """
-    world = World(seed, ledger=ledger, sidecar=sidecar, skip=tuple(skip), trace=trace)
+    world = World(
+        seed, ledger=ledger, sidecar=sidecar, control=control, skip=tuple(skip), trace=trace
+    )
     try:
         report = world.run()
     except (InvariantError, AssertionError) as error:
@@ -69,7 +73,9 @@ def _struck(seed: int, skip: frozenset[int]) -> list[int]:
 def caught_at(mutant: Mutant, seeds: int = MUTANT_SEEDS) -> tuple[int, str] | None:
     """The first seed that exposes a planted bug, and what it broke; None if it escapes."""
     for seed in range(seeds):
-        report, _ = run_seed(seed, ledger=mutant.ledger, sidecar=mutant.sidecar)
+        report, _ = run_seed(
+            seed, ledger=mutant.ledger, sidecar=mutant.sidecar, control=mutant.control
+        )
         if report.violations:
             return seed, report.violations[0]
     return None

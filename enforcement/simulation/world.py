@@ -4,13 +4,14 @@ Oracles, named after the invariants of the design: I1 and I2 at every tick, I3, 
 healing. A violation ends the run; the seed is the bug report.
 """
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from enforcement.rules.ledger import Balance, LeaseState, Ledger, TransferKind, committed_over_cap
 from enforcement.rules.lots import Hold
 from enforcement.rules.wire import Recall
-from enforcement.simulation.controlplane import ControlPlane
+from enforcement.simulation.controlplane import POLICY_TTL_MS, ControlPlane
 from enforcement.simulation.kernel import Kernel, Link
 from enforcement.simulation.sidecar import Sidecar
 
@@ -72,6 +73,7 @@ class World:
         calm: bool = False,
         ledger: type[Ledger] = Ledger,
         sidecar: type[Sidecar] = Sidecar,
+        control: type[ControlPlane] = ControlPlane,
         trace: bool = False,
         skip: Collection[int] = (),
     ) -> None:
@@ -100,7 +102,7 @@ class World:
         } or dict(FAULTS)
         if "failover" in self.kinds:  # what a dead disk and a failover both forgot, nobody knows
             self.kinds.pop("disk", None)
-        self.control = ControlPlane(kernel, limits, ledger)
+        self.control = control(kernel, limits, ledger)
         self.control.recall = self._recall
         links = [
             Link(kernel, loss=loss, duplicates=duplicates, delay_ms=delay_ms) for _ in range(HOSTS)
@@ -118,7 +120,7 @@ class World:
     def run(self) -> Report:
         kernel = self.kernel
         for sidecar in self.sidecars:
-            sidecar.on_held = self._check_windows
+            sidecar.on_held = self._check_hold
             sidecar.boot()
         kernel.at(10, self.control.tick)
         kernel.at(15, self._check)
@@ -271,6 +273,15 @@ class World:
             self._violation("I2 tokens were made that no hold paid for")
         self.kernel.at(60, self._check)
 
+    def _check_hold(self, hold: Hold) -> None:
+        leases = self.control.ledger.leases
+        for pairs in hold.parts.values():
+            for spool in {leases[lot.lease].spool for lot, _ in pairs if lot.lease in leases}:
+                heard_us = self.control.heard_us.get(spool, 0)
+                if self.kernel.now_us - heard_us > POLICY_TTL_MS * 1_050:
+                    self._violation(f"L12 a hold under a policy that is over: {spool}")
+        self._check_windows(hold)
+
     def _check_windows(self, hold: Hold) -> None:
         """A charge belongs to the window in which its hold was placed, by the ledger's clock.
 
@@ -325,6 +336,10 @@ class World:
             power |= sidecar.power_lost
             for lease_id, amount in sidecar.allowed_over.items():
                 over[lease_id] = over.get(lease_id, 0) + amount
+        asked = Counter((lease.group, lease.balance) for lease in ledger.leases.values())
+        for (group, balance_id), count in asked.items():
+            if count > 1:
+                self._violation(f"L10 {group} has {count} leases of {balance_id}")
         for lease_id in truth.keys() - ledger.leases.keys():
             if truth[lease_id]:
                 self._violation(f"L11 {lease_id} was used, and nobody knows it")
