@@ -23,7 +23,6 @@ from enforcement.simulation.controlplane import ControlPlane
 from enforcement.simulation.kernel import Kernel, Link
 from enforcement.simulation.sidecar import FLOOR, Request, Sidecar
 
-CALLS_PER_S = 8  # of a sidecar, on the average
 RUN_MS = 120_000
 JUDGED_CALLS = 800  # after the first refusal
 OUTPUTS = (20, 80, 200, 10_000)
@@ -31,7 +30,7 @@ LIMITS = (64, 256)
 STRANDED_PERMILLE = 1
 FALSE_PERMILLE = 2
 WAITED_PERCENT = 5
-SIZES = {50: 30_000, 500: 10_000}  # sidecars, and the limit for each of them in tokens
+SIZES = {50: (30_000, 8), 500: (6_000, 1)}  # sidecars: tokens and calls a second for each
 
 
 @dataclass
@@ -55,7 +54,8 @@ class Run:
 
     def __init__(self, sidecars: int, *, skewed: bool, seed: int) -> None:
         self.kernel = Kernel(seed)
-        self.figures = Figures(sidecars * SIZES[sidecars])
+        tokens, calls_per_s = SIZES[sidecars]
+        self.figures = Figures(sidecars * tokens)
         self.begun: set[int] = set()
         self.control = ControlPlane(self.kernel, {"org": self.figures.limit})
         self.control.recall = self._recall
@@ -68,7 +68,7 @@ class Run:
         weights = [1 / n if skewed else 1.0 for n in range(1, sidecars + 1)]
         self.shares = list(accumulate(weights))
         self.last_call = 0
-        self.pause_ms = 1_000 / (CALLS_PER_S * sidecars)
+        self.pause_ms = 1_000 / (calls_per_s * sidecars)
 
     def go(self) -> Figures:
         for sidecar in self.sidecars:
