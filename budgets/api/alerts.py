@@ -4,15 +4,11 @@
 
 from typing import Any
 
-from django.db.models import QuerySet
-from django.utils import timezone
 from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import mixins, serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.serializers import BaseSerializer
-from rest_framework.viewsets import GenericViewSet
 
 from budgets.api.fields import AmountField, GivenAmountField, errors_by_field
 from budgets.api.serializers import given_amount
@@ -20,8 +16,9 @@ from budgets.domain.approvals import approve, deny_approval
 from budgets.domain.notifications import mark_seen
 from budgets.domain.thresholds import lift_firing
 from budgets.models import ApprovalRequest, Notification, ThresholdFiring
-from controlplane.api import Caller, CursorPagination, StrictSerializer, caller_of
+from controlplane.api import CursorPagination, StrictSerializer
 from controlplane.identity.enums import Scope
+from controlplane.viewsets import OrganizationViewSet
 
 
 class FiringSerializer(serializers.ModelSerializer[ThresholdFiring]):
@@ -104,23 +101,8 @@ class SeenSerializer(serializers.Serializer[Any]):
     seen = serializers.IntegerField(help_text="how many were new")
 
 
-class _AlertViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[Any]):
+class _AlertViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, OrganizationViewSet[Any]):
     write_scope = Scope.BUDGETS_WRITE.value
-
-    @property
-    def caller(self) -> Caller:
-        return caller_of(self.request)
-
-    def parse(self, kind: type[BaseSerializer[Any]]) -> Any:
-        given = kind(data=self.request.data)
-        given.is_valid(raise_exception=True)
-        return given
-
-    def get_queryset(self) -> QuerySet[Any]:
-        rows: QuerySet[Any] = super().get_queryset()
-        if getattr(self, "swagger_fake_view", False):
-            return rows
-        return rows.filter(organization_id=self.caller.organization_id)
 
 
 class ByFiring(CursorPagination):
@@ -149,13 +131,7 @@ class FiringViews(_AlertViews):
         """End what it does to calls. It acts again only after it was armed again."""
         given = self.parse(LiftSerializer)
         with errors_by_field():
-            firing = lift_firing(
-                organization_id=self.caller.organization_id,
-                firing_id=self.get_object().id,
-                actor=self.caller.actor,
-                reason=given.validated_data["reason"],
-                now=timezone.now(),
-            )
+            firing = lift_firing(firing_id=self.get_object().id, reason=given["reason"], **self.who)
         return Response(FiringSerializer(firing).data)
 
 
@@ -172,17 +148,12 @@ class ApprovalViews(_AlertViews):
     def approve(self, request: Request, pk: str) -> Response:
         """Raise the limit of its balance, for the balance's window."""
         given, asked = self.parse(ApproveSerializer), self.get_object()
-        amount = given.validated_data.get("amount")
+        amount = given.get("amount")
         if amount is not None:
             amount = given_amount(asked.budget.unit, "amount", amount)
         with errors_by_field():
             decided = approve(
-                organization_id=self.caller.organization_id,
-                approval_id=asked.id,
-                amount=amount,
-                actor=self.caller.actor,
-                reason=given.validated_data["reason"],
-                now=timezone.now(),
+                approval_id=asked.id, amount=amount, reason=given["reason"], **self.who
             )
         return Response(ApprovalSerializer(decided).data)
 
@@ -193,11 +164,7 @@ class ApprovalViews(_AlertViews):
         given = self.parse(DenySerializer)
         with errors_by_field():
             decided = deny_approval(
-                organization_id=self.caller.organization_id,
-                approval_id=self.get_object().id,
-                actor=self.caller.actor,
-                reason=given.validated_data["reason"],
-                now=timezone.now(),
+                approval_id=self.get_object().id, reason=given["reason"], **self.who
             )
         return Response(ApprovalSerializer(decided).data)
 
@@ -214,10 +181,5 @@ class NotificationViews(_AlertViews):
     @action(detail=True, methods=["post"])
     def seen(self, request: Request, pk: str) -> Response:
         """Somebody has seen it."""
-        count = mark_seen(
-            organization_id=self.caller.organization_id,
-            notification_id=self.get_object().id,
-            actor=self.caller.actor,
-            now=timezone.now(),
-        )
+        count = mark_seen(notification_id=self.get_object().id, **self.who)
         return Response({"seen": count})

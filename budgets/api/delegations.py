@@ -4,20 +4,18 @@
 
 from typing import Any
 
-from django.db.models import QuerySet
-from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
 from budgets.api.fields import AmountField
 from budgets.domain.delegations import end_delegation
 from budgets.models import Delegation
-from controlplane.api import CursorPagination, caller_of
+from controlplane.api import CursorPagination
 from controlplane.identity.enums import Scope
+from controlplane.viewsets import OrganizationViewSet
 
 
 class DelegationSerializer(serializers.ModelSerializer[Delegation]):
@@ -55,7 +53,7 @@ class ByCreation(CursorPagination):
     ordering: Any = ("-created_at", "-id")
 
 
-class DelegationViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[Any]):
+class DelegationViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, OrganizationViewSet[Any]):
     """Session trees, the latest first."""
 
     queryset = Delegation.objects.select_related("budget", "parent", "child")
@@ -63,12 +61,6 @@ class DelegationViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericV
     pagination_class = ByCreation
     filterset_fields = ("budget", "handle", "state")
     write_scope = Scope.BUDGETS_WRITE.value
-
-    def get_queryset(self) -> QuerySet[Any]:
-        rows: QuerySet[Any] = super().get_queryset()
-        if getattr(self, "swagger_fake_view", False):
-            return rows
-        return rows.filter(organization_id=caller_of(self.request).organization_id)
 
     @extend_schema(request=None, responses=DelegationSerializer)
     @action(detail=True, methods=["post"])
@@ -79,6 +71,6 @@ class DelegationViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericV
             organization_id=row.organization_id,
             handle=row.handle,
             agent_id=None,
-            now=timezone.now(),
+            now=self.now,
         )
         return Response(DelegationSerializer(self.get_object()).data)

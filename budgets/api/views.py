@@ -16,7 +16,6 @@ from rest_framework.generics import get_object_or_404
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
-from rest_framework.viewsets import GenericViewSet
 
 from budgets import queries
 from budgets.api import adjustments, filters
@@ -30,31 +29,22 @@ from budgets.domain.suspense import correct_spent, write_off_lease
 from budgets.enums import ChangeKind
 from budgets.models import Balance, Budget, Lease, PriceVersion, Refusal, Transfer, UsageEvent
 from budgets.queries.spending import GROUPINGS, Spend
-from controlplane.api import Caller, CursorPagination, caller_of
+from controlplane.api import CursorPagination
 from controlplane.identity.enums import Scope
 from controlplane.identity.models import Agent, Project, Team
+from controlplane.viewsets import OrganizationViewSet
 
 CHANGES_SHOWN = 200
 LONGEST_SUMMARY = timedelta(days=400)
 
 
-class _Views(GenericViewSet[Any]):
-    """Rows of the caller's organization."""
+class _Views(OrganizationViewSet[Any]):
+    """Views whose serializers turn their data into arguments: `parse` gives them whole."""
 
-    @property
-    def caller(self) -> Caller:
-        return caller_of(self.request)
-
-    def parse(self, kind: type[BaseSerializer[Any]]) -> Any:
-        given = kind(data=self.request.data)
+    def parse(self, kind: type[BaseSerializer[Any]], *, partial: bool = False) -> Any:
+        given = kind(data=self.request.data, partial=partial)
         given.is_valid(raise_exception=True)
         return given
-
-    def get_queryset(self) -> QuerySet[Any]:
-        if getattr(self, "swagger_fake_view", False):
-            return super().get_queryset()
-        rows: QuerySet[Any] = super().get_queryset()
-        return rows.filter(organization_id=self.caller.organization_id)
 
 
 class _ReadViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, _Views):

@@ -147,7 +147,8 @@ def change_budget(
     budget.save(force_update=True)
     if hard != was_hard or budget.limit_amount != old_limit:
         apply_limit(budget, actor=actor, now=now, reason=reason or "limit changed")
-    begin_rollover(budget, now=now)
+    if before["rollover"] == Rollover.NONE:
+        begin_rollover(budget, now=now)
     record_change(
         budget,
         "budget.change",

@@ -39,11 +39,17 @@ def roll_over_due(*, now: datetime, most: int = 500) -> int:
 
 
 def begin_rollover(budget: Budget, *, now: datetime) -> None:
-    """Open the current balance of an unsplit budget, so that an idle window is carried too.
+    """Let the window of now be the first that is carried: what ended before stays as it is.
 
-    Call it in the transaction that makes or changes the budget.
+    The current balance of an unsplit budget is opened, so that an idle window is carried too. Call
+    it in the transaction that makes the budget or sets its rollover.
     """
-    if budget.rollover == Rollover.NONE or budget.per:
+    if budget.rollover == Rollover.NONE:
+        return
+    Balance.objects.filter(budget=budget, window_end__lte=now, closed_at__isnull=True).update(
+        closed_at=now
+    )
+    if budget.per:
         return
     start, end = window_at(budget.window, now)
     open_balances(

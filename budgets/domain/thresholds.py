@@ -10,8 +10,8 @@ import msgspec
 from django.db import transaction
 from django.db.models import Q
 
-from budgets.domain.checks import check_known
-from budgets.errors import BudgetValidationError, FiringNotFoundError
+from budgets.domain.checks import MAX_AMOUNT, check_known
+from budgets.errors import BudgetValidationError, FiringNotFoundError, UnknownFactError
 from budgets.models import Budget, ThresholdFiring
 from controlplane.audit.domain import Actor, record
 from controlplane.identity.domain import bump_policy
@@ -65,7 +65,12 @@ def _check(budget: Budget, threshold: Threshold, action: Action) -> None:
     if action.kind is ActionKind.APPROVAL and budget.unit == Unit.CONCURRENCY:
         raise BudgetValidationError("thresholds", f"{where}: permits are raised by their limit")
     if action.kind is ActionKind.REROUTE:
-        check_known(budget.organization_id, "model", [action.model])
+        try:
+            check_known(budget.organization_id, "model", [action.model])
+        except UnknownFactError as error:
+            raise BudgetValidationError("thresholds", f"{where}: {error.message}") from error
+    if action.amount > MAX_AMOUNT - budget.effective_limit:
+        raise BudgetValidationError("thresholds", f"{where}: no balance can have so much more")
 
 
 # ------------------------------------------------------------------------------ what holds now

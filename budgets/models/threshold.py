@@ -5,7 +5,7 @@ from budgets.enums import ApprovalState, choices_of
 from budgets.models.balance import Balance
 from budgets.models.budget import Budget
 from controlplane.identity.ids import new_id
-from enforcement.rules.thresholds import MAX_PERCENT, Basis
+from enforcement.rules.thresholds import MAX_PERCENT, MEASURES, Basis
 
 
 class ThresholdFiring(models.Model):
@@ -59,6 +59,11 @@ class ThresholdFiring(models.Model):
 
     def __str__(self) -> str:
         return f"{self.budget_id} {self.percent} %"
+
+    @property
+    def has_measures(self) -> bool:
+        """Whether it does something to calls for as long as it holds."""
+        return any(action["kind"] in MEASURES for action in self.actions)
 
 
 class ApprovalRequest(models.Model):

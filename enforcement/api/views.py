@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins
 from rest_framework.decorators import action
@@ -150,15 +149,8 @@ class SpoolViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, OrganizationV
     @action(detail=True, methods=["post"])
     def waive(self, request: Request, pk: str) -> Response:
         """After a failover: do not wait for this book, which will not come back."""
-        given = ReasonSerializer(data=request.data)
-        given.is_valid(raise_exception=True)
-        book = waive_spool(
-            organization_id=self.caller.organization_id,
-            spool_id=self.get_object().pk,
-            actor=self.caller.actor,
-            reason=given.validated_data["reason"],
-            now=timezone.now(),
-        )
+        given = self.parse(ReasonSerializer)
+        book = waive_spool(spool_id=self.get_object().pk, reason=given["reason"], **self.who)
         return Response(self._shown([book])[0])
 
     def _shown(self, books: Sequence[Spool]) -> Any:

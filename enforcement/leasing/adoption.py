@@ -11,7 +11,7 @@ from datetime import datetime
 from uuid import UUID
 
 from enforcement.leasing import store
-from enforcement.leasing.balances import Key, Wanted, open_balances
+from enforcement.leasing.balances import MAX_VALUE_CHARS, Key, Wanted, open_balances
 from enforcement.leasing.batch import Terms, new_ledger
 from enforcement.leasing.checks import ID
 from enforcement.leasing.policies import Policy
@@ -20,7 +20,6 @@ from enforcement.rules.spools import Spool
 from enforcement.rules.windows import EPOCH, WindowError, window_at
 from enforcement.rules.wire import InventoryItem
 
-MAX_FORGOTTEN = 5_000  # of one spool at once; what is beyond comes with its next Hello
 log = logging.getLogger(__name__)
 
 
@@ -41,8 +40,6 @@ async def adopt_forgotten(
     known = await store.balances_of_leases(connection, told)
     forgotten = [item for lease, item in sorted(told.items()) if lease not in known]
     wants = {item.lease: want for item in forgotten if (want := _place_of(item, policy))}
-    if not wants:
-        return 0
     opened = await open_balances(
         connection, list(wants.values()), organization=organization, now=now
     )
@@ -52,9 +49,10 @@ async def adopt_forgotten(
     organizations = await store.lock_balances(connection, ledger, set(balances.values()))
     now_ms = int(now.timestamp() * 1000)
     ledger.turn(now_ms=now_ms)
-    for item in forgotten[:MAX_FORGOTTEN]:
+    for item in forgotten:
         place = balances.get(item.lease)
         if place is None:
+            log.error("no balance can take lease %s of spool %s", item.lease, spool.id)
             continue
         signed = terms.sign(item.lease, ledger.balances[place], item.amount)
         if item.amount <= 0 or not hmac.compare_digest(signed, item.mac):
@@ -78,8 +76,7 @@ async def adopt_forgotten(
 def _place_of(item: InventoryItem, policy: Policy) -> Wanted | None:
     """The balance that a lease was of, by the window that it was granted in."""
     budget = policy.budget(item.budget)
-    if budget is None or len(item.value) > 200 or "\0" in item.value:
-        log.error("a lease of a budget that is gone cannot be adopted: %s", item.lease)
+    if budget is None or len(item.value) > MAX_VALUE_CHARS or "\0" in item.value:
         return None
     try:
         at = datetime.fromtimestamp(item.window_start_s, tz=EPOCH.tzinfo)

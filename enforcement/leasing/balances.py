@@ -47,11 +47,15 @@ class Key(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """A balance that a group needs: its key, its budget and its window."""
+    """A balance that a group needs: its key, its budget and its window.
+
+    `given`: a part of a parent session's (L14). Only a delegation makes it, with its own limit.
+    """
 
     key: Key
     budget: BudgetPolicy
     window: Window
+    given: bool = False
 
 
 def wanted(
@@ -100,6 +104,9 @@ async def open_balances(
         return known
     await _share_budgets(connection, organization)
     for want in missing:
+        if want.given:
+            known[want.key] = DenialCause.ENDED
+            continue
         if want.key.value not in ("", OTHER_VALUE) and await _is_full(connection, want):
             metrics.SPLIT_OVERFLOWS.labels(budget=want.key.budget).inc()
             known[want.key] = DenialCause.MAX_VALUES

@@ -159,7 +159,9 @@ class Batch:
             if isinstance(wants, DenialCause):
                 work.answer.denials.append(_refuse(group, wants))
             else:
-                self._asks.append((work, group, wants))
+                pairs = zip(wants, group.items, strict=True)
+                given = [w._replace(given=work.policy.is_given(group, i)) for w, i in pairs]
+                self._asks.append((work, group, given))
 
     # ------------------------------------------------------------------ the working set
 

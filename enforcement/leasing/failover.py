@@ -8,14 +8,10 @@ all of them. A copy of the files that is started as it is has neither: then a pe
 
 import logging
 
+from budgets.domain.incarnation import HISTORY, History
 from controlplane.identity.ids import new_id
 from enforcement.leasing.store import Connection
 
-_NOW = """
-    SELECT system_identifier, pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN ''
-        ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END
-    FROM pg_control_system()
-"""
 _CURRENT = """
     SELECT id, system_identifier, timeline FROM budgets_ledgerincarnation
     WHERE ended_at IS NULL FOR UPDATE
@@ -27,20 +23,20 @@ log = logging.getLogger(__name__)
 async def notice_failover(connection: Connection) -> None:
     """Begin a new incarnation if this connection leads to another history than the last one did."""
     async with connection.transaction():
-        row = await (await connection.execute(_NOW)).fetchone()
+        row = await (await connection.execute(HISTORY)).fetchone()
         if row is None or row[1]:
             return  # a replica: whoever uses it will be told
-        place = (int(row[0]), str(row[2]))
+        place = History(int(row[0]), str(row[2]))
         current = await (await connection.execute(_CURRENT)).fetchone()
         if current is None:
             return  # the first one has not begun
-        if current[1] is None:
+        if current[1] is None:  # it began before this was looked at
             await connection.execute(
                 "UPDATE budgets_ledgerincarnation SET system_identifier = %s, timeline = %s"
                 " WHERE id = %s",
                 [*place, current[0]],
             )
-        elif (current[1], current[2]) != place:
+        elif History(*current[1:]) != place:
             log.warning("another history of the database: a new incarnation of the ledger begins")
             await connection.execute(
                 "UPDATE budgets_ledgerincarnation SET ended_at = clock_timestamp() WHERE id = %s",

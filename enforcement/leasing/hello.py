@@ -1,6 +1,6 @@
 """A book introduces itself: its epoch, and the leases that its inventory lacks."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from enforcement.errors import SpoolOfAnotherError
@@ -13,8 +13,8 @@ from enforcement.leasing.policies import Policy
 from enforcement.leasing.store import Connection
 from enforcement.rules.ledger import inventory_item
 from enforcement.rules.policy import PolicySnapshot
-from enforcement.rules.spools import greet, may_count
-from enforcement.rules.wire import Hello, Welcome
+from enforcement.rules.spools import Spool, greet, may_count
+from enforcement.rules.wire import Header, Hello, Welcome
 
 NOBODY = UUID(int=0)
 _MAKE = """
@@ -46,24 +46,20 @@ def _again(identity: SidecarIdentity, incarnation: str, policy: Policy, terms: T
     )
 
 
-async def welcome(
+async def _seen(
     connection: Connection,
-    hello: Hello,
+    header: Header,
     *,
     identity: SidecarIdentity,
-    policy: Policy,
-    order_cursor: int,
-    terms: Terms,
-) -> Welcome:
-    """Run in a transaction. `order_cursor` was read before `policy`: no order falls between them.
+    until: datetime,
+    now: datetime,
+) -> Spool:
+    """The spool, locked; made when it is first heard of.
 
     Raises:
-        SpoolOfAnotherError: the spool was first seen at another sidecar.
+        SpoolOfAnotherError: it was first seen at another sidecar.
     """
-    header = hello.header
     spool_id = to_uuid(header.spool)
-    now, incarnation = await store.moment(connection)
-    until = now + timedelta(milliseconds=terms.policy_ttl_ms)
     await connection.execute(
         _MAKE,
         [
@@ -79,9 +75,29 @@ async def welcome(
     row = (await spools.lock(connection, [str(spool_id)]))[str(spool_id)]
     if row.sidecar != identity.sidecar:
         raise SpoolOfAnotherError("this spool belongs to another sidecar")
-    spool = row.spool
-    if not spool.boot:
-        spool.epoch = 0  # made a moment ago: its first life is epoch 1
+    if not row.spool.boot:
+        row.spool.epoch = 0  # made a moment ago: its first life is epoch 1
+    return row.spool
+
+
+async def welcome(
+    connection: Connection,
+    hello: Hello,
+    *,
+    identity: SidecarIdentity,
+    policy: Policy,
+    order_cursor: int,
+    terms: Terms,
+) -> Welcome:
+    """Run in a transaction. `order_cursor` was read before `policy`: no order falls between them.
+
+    Raises:
+        SpoolOfAnotherError: the spool was first seen at another sidecar.
+    """
+    header = hello.header
+    now, incarnation = await store.moment(connection)
+    until = now + timedelta(milliseconds=terms.policy_ttl_ms)
+    spool = await _seen(connection, header, identity=identity, until=until, now=now)
     if not may_count(spool, hello, incarnation=incarnation):
         return _again(identity, incarnation, policy, terms)
     greet(spool, boot=hello.boot[:64], incarnation=incarnation)
@@ -97,7 +113,7 @@ async def welcome(
             header.policy_revision,  # what it works by; the one in the Welcome may be lost
             until,
             now,
-            spool_id,
+            to_uuid(spool.id),
         ],
     )
     await adopt_forgotten(
@@ -110,7 +126,7 @@ async def welcome(
         now=now,
     )
     known = {item.lease for item in hello.inventory}
-    owed = await store.owed_leases(connection, [str(spool_id)])
+    owed = await store.owed_leases(connection, [spool.id])
     return Welcome(
         organization=identity.organization,
         incarnation=incarnation,

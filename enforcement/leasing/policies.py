@@ -10,9 +10,9 @@ from controlplane.identity.models import Organization
 from enforcement.domain.policy import compile_policy
 from enforcement.leasing.threads import DjangoThreads
 from enforcement.rules.matching import Matcher, Subject, matches, subject_of, value_of
-from enforcement.rules.policy import AgentPolicy, BudgetPolicy, Mode, Overflow, PolicySnapshot
+from enforcement.rules.policy import AgentPolicy, BudgetPolicy, Mode, Overflow, Per, PolicySnapshot
 from enforcement.rules.sessiontree import LineageError, key_of, pairs_of, unseal
-from enforcement.rules.wire import Attribution, Group
+from enforcement.rules.wire import Attribution, Group, GroupItem
 
 RECHECK_S = 2.0  # how long a lost hint can hide a change
 
@@ -52,6 +52,13 @@ class Policy:
                 return None
             found.append(budget)
         return found
+
+    def is_given(self, group: Group, item: GroupItem) -> bool:
+        """Whether a balance is what a session of the group's tree was given by its parent (L14)."""
+        token = group.attribution.delegation
+        if not token or self._budgets[item.budget].per != Per.SESSION:
+            return False
+        return item.value != unseal(token, key=self.tree_key).levels[-1].session
 
     def subject(self, facts: Attribution, agent: AgentPolicy, session: str) -> Subject:
         return subject_of(

@@ -7,12 +7,13 @@ books ask again under the same keys.
 
 from msgspec import Struct, field
 
-from enforcement.rules.ledger import Ask, Lease, Ledger, cause_of, deny
+from enforcement.rules.ledger import Ask, Balance, Lease, Ledger
 from enforcement.rules.wire import Denial, DenialCause, GroupItem
 
 SHARERS_MS = 10_000  # a book counts as active on a balance for so long after its last grant
 RECALL_EVERY_MS = 100
 RECALLED_MS = 1_000
+RETRY_HELD_MS = 1_000
 
 
 class Answers(Struct):
@@ -111,3 +112,37 @@ def _hopeless(ask: Ask, ledger: Ledger) -> bool:
         if cause_of(ledger.balances[balance], item.floor) is not DenialCause.HELD:
             return True
     return False
+
+
+def cause_of(balance: Balance, floor: int) -> DenialCause:
+    """Why an amount does not fit: spent (402), in suspense, or only held by others (429).
+
+    A permit in suspense comes back by itself: it is held, and waiting helps.
+    """
+    if balance.closed:
+        return DenialCause.ENDED
+    if balance.lends and floor <= balance.limit:
+        return DenialCause.HELD
+    if balance.spent + balance.overrun + floor > balance.limit:
+        return DenialCause.LIMIT
+    if balance.spent + balance.overrun + balance.suspense + floor > balance.limit:
+        return DenialCause.SUSPENSE
+    return DenialCause.HELD
+
+
+def deny(group: str, balance: Balance, floor: int) -> Denial:
+    cause = cause_of(balance, floor)
+    return Denial(
+        group=group,
+        budget=balance.budget,
+        value=balance.value,
+        cause=cause,
+        free=max(0, balance.free),
+        limit=balance.limit,
+        spent=balance.spent,
+        held=balance.held + balance.given + (balance.suspense if balance.lends else 0),
+        suspense=0 if balance.lends else balance.suspense,
+        overrun=balance.overrun,
+        window_ends_at_ms=balance.relief_at_ms,
+        retry_after_ms=RETRY_HELD_MS if cause is DenialCause.HELD else 0,
+    )

@@ -20,8 +20,6 @@ from msgspec import Struct
 
 from enforcement.rules.rolling import Aged, Ring
 from enforcement.rules.wire import (
-    Denial,
-    DenialCause,
     Grant,
     Group,
     GroupItem,
@@ -31,7 +29,6 @@ from enforcement.rules.wire import (
 )
 
 TIGHT_PERCENT = 5
-RETRY_HELD_MS = 1_000
 AHEAD_LIFETIMES = 2  # how long before its window a lease may be fetched (L16)
 
 
@@ -472,40 +469,6 @@ def inventory_item(
         overrun=lease.overrun,
         incarnation=lease.incarnation,
         mac=sign(lease.id, balance, lease.amount),
-    )
-
-
-def cause_of(balance: Balance, floor: int) -> DenialCause:
-    """Why an amount does not fit: spent (402), in suspense, or only held by others (429).
-
-    A permit in suspense comes back by itself: it is held, and waiting helps.
-    """
-    if balance.closed:
-        return DenialCause.ENDED
-    if balance.lends and floor <= balance.limit:
-        return DenialCause.HELD
-    if balance.spent + balance.overrun + floor > balance.limit:
-        return DenialCause.LIMIT
-    if balance.spent + balance.overrun + balance.suspense + floor > balance.limit:
-        return DenialCause.SUSPENSE
-    return DenialCause.HELD
-
-
-def deny(group: str, balance: Balance, floor: int) -> Denial:
-    cause = cause_of(balance, floor)
-    return Denial(
-        group=group,
-        budget=balance.budget,
-        value=balance.value,
-        cause=cause,
-        free=max(0, balance.free),
-        limit=balance.limit,
-        spent=balance.spent,
-        held=balance.held + balance.given + (balance.suspense if balance.lends else 0),
-        suspense=0 if balance.lends else balance.suspense,
-        overrun=balance.overrun,
-        window_ends_at_ms=balance.relief_at_ms,
-        retry_after_ms=RETRY_HELD_MS if cause is DenialCause.HELD else 0,
     )
 
 

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from enforcement.rules.money import usd_text
 from enforcement.rules.policy import AgentState, BudgetPolicy, Measure, Unit
+from enforcement.rules.thresholds import ActionKind
 from enforcement.rules.wire import Denial, DenialCause
 
 MAX_RETRY_AFTER_S = 60
@@ -137,7 +138,7 @@ def state_refusal(state: AgentState) -> Refuse | None:
 def measure_refusal(measure: Measure, budget: BudgetPolicy) -> Refuse:
     """What a new call is told whose budget has reached a threshold that stops calls."""
     message = f"Budget {budget.name} has reached {measure.percent} % of its limit"
-    if measure.kind == "pause":
+    if measure.kind == ActionKind.PAUSE:
         why = f"{message}: its calls wait for a decision by people"
         return Refuse(403, PERMISSION, why, reason="budget_paused", budget=budget)
     return Refuse(402, QUOTA, message, reason="budget_threshold", budget=budget)

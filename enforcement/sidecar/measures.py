@@ -68,11 +68,8 @@ class Measures:
 
     def retry_in_ns(self, measures: Sequence[Measure], *, now_ns: int) -> int:
         """Spend one request of every throttle, or none: then how long until it would fit."""
-        throttles = [
-            self._throttles[m.budget, m.value, m.requests_per_minute]
-            for m in measures
-            if m.kind == ActionKind.THROTTLE
-        ]
+        wanted = ((m.budget, m.value, m.requests_per_minute) for m in measures)
+        throttles = [self._throttles[key] for key in wanted if key in self._throttles]
         decisions = [
             try_spend(throttle.limit, tat_ns=throttle.tat_ns, amount=1, now_ns=now_ns)
             for throttle in throttles

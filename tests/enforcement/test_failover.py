@@ -14,16 +14,15 @@ from budgets.domain.incarnation import begin_incarnation
 from budgets.domain.verify import verify
 from budgets.models import Balance, Budget, Lease, LedgerIncarnation
 from controlplane.launcher import postgres
+from enforcement.domain.enrolment import enrol_sidecar, revoke_sidecar
 from enforcement.leasing.failover import notice_failover
 from enforcement.models import Spool
 from enforcement.rules.wire import DenialCause, Hello, Welcome
 from tests.budgets.api.conftest import client_of
 from tests.budgets.world import World
-from tests.enforcement.stack import HttpError, Peer, Site, counters, now, post
+from tests.enforcement.stack import ACTOR, HttpError, Peer, Site, counters, now, post
 from tests.enforcement.test_leasing import granted, use
 from tests.plugin import Server
-
-AGENT = "agent"
 
 
 def forget(lease: str) -> None:
@@ -120,14 +119,47 @@ def _world(site: Site) -> World:
     return World(site.organization, None, None, site.agent, site.agent)  # type: ignore[arg-type]
 
 
-def test_a_spool_of_a_revoked_sidecar_is_not_waited_for(
+def test_a_spool_that_was_silent_for_a_day_is_not_waited_for(
     url: str, site: Site, peer: Peer, budget: Budget
 ) -> None:
     Peer(url, site.token).hello()
     Spool.objects.exclude(id=peer.book.spool).update(last_sync_at=datetime(2020, 1, 1, tzinfo=UTC))
     after_failover(peer)
     peer.hello()
-    assert granted(peer, site, budget, 10)  # it was silent for a day before the others
+    assert granted(peer, site, budget, 10)
+
+
+def test_a_spool_of_a_revoked_sidecar_is_not_waited_for(
+    url: str, site: Site, peer: Peer, budget: Budget
+) -> None:
+    enrolled = enrol_sidecar(
+        organization_id=site.organization.id, name="s2", actor=ACTOR, now=now()
+    )
+    Peer(url, enrolled.secret).hello()
+    revoke_sidecar(
+        organization_id=site.organization.id,
+        sidecar_id=enrolled.sidecar.id,
+        actor=ACTOR,
+        reason="",
+        now=now(),
+    )
+    after_failover(peer)
+    peer.hello()
+    assert granted(peer, site, budget, 10)
+
+
+@pytest.mark.usefixtures("peer")
+def test_an_incarnation_knows_its_history_from_its_first_moment() -> None:
+    first = LedgerIncarnation.objects.get()
+    assert (first.system_identifier, len(first.timeline)) == (_identifier(), 8)
+    again = begin_incarnation(now=now())  # a person says so; no connection is made for it
+    assert (again.system_identifier, again.timeline) == (_identifier(), first.timeline)
+
+
+def _identifier() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT system_identifier FROM pg_control_system()")
+        return int(cursor.fetchone()[0])
 
 
 @pytest.mark.parametrize("forged", [{"amount": 999}, {"mac": "0" * 64}, {"mac": ""}])

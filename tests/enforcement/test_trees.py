@@ -5,6 +5,7 @@ import time
 
 import msgspec
 import pytest
+from django.db import connection, transaction
 
 from budgets.domain.delegations import settle_delegations
 from budgets.domain.verify import verify
@@ -80,6 +81,19 @@ def test_a_token_of_others_matches_nothing(site: Site, peer: Peer, run: Budget) 
     assert peer.sync().denied[key].cause is DenialCause.MISMATCH
     elsewhere = ask(peer, site, given, {(str(run.id), "run"): 1})  # the parent's own part
     assert peer.sync().denied[elsewhere].cause is DenialCause.MISMATCH
+
+
+def test_a_part_that_nobody_gave_is_never_made(site: Site, peer: Peer, run: Budget) -> None:
+    """As after a failover that forgot the delegation: no new money by an old token."""
+    peer.learn(site)
+    given = delegate(peer, site)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        for table, where in (("delegation", "true"), ("balance", "value = 'run/1'")):
+            cursor.execute(f"DELETE FROM budgets_{table} WHERE {where}")
+    key = ask(peer, site, given, {(str(run.id), "run/1"): 1})
+    assert peer.sync().denied[key].cause is DenialCause.ENDED
+    assert not Balance.objects.filter(value="run/1").exists()
 
 
 def test_a_child_pays_its_parents_undelegated_budgets(site: Site, peer: Peer, run: Budget) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enforcement.rules.grantqueue import Answers, GrantQueue
+from enforcement.rules.grantqueue import Answers, GrantQueue, cause_of
 from enforcement.rules.ledger import (
     Ask,
     Balance,
@@ -12,7 +12,6 @@ from enforcement.rules.ledger import (
     LeaseState,
     Ledger,
     TransferKind,
-    cause_of,
     committed_over_cap,
 )
 from enforcement.rules.spools import Spool, greet, owes_word, standing

@@ -30,6 +30,7 @@ def test_it_tells_what_is_asked_and_what_holds(budget: Budget, visitors: Visitor
     page = visitors.admin.get("/alerts/").content.decode()
     assert "$0.20" in page
     assert "95%: pause" in page
+    assert page.count(">Lift<") == 1  # what only told holds nothing
     assert "Reader has reached 90%: notify, approval" in page
     assert "Approve" not in visitors.viewer.get("/alerts/").content.decode()
 

@@ -100,6 +100,24 @@ def test_a_changed_limit_keeps_what_was_carried(world: World) -> None:
     assert of_day(budget, TODAY + DAY).limit_amount == 1_500
 
 
+def test_what_was_left_before_it_was_wished_for_stays_there(world: World) -> None:
+    budget = make_budget(world, **DAILY)
+    for days in range(1, 30):
+        start = TODAY - days * DAY
+        make_balance(budget, window_start=start, window_end=start + DAY, spent_amount=10)
+    change_budget(
+        organization_id=world.id,
+        budget_id=budget.id,
+        changes={"rollover": "all"},
+        actor=ACTOR,
+        now=NOW,
+    )
+    assert roll_over_due(now=NOW) == 0
+    assert of_day(budget, TODAY).limit_amount == 1_000
+    assert roll_over_due(now=NOW + DAY) == 1
+    assert of_day(budget, TODAY + DAY).limit_amount == 2_000
+
+
 def test_a_rollover_can_begin_and_end_later(world: World) -> None:
     budget = make_budget(world, **DAILY)
     where = {"organization_id": world.id, "budget_id": budget.id, "actor": ACTOR}

@@ -7,6 +7,7 @@ import pytest
 
 from budgets.domain.approvals import approve, deny_approval
 from budgets.domain.budgets import archive_budget, change_budget
+from budgets.domain.prices import set_own_price
 from budgets.domain.thresholds import active_measures, lift_firing
 from budgets.domain.verify import verify
 from budgets.errors import (
@@ -27,7 +28,7 @@ from controlplane.audit.models import AuditEntry
 from enforcement.domain.policy import compile_policy
 from enforcement.domain.thresholds import retire_firings, watch
 from enforcement.models import Order
-from enforcement.rules.policy import Measure, Mode
+from enforcement.rules.policy import Measure, Mode, Rates
 from enforcement.rules.thresholds import parse_lines
 from tests.budgets.world import ACTOR, NOW, World, make_balance, make_budget, make_world
 
@@ -279,11 +280,26 @@ def test_a_question_ends_with_its_window(world: World, asked: ApprovalRequest) -
             {"unit": "concurrency", "window_kind": "lifetime", "period": ""},
             "permits are raised by their limit",
         ),
+        ("80%: reroute nosuch", {}, "80 %: no model here fits 'nosuch'"),
     ],
 )
 def test_what_a_budget_cannot_do_is_refused(
     world: World, lines: str, changes: dict[str, Any], words: str
 ) -> None:
+    set_own_price(
+        organization_id=world.id,
+        model="known",
+        rates=Rates(),
+        reason="x",
+        actor=ACTOR,
+        now=NOW,
+    )
     with pytest.raises(BudgetValidationError, match=words) as refused:
         budget_with(world, lines, **changes)
     assert refused.value.field == "thresholds"
+
+
+def test_an_amount_that_no_balance_can_have_is_refused(world: World) -> None:
+    wish = [{"percent": 80, "actions": [{"kind": "approval", "amount": 2**63 - 1}]}]
+    with pytest.raises(BudgetValidationError, match="no balance can have so much more"):
+        make_budget(world, thresholds=wish)
