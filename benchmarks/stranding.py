@@ -23,14 +23,14 @@ from enforcement.simulation.controlplane import ControlPlane
 from enforcement.simulation.kernel import Kernel, Link
 from enforcement.simulation.sidecar import FLOOR, Request, Sidecar
 
-RUN_MS = 120_000
+RUN_MS = 300_000
 JUDGED_CALLS = 800  # after the first refusal
 OUTPUTS = (20, 80, 200, 10_000)
 LIMITS = (64, 256)
 STRANDED_PERMILLE = 1
 FALSE_PERMILLE = 2
 WAITED_PERCENT = 5
-SIZES = {50: (30_000, 8), 500: (6_000, 1)}  # sidecars: tokens and calls a second for each
+SIZES = {50: (30_000, 8), 500: (20_000, 1)}  # sidecars: tokens and calls a second for each
 
 
 @dataclass

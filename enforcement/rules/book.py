@@ -6,9 +6,11 @@
    to renew lots in use (L3).
 3. Grants and renewals count from when the *first* ask, or the Sync, was sent.
 4. After a gap the book says Hello again, with an inventory of every lease (L11).
-5. In the last two lease lifetimes of a window a balance in use is asked for ahead, at a jittered
+5. A balance whose lots run low is asked for again before a call is short of it. What is scarce
+   is not given for that, so nobody waits, and nobody is made to wait.
+6. In the last two lease lifetimes of a window a balance in use is asked for ahead, at a jittered
    time: its lot opens with the coming window (L16). Nobody waits for it.
-6. The policy is leased too: stale, the book says so and the shell fails closed (L12).
+7. The policy is leased too: stale, the book says so and the shell fails closed (L12).
 
 Sans-IO, like `lots`. The shell writes `lots.journal_out` before it acts on any result.
 """
@@ -43,6 +45,8 @@ from enforcement.rules.wire import (
 
 RATE_WINDOW_NS = 5_000 * NS_PER_MS
 WANT_WORST_CASES = 4
+REFILL_PARTS = 2  # ask again when less than this part of what suits is left: 1/2
+REFUSED_NS = 1_000 * NS_PER_MS
 MAX_REPORTS = 2_000
 
 
@@ -53,6 +57,8 @@ class Demand(Struct):
     recent: int = 0  # held since `since_ns`
     previous: int = 0  # held in the full rate window before
     since_ns: int = 0
+    attribution: Attribution | None = None  # of the call that last asked for this balance
+    refused_until_ns: int = 0  # there was nothing to spare: do not ask again before
 
     def note(self, amount: int, *, now_ns: int) -> None:
         self.usual = amount if not self.usual else (3 * self.usual + amount) // 4
@@ -116,6 +122,7 @@ class Book:
         self.acknowledgements: list[OrderAck] = []
         self.demand: dict[BalanceKey, Demand] = {}
         self.coming: dict[BalanceKey, Coming] = {}
+        self._drawn: set[BalanceKey] = set()  # held on since the last look at what runs low
         self._sent_acknowledgements: dict[int, list[OrderAck]] = {}
 
     # ------------------------------------------------------------------ what the shell asks
@@ -127,9 +134,9 @@ class Book:
     def note_demand(self, needs: Iterable[Need], *, now_ns: int) -> None:
         """Remember what a request holds, so that the next lease is of a useful size."""
         for budget, value, amount in needs:
-            self.demand.setdefault((budget, value), Demand(since_ns=now_ns)).note(
-                amount, now_ns=now_ns
-            )
+            key = (budget, value)
+            self.demand.setdefault(key, Demand(since_ns=now_ns)).note(amount, now_ns=now_ns)
+            self._drawn.add(key)
 
     def item(self, need: Need, *, floor: int) -> GroupItem:
         """The ask for one balance: the least that helps, what is needed, what suits."""
@@ -141,7 +148,28 @@ class Book:
         self, key: str, attribution: Attribution, items: list[GroupItem], *, wait_ms: int = 150
     ) -> None:
         """Queue a group for the next Sync. `key` is unique for ever (a UUID)."""
+        for item in items:
+            demand = self.demand.get((item.budget, item.value))
+            if demand is not None:
+                demand.attribution = attribution
         self.pending[key] = Pending(Group(key, attribution, items, wait_ms))
+
+    def refill(self, *, new_id: Callable[[], str], now_ns: int) -> None:
+        """Ask for balances that run low here, before a call is short of them."""
+        drawn, self._drawn = self._drawn, set()
+        if not drawn:
+            return
+        asked = {(i.budget, i.value) for p in self.pending.values() for i in p.group.items}
+        for key in drawn - asked:
+            demand = self.demand[key]
+            if not demand.usual or demand.attribution is None or now_ns < demand.refused_until_ns:
+                continue
+            free = self.lots.free_of(key, now_ns=now_ns)
+            if free * REFILL_PARTS >= demand.want or self.lots.is_tight(key, now_ns):
+                continue
+            item = GroupItem(*key, floor=demand.usual, need=demand.usual, want=demand.want)
+            group = Group(new_id(), demand.attribution, [item], wait_ms=0, spare=True)
+            self.pending[group.key] = Pending(group)
 
     def ask_ahead(self, *, new_id: Callable[[], str], now_ns: int) -> None:
         """Ask for the coming windows of balances in use whose time has come."""
@@ -157,8 +185,9 @@ class Book:
     def close(self) -> None:
         """The book shuts down: think of no coming window, send home whatever is free (L6)."""
         self.coming.clear()
-        for key in [key for key, pending in self.pending.items() if pending.group.ahead]:
-            self.abandon(key)
+        for key, pending in list(self.pending.items()):
+            if pending.group.ahead or pending.group.spare:
+                self.abandon(key)
         self.lots.close()
 
     def _in_use(self, key: BalanceKey, now_ns: int) -> bool:
@@ -309,8 +338,13 @@ class Book:
         for grant in answer.grants:
             self._take_grant(grant, effects, now_ns=now_ns)
         for denial in answer.denials:
-            if self.pending.pop(denial.group, None):
-                effects.denied[denial.group] = denial
+            refused = self.pending.pop(denial.group, None)
+            if refused is None:
+                continue
+            effects.denied[denial.group] = denial
+            demand = self.demand.get((denial.budget, denial.value))
+            if refused.group.spare and demand is not None:
+                demand.refused_until_ns = now_ns + REFUSED_NS
         for recall in answer.recalls:
             self.lots.recall((recall.budget, recall.value), now_ns=now_ns)
         effects.orders = [o for o in answer.orders if o.cursor > self.order_cursor]

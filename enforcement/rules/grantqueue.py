@@ -76,7 +76,8 @@ class GrantQueue:
             enough = max(1, item.need if patient else item.floor)
             if balance.closed or balance.free - reserved.get(balance_id, 0) < enough:
                 return balance_id, item
-            if ask.group.ahead and balance.tight:
+            early = ask.group.ahead or ask.group.spare
+            if early and (balance.tight or balance.lends):
                 return balance_id, item  # what is scarce goes to those who need it now
         return None
 

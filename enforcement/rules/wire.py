@@ -179,6 +179,7 @@ class Group(Struct, frozen=True):
     items: list[GroupItem]
     wait_ms: int = 150
     ahead: bool = False  # of the coming window (L16)
+    spare: bool = False  # nobody waits for it: granted only where there is plenty (L8)
 
 
 class OrderAck(Struct, frozen=True):

@@ -199,6 +199,7 @@ class Control:
         desk, book = self._desk, self._desk.book
         sent_ns = clock.now_ns()
         book.ask_ahead(new_id=clock.new_id, now_ns=sent_ns)
+        book.refill(new_id=clock.new_id, now_ns=sent_ns)
         sync = book.make_sync(now_ns=sent_ns, health=self._health(), sessions=self._sessions())
         desk.journal.append_records(book.lots.journal_out)
         try:

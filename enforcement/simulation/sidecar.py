@@ -331,6 +331,7 @@ class Sidecar:
         if life == self.life:
             if self._welcomed and not self.paused:
                 self.book.ask_ahead(new_id=self._new_group, now_ns=self.now_ns)
+                self.book.refill(new_id=self._new_group, now_ns=self.now_ns)
                 self._send_sync()
             self._kernel.at(SYNC_EVERY_MS, self._heartbeat, life)
 

@@ -11,6 +11,7 @@ from enforcement.rules.wire import (
     Denial,
     DenialCause,
     Grant,
+    Group,
     GroupItem,
     Header,
     InventoryItem,
@@ -253,3 +254,65 @@ def test_the_journal_names_each_life_and_each_grant() -> None:
         records.Booted(1, "i", "k"),
         records.Granted("l", "b", "", 0, 40, "i", "mac"),
     ]
+
+
+# ---------------------------------------------------------------------------- refills
+
+
+def drawing_book(amount: int = 30, now_ms: int = 0) -> Book:
+    """A book with a lot of 40, of which a call holds an amount."""
+    book = welcomed_book()
+    need = Need("b", "", amount)
+    book.note_demand([need], now_ns=now_ms * MS)
+    answer(book, ask(book), grants=[grant()])
+    book.lots.mark_durable(["l"])
+    assert isinstance(book.lots.place([need], now_ns=now_ms * MS), Hold)
+    return book
+
+
+def refills(book: Book, now_ms: int = 0) -> list[Group]:
+    book.refill(new_id=lambda: f"r{now_ms}", now_ns=now_ms * MS)
+    return [pending.group for pending in book.pending.values()]
+
+
+def test_what_runs_low_is_asked_for_once_before_it_is_short() -> None:
+    book = drawing_book()
+    (group,) = refills(book)
+    assert (group.spare, group.wait_ms, group.attribution) == (True, 0, AGENT)
+    assert group.items == [GroupItem("b", "", 30, 30, 120)]
+    book.note_demand([Need("b", "", 30)], now_ns=MS)
+    assert refills(book, now_ms=1) == [group]  # it is under way
+
+
+def test_where_enough_is_left_nothing_is_asked_for() -> None:
+    assert refills(drawing_book(amount=5)) == []
+
+
+def test_what_was_not_drawn_since_is_not_looked_at() -> None:
+    book = drawing_book(amount=5)
+    refills(book)
+    book.lots.by_lease["l"].used = 40
+    assert refills(book) == []
+
+
+def test_a_refusal_is_taken_for_a_second() -> None:
+    book = drawing_book()
+    refills(book)
+    denial = Denial("r0", "b", "", DenialCause.HELD)
+    answer(book, book.make_sync(now_ns=0), denials=[denial])
+    for now_ms, asked in ((500, 0), (999, 0), (1_001, 1)):
+        book.note_demand([Need("b", "", 30)], now_ns=now_ms * MS)
+        assert len(refills(book, now_ms=now_ms)) == asked
+
+
+def test_a_tight_balance_is_left_to_those_who_need_it() -> None:
+    book = drawing_book()
+    book.lots.recall(KEY, now_ns=0)
+    assert refills(book) == []
+
+
+def test_a_book_that_closes_wants_no_refill() -> None:
+    book = drawing_book()
+    assert refills(book)
+    book.close()
+    assert not book.pending

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from enforcement.rules.grantqueue import Answers, GrantQueue, cause_of
 from enforcement.rules.ledger import (
@@ -80,6 +81,23 @@ def test_a_tight_balance_gives_exactly_what_is_needed() -> None:
     ledger = make_ledger(a=1_000)
     ledger.balances["a"].spent = 960
     assert pump(ledger, ask("g", ("a", 1, 30, 5_000))).granted["g"][0].amount == 30
+
+
+@pytest.mark.parametrize("early", ["spare", "ahead"])
+@pytest.mark.parametrize(("spent", "lends"), [(960, False), (0, True)])
+def test_what_is_scarce_is_not_given_where_nobody_waits(
+    early: str, spent: int, lends: bool
+) -> None:
+    ledger = make_ledger(a=1_000)
+    balance = ledger.balances["a"]
+    one = ask("g", ("a", 1, 30, 30))
+    one.group = replace(one.group, wait_ms=0, **{early: True})
+    assert pump(ledger, one).granted["g"][0].amount == 30
+    balance.spent, balance.lends = spent, lends
+    again = ask("h", ("a", 1, 1, 1))
+    again.group = replace(again.group, wait_ms=0, **{early: True})
+    answers = pump(ledger, again)
+    assert (answers.granted, len(answers.denied), answers.recalls) == ({}, 1, [])
 
 
 def test_reports_are_watermarks() -> None:
