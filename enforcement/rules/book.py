@@ -279,6 +279,8 @@ class Book:
         reports = []
         for lot in self._unsettled():
             renew = self._wants_renewal(lot, now_ns)
+            if self._wants_patience(lot, now_ns):
+                renew, lot.patient_ns = True, now_ns
             if lot.said != lot.state() or renew:
                 reports.append(lot.report(renew=renew))
             if len(reports) == MAX_REPORTS:
@@ -438,6 +440,12 @@ class Book:
 
     def _unsettled(self) -> Iterable[Lot]:
         return (lot for lots in list(self.lots.by_balance.values()) for lot in list(lots))
+
+    def _wants_patience(self, lot: Lot, now_ns: int) -> bool:
+        """Requests run on a lot that takes no new hold: the ledger shall not think it dead (L6)."""
+        if not lot.open or lot.final or now_ns - lot.patient_ns < life_ns(self.lease_ttl_ms) // 4:
+            return False
+        return not lot.live or self.lots.is_tight(lot.key, now_ns)
 
     def _wants_renewal(self, lot: Lot, now_ns: int) -> bool:
         """In use or idle < 60 s, past half its life, and the balance is not tight (L8)."""

@@ -192,8 +192,10 @@ class Ledger:
                 self._book_lent(lease, report)
             else:
                 self._book(lease, report)
-            if not report.final and report.renew and not recalled:
-                ttl_ms = self._renew(lease, now_ms=now_ms)
+            if not report.final and report.renew:
+                ttl_ms = 0 if recalled else self._renew(lease, now_ms=now_ms)
+                if report.open:
+                    self._wait_for(lease, now_ms=now_ms)
         # A permit that a dead book had out needs no more words: time frees it.
         said = lease.state in TERMINAL or (report.final and self.balances[lease.balance].lends)
         return LeaseAck(
@@ -268,6 +270,21 @@ class Ledger:
         lease.expires_at_ms = max(lease.expires_at_ms, now_ms + ttl_ms)
         self.touched_leases.add(lease.id)
         return ttl_ms
+
+    def _wait_for(self, lease: Lease, *, now_ms: int) -> None:
+        """Its book lives, and requests run on what it held: that is held, not in suspense.
+
+        The book takes no new hold for it: only the ledger's own patience grows, within the window.
+        """
+        balance, until_ms = self.balances[lease.balance], now_ms + self._lease_ttl_ms
+        ends_ms = balance.window_ends_at_ms
+        if balance.ring is not None:
+            ends_ms = balance.ring.end_ms(lease.expires_at_ms - 1)
+        if ends_ms is not None:
+            until_ms = min(until_ms, ends_ms)
+        if lease.state is LeaseState.GRANTED and until_ms > lease.expires_at_ms:
+            lease.expires_at_ms = until_ms
+            self.touched_leases.add(lease.id)
 
     # ------------------------------------------------------------------ after a failover
 

@@ -69,6 +69,7 @@ class Lot:
         "open",
         "opens_ns",
         "overrun",
+        "patient_ns",
         "returned",
         "said",
         "used",
@@ -86,6 +87,7 @@ class Lot:
         self.mac = granted.mac
         self.used = self.returned = self.overrun = self.open = 0
         self.deadline_ns = deadline_ns
+        self.patient_ns = now_ns  # when the ledger was last asked to wait for what runs on it
         self.opens_ns = 0  # takes no hold before: its window has not begun (L16)
         self.last_use_ns = now_ns
         self.live = live  # takes new holds until its deadline

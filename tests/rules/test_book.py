@@ -316,3 +316,16 @@ def test_a_book_that_closes_wants_no_refill() -> None:
     assert refills(book)
     book.close()
     assert not book.pending
+
+
+def test_a_book_says_that_requests_still_run_on_a_lot_that_is_over() -> None:
+    book = drawing_book()
+    dead_ms = 10_000
+    sync = book.make_sync(now_ns=dead_ms * MS)
+    (report,) = sync.reports
+    assert (report.open, report.renew) == (30, True)
+    answer(book, sync, now_ms=dead_ms, acks=[LeaseAck("l", 0, 10, 0, False, 10_000)])
+    lot = book.lots.by_lease["l"]
+    assert not lot.usable(dead_ms * MS)  # patience is the ledger's alone
+    assert book.make_sync(now_ns=(dead_ms + 1_000) * MS).reports == []
+    assert book.make_sync(now_ns=(dead_ms + 3_000) * MS).reports[0].renew

@@ -15,6 +15,7 @@ from enforcement.rules.ledger import (
     TransferKind,
     committed_over_cap,
 )
+from enforcement.rules.rolling import new_ring
 from enforcement.rules.spools import Spool, greet, owes_word, standing
 from enforcement.rules.wire import Attribution, DenialCause, Group, GroupItem, Header, LeaseReport
 
@@ -350,3 +351,56 @@ def test_a_deadline_from_before_a_step_back_of_the_clock_is_not_waited_for() -> 
     assert counters(ledger.balances["a"]) == (0, 0, 100, 0)
     report(ledger, lease, 40, 60, final=True)
     assert counters(ledger.balances["a"]) == (40, 0, 0, 0)
+
+
+# ---------------------------------------------------------------------------- patience
+
+
+def renewed(ledger: Ledger, lease: Lease, *, open_: int, now_ms: int, recalled: bool = True) -> int:
+    said = LeaseReport(lease.id, 0, 0, open=open_, renew=True)
+    ack = ledger.report(said, spool="s1", now_ms=now_ms, recalled=recalled)
+    assert ack is not None
+    return ack.ttl_ms
+
+
+def test_a_recalled_lease_whose_requests_run_is_held_and_takes_no_new_ones() -> None:
+    ledger = make_ledger(a=1_000)
+    lease = granted(ledger)
+    assert renewed(ledger, lease, open_=60, now_ms=9_000) == 0
+    assert lease.expires_at_ms == 9_000 + TTL_MS
+    assert not ledger.expire(lease.id, now_ms=TTL_MS + GRACE_MS)
+    assert counters(ledger.balances["a"]) == (0, 100, 0, 0)
+    assert ledger.expire(lease.id, now_ms=9_000 + TTL_MS + GRACE_MS)  # then it fell silent
+
+
+def test_one_without_running_requests_is_not_waited_for() -> None:
+    ledger = make_ledger(a=1_000)
+    lease = granted(ledger)
+    assert renewed(ledger, lease, open_=0, now_ms=9_000) == 0
+    assert ledger.expire(lease.id, now_ms=TTL_MS + GRACE_MS)
+
+
+def test_patience_ends_with_the_window() -> None:
+    ledger = make_ledger(a=1_000)
+    ledger.balances["a"].window_ends_at_ms = 12_000
+    lease = granted(ledger)
+    renewed(ledger, lease, open_=60, now_ms=9_000)
+    assert lease.expires_at_ms == 12_000
+    renewed(ledger, lease, open_=60, now_ms=12_100)
+    assert lease.expires_at_ms == 12_000
+
+
+def test_a_lease_in_a_rolling_window_stays_in_its_part() -> None:
+    ledger = make_ledger(a=1_000)
+    ledger.balances["a"].ring = new_ring(length_s=60, parts=2, now_ms=0)
+    lease = granted(ledger)
+    renewed(ledger, lease, open_=60, now_ms=25_000)
+    assert lease.expires_at_ms == 30_000
+
+
+def test_what_is_in_suspense_stays_there_until_it_is_told() -> None:
+    ledger = make_ledger(a=1_000)
+    lease = granted(ledger)
+    ledger.expire(lease.id, now_ms=TTL_MS + GRACE_MS)
+    assert renewed(ledger, lease, open_=60, now_ms=TTL_MS + GRACE_MS) == 0
+    assert lease.state is LeaseState.SUSPENDED
