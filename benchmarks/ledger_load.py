@@ -35,8 +35,8 @@ from controlplane.identity.models import Organization
 from enforcement.domain.enrolment import enrol_sidecar
 from enforcement.leasing import service as leasing
 from enforcement.leasing.auth import SidecarIdentity
+from enforcement.leasing.later import Connection
 from enforcement.leasing.service import LeaseService
-from enforcement.leasing.store import Connection
 from enforcement.rules.policy import ScopeKind, Unit
 from enforcement.rules.wire import Attribution, Group, GroupItem, Header, Hello, LeaseReport, Sync
 

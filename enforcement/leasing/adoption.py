@@ -11,11 +11,17 @@ from datetime import datetime
 from uuid import UUID
 
 from enforcement.leasing import store
-from enforcement.leasing.balances import MAX_VALUE_CHARS, Key, Wanted, open_balances
+from enforcement.leasing.balances import (
+    MAX_VALUE_CHARS,
+    Key,
+    Wanted,
+    find_balances,
+    open_balances,
+)
 from enforcement.leasing.batch import Terms, new_ledger
 from enforcement.leasing.checks import ID
+from enforcement.leasing.later import Connection
 from enforcement.leasing.policies import Policy
-from enforcement.leasing.store import Connection
 from enforcement.rules.spools import Spool
 from enforcement.rules.windows import EPOCH, WindowError, window_at
 from enforcement.rules.wire import InventoryItem
@@ -37,16 +43,18 @@ async def adopt_forgotten(
     told = {item.lease: item for item in inventory if ID.fullmatch(item.lease)}
     if not told:
         return 0
-    known = await store.balances_of_leases(connection, told)
+    known = await (await store.balances_of_leases(connection, told)).get()
     forgotten = [item for lease, item in sorted(told.items()) if lease not in known]
     wants = {item.lease: want for item in forgotten if (want := _place_of(item, policy))}
+    found = await find_balances(connection, {want.key for want in wants.values()})
     opened = await open_balances(
-        connection, list(wants.values()), organization=organization, now=now
+        connection, list(wants.values()), await found.get(), organization=organization, now=now
     )
     places = {lease: opened[want.key] for lease, want in wants.items()}
     balances = {lease: place for lease, place in places.items() if isinstance(place, str)}
     ledger = new_ledger(terms)
-    organizations = await store.lock_balances(connection, ledger, set(balances.values()))
+    locked = await store.lock_balances(connection, ledger, set(balances.values()))
+    organizations = await locked.get()
     now_ms = int(now.timestamp() * 1000)
     ledger.turn(now_ms=now_ms)
     for item in forgotten:

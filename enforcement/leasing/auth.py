@@ -7,7 +7,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from controlplane.identity.domain import token_pepper
 from controlplane.identity.errors import CredentialError
-from enforcement.leasing.store import Connection
+from enforcement.leasing.later import Connection
 from enforcement.rules.keys import KeyFormatError, hash_matches, parse_key
 
 REMEMBER_S = 1.0

@@ -1,5 +1,6 @@
 """Which balance each item of a group means; made when it is first asked for (L15)."""
 
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -8,7 +9,7 @@ from budgets.domain.balances import OTHER_VALUE
 from budgets.domain.locks import key_pair
 from controlplane.identity.ids import new_id
 from enforcement.leasing import metrics
-from enforcement.leasing.store import Connection
+from enforcement.leasing.later import Connection, Later, Rows, known, send
 from enforcement.rules.ledger import may_fetch_ahead
 from enforcement.rules.policy import BudgetPolicy, WindowSpec
 from enforcement.rules.rolling import new_ring
@@ -18,7 +19,7 @@ from enforcement.rules.wire import DenialCause, Group
 MAX_VALUE_CHARS = 200
 
 _FIND = """
-    SELECT b.id, b.budget_id, b.value, b.window_start FROM budgets_balance b
+    SELECT b.id::text, b.budget_id::text, b.value, b.window_start FROM budgets_balance b
     JOIN unnest(%s::uuid[], %s::text[], %s::timestamptz[]) AS k(budget, value, start)
       ON (b.budget_id, b.value, b.window_start) = (k.budget, k.value, k.start)
 """
@@ -94,22 +95,30 @@ def _coming(spec: WindowSpec, window: Window, *, now: datetime, lease_ttl_ms: in
     return coming if may_fetch_ahead(left_ms, lease_ttl_ms=lease_ttl_ms) else None
 
 
+Places = dict[Key, str | DenialCause]  # the id of a balance, or why there is none
+
+
 async def open_balances(
-    connection: Connection, wants: list[Wanted], *, organization: str, now: datetime
-) -> dict[Key, str | DenialCause]:
-    """The id of each balance, made where missing; a split that is full says MAX_VALUES."""
-    known: dict[Key, str | DenialCause] = dict(await _find(connection, [w.key for w in wants]))
-    missing = sorted({w.key: w for w in wants if w.key not in known}.values(), key=lambda w: w.key)
+    connection: Connection,
+    wants: list[Wanted],
+    found: Mapping[Key, str],
+    *,
+    organization: str,
+    now: datetime,
+) -> Places:
+    """The id of each balance, made where `found` lacks it; a split that is full says MAX_VALUES."""
+    places: Places = {want.key: found[want.key] for want in wants if want.key in found}
+    missing = sorted({w.key: w for w in wants if w.key not in found}.values(), key=lambda w: w.key)
     if not missing:
-        return known
+        return places
     await _share_budgets(connection, organization)
     for want in missing:
         if want.given:
-            known[want.key] = DenialCause.ENDED
+            places[want.key] = DenialCause.ENDED
             continue
         if want.key.value not in ("", OTHER_VALUE) and await _is_full(connection, want):
             metrics.SPLIT_OVERFLOWS.labels(budget=want.key.budget).inc()
-            known[want.key] = DenialCause.MAX_VALUES
+            places[want.key] = DenialCause.MAX_VALUES
             continue
         await connection.execute(
             _MAKE,
@@ -123,10 +132,11 @@ async def open_balances(
                 **_ring(want.budget.window, now),
             },
         )
-    known |= await _find(connection, [w.key for w in missing if w.key not in known])
+    made = await find_balances(connection, [w.key for w in missing if w.key not in places])
+    places |= await made.get()
     for want in missing:
-        known.setdefault(want.key, DenialCause.MISMATCH)  # archived since the policy was read
-    return known
+        places.setdefault(want.key, DenialCause.MISMATCH)  # archived since the policy was read
+    return places
 
 
 def _ring(spec: WindowSpec, now: datetime) -> dict[str, Any]:
@@ -137,17 +147,17 @@ def _ring(spec: WindowSpec, now: datetime) -> dict[str, Any]:
     return {"bucket_ms": ring.bucket_ms, "newest": ring.newest, "ring": ring.spent}
 
 
-async def _find(connection: Connection, keys: list[Key]) -> dict[Key, str]:
+async def find_balances(connection: Connection, keys: Collection[Key]) -> Later[dict[Key, str]]:
+    """The ids of those that there are."""
     if not keys:
-        return {}
-    cursor = await connection.execute(
-        _FIND,
-        [[UUID(k.budget) for k in keys], [k.value for k in keys], [k.window_start for k in keys]],
-    )
-    by_instant = {(k.budget, k.value, k.window_start.timestamp()): k for k in keys}
-    return {
-        by_instant[str(row[1]), row[2], row[3].timestamp()]: str(row[0]) async for row in cursor
-    }
+        return known({})
+    by_instant = {(k.budget, k.value, k.window_start): k for k in keys}
+
+    def read(rows: Rows) -> dict[Key, str]:
+        return {by_instant[row[1], row[2], row[3]]: row[0] for row in rows}
+
+    columns = zip(*((UUID(k.budget), k.value, k.window_start) for k in keys), strict=True)
+    return await send(connection, _FIND, [list(column) for column in columns], read)
 
 
 async def _is_full(connection: Connection, want: Wanted) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 
@@ -11,15 +12,38 @@ from controlplane.identity.ids import new_id
 from enforcement.errors import GroupKeyReusedError, SpoolOfAnotherError
 from enforcement.leasing import spools, store
 from enforcement.leasing.auth import SidecarIdentity
-from enforcement.leasing.balances import Key, Wanted, open_balances, wanted
+from enforcement.leasing.balances import (
+    Key,
+    Places,
+    Wanted,
+    find_balances,
+    open_balances,
+    wanted,
+)
+from enforcement.leasing.later import Connection
 from enforcement.leasing.policies import Policy
 from enforcement.leasing.spools import SpoolRow
-from enforcement.leasing.store import Connection
 from enforcement.rules.grantqueue import GrantQueue
-from enforcement.rules.ledger import Ask, Balance, Ledger, committed_over_cap, inventory_item
+from enforcement.rules.ledger import (
+    Ask,
+    Balance,
+    Lease,
+    Ledger,
+    committed_over_cap,
+    inventory_item,
+)
 from enforcement.rules.lots import InvariantError
 from enforcement.rules.spools import standing
-from enforcement.rules.wire import Denial, DenialCause, Grant, Group, GroupItem, Sync, SyncAnswer
+from enforcement.rules.wire import (
+    Denial,
+    DenialCause,
+    Grant,
+    Group,
+    GroupItem,
+    Order,
+    Sync,
+    SyncAnswer,
+)
 
 MAX_DUE = 500
 
@@ -78,6 +102,30 @@ Outcome = Denial | list[Grant]
 Known = dict[tuple[str, str], list[str]]  # (spool, group key) → the leases granted before
 
 
+class Asked(NamedTuple):
+    """A group of a message, the balances it needs, and what its key stands for."""
+
+    work: Work
+    group: Group
+    wants: list[Wanted]
+    content: str
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.work.spool, self.group.key
+
+
+class Read(NamedTuple):
+    """What a batch reads before it locks balances and leases."""
+
+    known: Known
+    found: dict[Key, str]  # the balances that there are
+    places: dict[str, str]  # the balance of each lease that is reported
+    due: dict[str, str]  # leases that may expire, with their balances
+    orders: dict[str, list[Order]]
+    owed: list[tuple[Lease, Balance]]
+
+
 class Batch:
     """The working set of one transaction. `resolved` and `recalls` are to be told after it."""
 
@@ -93,48 +141,64 @@ class Batch:
         self._ledger = new_ledger(terms)
         self._organizations: dict[str, str] = {}  # of each locked balance
         self._incarnation = ""
-        self._asks: list[tuple[Work, Group, list[Wanted]]] = []
+        self._asks: list[Asked] = []
         self._opened: set[str] = set()  # balances of the groups that are new
 
     async def run(self, connection: Connection) -> None:
         """Raises GroupKeyReusedError, SpoolOfAnotherError, BusyError, InvariantError; then nothing
         has happened.
+
+        Four journeys to the database: who speaks, what there is, what is locked, what is written.
         """
-        now, self._incarnation = await store.moment(connection)
+        async with connection.pipeline():
+            recalled = await self._work(connection)
+        if recalled:
+            self.recalls = await store.holders(connection, recalled)
+
+    async def _work(self, connection: Connection) -> list[str]:
+        """All but the recalls; returns the balances whose holders are to be recalled."""
+        moment = await store.moment(connection)
+        locked = await spools.lock(connection, {work.spool for work in self.works})
+        now, self._incarnation = await moment.get()
+        rows = await locked.get()
         now_ms = int(now.timestamp() * 1000)
-        rows = await spools.lock(connection, {work.spool for work in self.works})
         live = [work for work in self.works if self._admit(work, rows.get(work.spool))]
         for work in live:
             self._collect_groups(work, now)
-        known = await self._known_groups(connection)
-        asks = await self._open(connection, now, known)
-        due = await self._lock(connection, now, live, known)
+        read = await self._read(connection, now, live)
+        asks = await self._open(connection, now, read)
+        await self._lock(connection, read)
         self._ledger.turn(now_ms=now_ms)
         for work in live:
             self._book(work, now_ms)
-        self.expired = sum(self._ledger.expire(lease, now_ms=now_ms) for lease in due)
-        self._repeat(known, now_ms)
-        for work, group, items in asks:
-            self._submit(work, group, items, rows[work.spool], now_ms)
+        self.expired = sum(self._ledger.expire(lease, now_ms=now_ms) for lease in read.due)
+        self._repeat(read.known, now_ms)
+        for asked, items in asks:
+            self._submit(asked, items, rows[asked.work.spool], now_ms)
         recalled = self._pump(now_ms)
         self.granted = len(self._ledger.new_leases)
         broken = committed_over_cap(self._ledger.balances[i] for i in self._ledger.touched_balances)
         if broken:
             raise InvariantError(f"I1 would break: {broken}")
-        async with connection.pipeline():  # nobody waits for the answers to these
-            await store.write_back(
-                connection,
-                self._ledger,
-                organizations=self._organizations,
-                group_hashes=self._waiting.hashes,
-                now=now,
-            )
-            if live:
-                await self._note(connection, live, now)
+        await self._write(connection, live, rows, now)
+        self._tell_spools(live, read)
+        return recalled
+
+    async def _write(
+        self, connection: Connection, live: list[Work], rows: dict[str, SpoolRow], now: datetime
+    ) -> None:
+        """Nobody waits for the answers to these: the end of the pipeline does."""
+        await store.write_back(
+            connection,
+            self._ledger,
+            organizations=self._organizations,
+            group_hashes=self._waiting.hashes,
+            now=now,
+        )
         if live:
-            await self._tell_spools(connection, live)
-        if recalled:
-            self.recalls = await store.holders(connection, recalled)
+            ttl_ms = self._terms.policy_ttl_ms
+            await spools.note(connection, live, rows, now=now, policy_ttl_ms=ttl_ms)
+            await spools.acknowledge(connection, live, now=now)
 
     # ------------------------------------------------------------------ who may speak
 
@@ -161,56 +225,82 @@ class Batch:
             else:
                 pairs = zip(wants, group.items, strict=True)
                 given = [w._replace(given=work.policy.is_given(group, i)) for w, i in pairs]
-                self._asks.append((work, group, given))
+                self._asks.append(Asked(work, group, given, _content(group)))
 
     # ------------------------------------------------------------------ the working set
 
-    async def _known_groups(self, connection: Connection) -> Known:
+    async def _read(self, connection: Connection, now: datetime, live: list[Work]) -> Read:
+        """Everything that needs no lock, in one journey."""
+        keys = {want.key for asked in self._asks for want in asked.wants}
+        leases = {report.lease for work in live for report in work.sync.reports}
+        grace = timedelta(milliseconds=self._terms.grace_ms)
+        after = now + timedelta(milliseconds=self._terms.lease_ttl_ms) + grace
+        groups = await store.leases_of_groups(connection, {asked.place for asked in self._asks})
+        found = await find_balances(connection, keys)
+        places = await store.balances_of_leases(connection, leases)
+        most = MAX_DUE if self._sweep else 0
+        due = await store.due_leases(connection, before=now - grace, after=after, most=most)
+        orders = await spools.orders_unseen(connection, live)
+        owed = await store.owed_leases(connection, {work.spool for work in live})
+        return Read(
+            known=self._known_groups(await groups.get()),
+            found=await found.get(),
+            places=await places.get(),
+            due=await due.get(),
+            orders=await orders.get(),
+            owed=await owed.get(),
+        )
+
+    def _known_groups(self, found: dict[tuple[str, str], list[tuple[str, str]]]) -> Known:
         """Groups that were granted before: the same key gets the same leases (L10)."""
-        keys = {(work.spool, group.key): group for work, group, _ in self._asks}
-        found = await store.leases_of_groups(connection, list(keys))
-        for place, leases in found.items():
-            if any(content != _content(keys[place]) for _, _, content in leases):
-                raise GroupKeyReusedError(f"group {place[1]} was asked before with other content")
-        return {place: [lease for lease, _, _ in leases] for place, leases in found.items()}
+        for asked in self._asks:
+            if any(content != asked.content for _, content in found.get(asked.place, ())):
+                raise GroupKeyReusedError(
+                    f"group {asked.group.key} was asked before with other content"
+                )
+        return {place: [lease for lease, _ in leases] for place, leases in found.items()}
 
     async def _open(
-        self, connection: Connection, now: datetime, known: Known
-    ) -> list[tuple[Work, Group, list[str]]]:
-        """The balance ids of the groups that are new."""
+        self, connection: Connection, now: datetime, read: Read
+    ) -> list[tuple[Asked, list[str]]]:
+        """The groups that are new, each with the ids of its balances."""
         learning = await self._learning(connection)
         fresh = []
-        for work, group, wants in self._asks:
-            if (work.spool, group.key) in known:
+        for asked in self._asks:
+            work, group = asked.work, asked.group
+            if asked.place in read.known:
                 continue  # granted before: told again, whatever the policy says now (L10)
             if work.organization in learning:
                 work.answer.denials.append(_refuse(group, DenialCause.LEARNING))
             elif work.sync.header.policy_revision < work.policy.revision:
                 work.answer.denials.append(_refuse(group, DenialCause.STALE_POLICY))
             else:
-                fresh.append((work, group, wants))
-        balances: dict[Key, str | DenialCause] = {}
-        for organization in sorted({work.organization for work, _, _ in fresh}):
-            wants = [w for work, _, ws in fresh if work.organization == organization for w in ws]
-            balances |= await open_balances(connection, wants, organization=organization, now=now)
+                fresh.append(asked)
+        places: Places = {}
+        for organization in sorted({asked.work.organization for asked in fresh}):
+            wants = [w for a in fresh if a.work.organization == organization for w in a.wants]
+            places |= await open_balances(
+                connection, wants, read.found, organization=organization, now=now
+            )
         asks = []
-        for work, group, wants in fresh:
+        for asked in fresh:
             items: list[str] = []
-            for item, want in zip(group.items, wants, strict=True):
-                place = balances[want.key]
+            for item, want in zip(asked.group.items, asked.wants, strict=True):
+                place = places[want.key]
                 if isinstance(place, DenialCause):
-                    work.answer.denials.append(_refuse(group, place, item=item))
+                    refusal = _refuse(asked.group, place, item=item)
+                    asked.work.answer.denials.append(refusal)
                     break
                 items.append(place)
             else:
-                asks.append((work, group, items))
-        self._opened = {balance for _, _, items in asks for balance in items}
+                asks.append((asked, items))
+        self._opened = {balance for _, items in asks for balance in items}
         return asks
 
     async def _learning(self, connection: Connection) -> set[str]:
         """The organizations whose ledger has not heard of all leases yet (L11)."""
         learned = self._waiting.learned
-        unsure = {work.organization for work, _, _ in self._asks} - learned.get(
+        unsure = {asked.work.organization for asked in self._asks} - learned.get(
             self._incarnation, set()
         )
         if not unsure:
@@ -219,26 +309,21 @@ class Batch:
         learned.setdefault(self._incarnation, set()).update(unsure - learning)
         return learning
 
-    async def _lock(
-        self, connection: Connection, now: datetime, live: list[Work], known: Known
-    ) -> list[str]:
-        """Lock balances by id, then leases by id; returns the leases that are due to expire."""
-        leases = {report.lease for work in live for report in work.sync.reports}
-        leases |= {lease for group in known.values() for lease in group}
-        due: dict[str, str] = {}
-        if self._sweep:
-            grace = timedelta(milliseconds=self._terms.grace_ms)
-            after = now + timedelta(milliseconds=self._terms.lease_ttl_ms) + grace
-            due = await store.due_leases(connection, before=now - grace, after=after, most=MAX_DUE)
-        places = await store.balances_of_leases(connection, leases) | due
-        wanted_balances = self._opened | set(places.values()) | self._waiting.queue.balances()
-        if wanted_balances:
-            self._organizations = await store.lock_balances(
-                connection, self._ledger, wanted_balances
-            )
+    async def _lock(self, connection: Connection, read: Read) -> None:
+        """Lock balances by id, then leases by id, into the working set."""
+        repeated = {lease for leases in read.known.values() for lease in leases}
+        of_repeated = await (await store.balances_of_leases(connection, repeated)).get()
+        places = read.places | read.due | of_repeated
+        balances = self._opened | set(places.values()) | self._waiting.queue.balances()
+        if not balances:
+            return
+        organizations = await store.lock_balances(connection, self._ledger, balances)
         if places:
-            await store.lock_leases(connection, self._ledger, places)
-        return list(due)
+            leases = await store.lock_leases(connection, self._ledger, places)
+            self._organizations = await organizations.get()
+            await leases.get()
+        else:
+            self._organizations = await organizations.get()
 
     # ------------------------------------------------------------------ the rules
 
@@ -253,15 +338,13 @@ class Batch:
                 work.answer.acks.append(ack)
 
     def _repeat(self, known: Known, now_ms: int) -> None:
-        for work, group, _ in self._asks:
-            for lease in known.get((work.spool, group.key), ()):
+        for asked in self._asks:
+            for lease in known.get(asked.place, ()):
                 grant = self._ledger.grant_message(self._ledger.leases[lease], now_ms=now_ms)
-                work.answer.grants.append(grant)
+                asked.work.answer.grants.append(grant)
 
-    def _submit(
-        self, work: Work, group: Group, items: list[str], row: SpoolRow, now_ms: int
-    ) -> None:
-        content = _content(group)
+    def _submit(self, asked: Asked, items: list[str], row: SpoolRow, now_ms: int) -> None:
+        work, group, _, content = asked
         if self._waiting.hashes.setdefault(group.key, content) != content:
             raise GroupKeyReusedError(f"group {group.key} waits with other content")
         if self._waiting.spools.setdefault(group.key, row.spool.id) != row.spool.id:
@@ -287,18 +370,19 @@ class Batch:
 
     # ------------------------------------------------------------------ the spools
 
-    async def _note(self, connection: Connection, live: list[Work], now: datetime) -> None:
-        await spools.note(connection, live, now=now, policy_ttl_ms=self._terms.policy_ttl_ms)
-        await spools.acknowledge(connection, live, now=now)
-
-    async def _tell_spools(self, connection: Connection, live: list[Work]) -> None:
+    def _tell_spools(self, live: list[Work], read: Read) -> None:
         """What else an answer carries: orders, leases to account for, the policy's lease."""
-        await spools.add_orders(connection, live)
-        owed = await store.owed_leases(connection, {work.spool for work in live})
+        owed: dict[str, list[tuple[Lease, Balance]]] = {}
+        for lease, balance in read.owed:
+            owed.setdefault(lease.spool, []).append((lease, balance))
         for work in live:
+            seen = work.sync.header.order_cursor
+            orders = read.orders.get(work.organization, ())
+            work.answer.orders.extend(order for order in orders if order.cursor > seen)
+            work.answer.order_cursor = max([seen, *(order.cursor for order in orders)])
             reported = {report.lease for report in work.sync.reports}
-            for lease, balance in owed:
-                if lease.spool == work.spool and lease.id not in reported:
+            for lease, balance in owed.get(work.spool, ()):
+                if lease.id not in reported:
                     item = inventory_item(lease, balance, sign=self._terms.sign)
                     work.answer.unsettled.append(item)
             work.answer.policy_revision = work.policy.revision

@@ -19,8 +19,8 @@ from enforcement.errors import BusyError, EnforcementError
 from enforcement.leasing import metrics
 from enforcement.leasing.auth import SidecarIdentity
 from enforcement.leasing.batch import Batch, Terms, Waiting, Work
+from enforcement.leasing.later import Connection
 from enforcement.leasing.policies import Policy
-from enforcement.leasing.store import Connection
 from enforcement.rules.wire import Denial, Sync, SyncAnswer
 
 MAX_BATCH = 256

@@ -10,7 +10,7 @@ import logging
 
 from budgets.domain.incarnation import HISTORY, History
 from controlplane.identity.ids import new_id
-from enforcement.leasing.store import Connection
+from enforcement.leasing.later import Connection
 
 _CURRENT = """
     SELECT id, system_identifier, timeline FROM budgets_ledgerincarnation

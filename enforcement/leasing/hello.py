@@ -9,8 +9,8 @@ from enforcement.leasing.adoption import adopt_forgotten
 from enforcement.leasing.auth import SidecarIdentity
 from enforcement.leasing.batch import Terms
 from enforcement.leasing.checks import to_uuid
+from enforcement.leasing.later import Connection
 from enforcement.leasing.policies import Policy
-from enforcement.leasing.store import Connection
 from enforcement.rules.ledger import inventory_item
 from enforcement.rules.policy import PolicySnapshot
 from enforcement.rules.spools import Spool, greet, may_count
@@ -72,7 +72,8 @@ async def _seen(
             now,
         ],
     )
-    row = (await spools.lock(connection, [str(spool_id)]))[str(spool_id)]
+    locked = await spools.lock(connection, [str(spool_id)])
+    row = (await locked.get())[str(spool_id)]
     if row.sidecar != identity.sidecar:
         raise SpoolOfAnotherError("this spool belongs to another sidecar")
     if not row.spool.boot:
@@ -95,7 +96,7 @@ async def welcome(
         SpoolOfAnotherError: the spool was first seen at another sidecar.
     """
     header = hello.header
-    now, incarnation = await store.moment(connection)
+    now, incarnation = await (await store.moment(connection)).get()
     until = now + timedelta(milliseconds=terms.policy_ttl_ms)
     spool = await _seen(connection, header, identity=identity, until=until, now=now)
     if not may_count(spool, hello, incarnation=incarnation):
@@ -126,7 +127,7 @@ async def welcome(
         now=now,
     )
     known = {item.lease for item in hello.inventory}
-    owed = await store.owed_leases(connection, [spool.id])
+    owed = await (await store.owed_leases(connection, [spool.id])).get()
     return Welcome(
         organization=identity.organization,
         incarnation=incarnation,

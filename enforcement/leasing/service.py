@@ -33,9 +33,10 @@ from enforcement.leasing.checks import check_header, check_hello, check_sync, to
 from enforcement.leasing.coordinator import Coordinator, Recalls
 from enforcement.leasing.failover import notice_failover
 from enforcement.leasing.hints import RECALL_CHANNEL, Hints
+from enforcement.leasing.later import Connection
 from enforcement.leasing.policies import Policies
 from enforcement.leasing.spools import latest_cursor
-from enforcement.leasing.store import Connection, holders
+from enforcement.leasing.store import holders
 from enforcement.leasing.threads import DjangoThreads
 from enforcement.leasing.trees import told, wish_of
 from enforcement.models import Sidecar, Spool

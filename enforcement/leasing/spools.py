@@ -1,16 +1,15 @@
 """Rows of spools and orders, as a batch reads and writes them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import msgspec
-from psycopg.types.json import Jsonb
 
 from controlplane.identity.ids import new_id
 from enforcement.leasing.arrays import array
-from enforcement.leasing.store import Connection
+from enforcement.leasing.later import Connection, Later, Rows, send
 from enforcement.rules.policy import OrderKind, ScopeKind
 from enforcement.rules.spools import Spool
 from enforcement.rules.wire import Order, SessionInfo
@@ -33,32 +32,39 @@ _LEARNING = """
 
 MAX_SESSIONS = 500
 SEEN_EVERY = timedelta(seconds=2)  # a sidecar's row is not written for each of its messages
+NOTED_EVERY = timedelta(seconds=1)  # nor a spool's for each Sync that asks for something
 
 
 class SpoolRow(NamedTuple):
-    """A spool as the rules see it, and whose it is."""
+    """A spool as the rules see it, whose it is, and what was last noted of it."""
 
     spool: Spool
     organization: str
     sidecar: str
+    policy_revision: int
+    noted_at: datetime
 
 
-async def lock(connection: Connection, ids: Collection[str]) -> dict[str, SpoolRow]:
+async def lock(connection: Connection, ids: Collection[str]) -> Later[dict[str, SpoolRow]]:
     """Lock spools by id: first of all locks of a transaction."""
-    if not ids:
-        return {}
-    cursor = await connection.execute(
-        "SELECT id, organization_id, sidecar_id, epoch, boot, incarnation"
-        " FROM enforcement_spool WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE",
-        [array(ids)],
+    query = (
+        "SELECT id::text, organization_id::text, sidecar_id::text, epoch, boot, incarnation::text,"
+        " policy_revision, last_sync_at"
+        " FROM enforcement_spool WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE"
     )
+    return await send(connection, query, [array(ids)], _by_id)
+
+
+def _by_id(rows: Rows) -> dict[str, SpoolRow]:
     return {
-        str(row[0]): SpoolRow(
-            Spool(str(row[0]), epoch=row[3], boot=row[4], incarnation=str(row[5])),
-            organization=str(row[1]),
-            sidecar=str(row[2]),
+        row[0]: SpoolRow(
+            Spool(row[0], epoch=row[3], boot=row[4], incarnation=row[5]),
+            organization=row[1],
+            sidecar=row[2],
+            policy_revision=row[6],
+            noted_at=row[7],
         )
-        async for row in cursor
+        for row in rows
     }
 
 
@@ -72,28 +78,40 @@ async def still_learning(connection: Connection, organizations: Collection[str])
 
 
 async def note(
-    connection: Connection, works: "Sequence[Work]", *, now: datetime, policy_ttl_ms: int
+    connection: Connection,
+    works: "Sequence[Work]",
+    known: Mapping[str, SpoolRow],
+    *,
+    now: datetime,
+    policy_ttl_ms: int,
 ) -> None:
     """Write down when a book was heard, and until when it may work by which policy (L12).
 
-    A book renews its policy lease from when it sent the Sync, so `policy_valid_until` is late
-    rather than early.
+    A book renews its policy lease from when it sent the Sync, and a Sync soon after the last one
+    is not noted, so `policy_valid_until` is late rather than early.
     """
     latest = {work.spool: work for work in sorted(works, key=lambda w: w.sync.header.sequence)}
-    rows = [work for _, work in sorted(latest.items())]
+    rows = [work for _, work in sorted(latest.items()) if _is_news(work, known[work.spool], now)]
+    if not rows:
+        return
+    told = [
+        (
+            work.spool,
+            work.sync.header.policy_revision,
+            work.sync.health,
+            _storable(work.sync.sessions),
+        )
+        for work in rows
+    ]
     await connection.execute(
         "UPDATE enforcement_spool s SET last_sync_at = %s, policy_valid_until = %s,"
-        " health = u.health, sessions = u.sessions,"
-        " policy_revision = greatest(s.policy_revision, u.revision)"
-        " FROM unnest(%s::uuid[], %s::jsonb[], %s::jsonb[], %s::bigint[])"
-        " AS u(id, health, sessions, revision) WHERE s.id = u.id",
+        " health = u.told -> 2, sessions = u.told -> 3,"
+        " policy_revision = greatest(s.policy_revision, (u.told ->> 1)::bigint)"
+        " FROM jsonb_array_elements(%s::jsonb) AS u(told) WHERE s.id = (u.told ->> 0)::uuid",
         [
             now,
-            now + timedelta(milliseconds=policy_ttl_ms),
-            array(work.spool for work in rows),
-            [Jsonb(msgspec.to_builtins(work.sync.health)) for work in rows],
-            [Jsonb(_storable(work.sync.sessions)) for work in rows],
-            array(work.sync.header.policy_revision for work in rows),
+            now + timedelta(milliseconds=policy_ttl_ms) + NOTED_EVERY,
+            msgspec.json.encode(told).decode(),
         ],
     )
     await connection.execute(
@@ -102,6 +120,15 @@ async def note(
         " (last_seen_at IS NULL OR last_seen_at < %s) ORDER BY id FOR NO KEY UPDATE)",
         [now, array({work.identity.sidecar for work in rows}), now - SEEN_EVERY],
     )
+
+
+def _is_news(work: "Work", row: SpoolRow, now: datetime) -> bool:
+    """Whether a Sync is to be noted. A book that asks for a lease speaks again within a heartbeat,
+    so of those one a second is enough, unless it tells of a newer policy.
+    """
+    if not work.sync.groups or work.sync.header.policy_revision > row.policy_revision:
+        return True
+    return not timedelta(0) <= now - row.noted_at < NOTED_EVERY
 
 
 def _storable(sessions: list[SessionInfo]) -> list[dict[str, Any]]:
@@ -139,22 +166,38 @@ async def acknowledge(connection: Connection, works: "Sequence[Work]", *, now: d
         )
 
 
-async def add_orders(connection: Connection, works: "Sequence[Work]") -> None:
-    """Add the orders that each book has not seen."""
-    organizations = sorted({work.organization for work in works})
-    cursors = {
-        organization: min(
-            work.sync.header.order_cursor for work in works if work.organization == organization
+async def orders_unseen(
+    connection: Connection, works: "Sequence[Work]"
+) -> Later[dict[str, list[Order]]]:
+    """The orders of each organization that one of its books has not seen."""
+    cursors: dict[str, int] = {}
+    for work in works:
+        seen = work.sync.header.order_cursor
+        cursors[work.organization] = min(seen, cursors.get(work.organization, seen))
+    query = (
+        "SELECT u.organization::text, o.id::text, o.cursor, o.kind, o.scope_kind, o.scope_id::text,"
+        " o.reason FROM unnest(%s::uuid[], %s::bigint[]) AS u(organization, seen)"
+        " CROSS JOIN LATERAL (SELECT * FROM enforcement_order x WHERE"
+        " x.organization_id = u.organization AND x.cursor > u.seen"
+        " ORDER BY x.cursor LIMIT 500) o ORDER BY o.cursor"
+    )
+    return await send(connection, query, [array(cursors), array(cursors.values())], _orders)
+
+
+def _orders(rows: Rows) -> dict[str, list[Order]]:
+    found: dict[str, list[Order]] = {}
+    for organization, id_, cursor, kind, scope_kind, scope_id, reason in rows:
+        found.setdefault(organization, []).append(
+            Order(
+                id=id_,
+                cursor=cursor,
+                kind=OrderKind(kind),
+                scope_kind=ScopeKind(scope_kind),
+                scope_id=scope_id,
+                reason=reason,
+            )
         )
-        for organization in organizations
-    }
-    for organization, after in cursors.items():
-        orders = await _orders_after(connection, organization, after)
-        for work in works:
-            if work.organization == organization:
-                seen = work.sync.header.order_cursor
-                work.answer.orders.extend(o for o in orders if o.cursor > seen)
-                work.answer.order_cursor = max([seen, *(o.cursor for o in orders)])
+    return found
 
 
 async def latest_cursor(connection: Connection, organization: str) -> int:
@@ -165,22 +208,3 @@ async def latest_cursor(connection: Connection, organization: str) -> int:
     )
     row = await cursor.fetchone()
     return int(row[0]) if row else 0
-
-
-async def _orders_after(connection: Connection, organization: str, after: int) -> list[Order]:
-    cursor = await connection.execute(
-        "SELECT id, cursor, kind, scope_kind, scope_id, reason FROM enforcement_order"
-        " WHERE organization_id = %s AND cursor > %s ORDER BY cursor LIMIT 500",
-        [UUID(organization), after],
-    )
-    return [
-        Order(
-            id=str(row[0]),
-            cursor=row[1],
-            kind=OrderKind(row[2]),
-            scope_kind=ScopeKind(row[3]),
-            scope_id=str(row[4]),
-            reason=row[5],
-        )
-        async for row in cursor
-    ]

@@ -8,16 +8,12 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
-
 from controlplane.identity.ids import new_id
 from enforcement.errors import BusyError
 from enforcement.leasing.arrays import array
+from enforcement.leasing.later import Connection, Later, Rows, known, send
 from enforcement.rules.ledger import Balance, Lease, LeaseState, Ledger
 from enforcement.rules.rolling import Ring
-
-Connection = AsyncConnection[TupleRow]
 
 _BALANCE = """
     SELECT b.id::text, organization_id::text, budget_id::text, value, window_start, window_end,
@@ -39,10 +35,10 @@ _LEASE_COLUMNS = """
     l.used_amount, l.returned_amount, l.overrun_amount, l.open_amount, l.state
 """
 _DUE = """
-    (SELECT id, balance_id FROM budgets_lease
+    (SELECT id::text, balance_id::text FROM budgets_lease
      WHERE state = 'granted' AND expires_at < %(before)s ORDER BY expires_at LIMIT %(most)s)
     UNION ALL
-    (SELECT id, balance_id FROM budgets_lease
+    (SELECT id::text, balance_id::text FROM budgets_lease
      WHERE state = 'granted' AND expires_at > %(after)s ORDER BY expires_at LIMIT %(most)s)
 """
 _OWED = f"""
@@ -67,43 +63,54 @@ _HOLDERS = """
 """
 
 
-async def moment(connection: Connection) -> tuple[datetime, str]:
+async def moment(connection: Connection) -> Later[tuple[datetime, str]]:
     """The ledger's own clock, read once for each transaction, and its incarnation."""
-    cursor = await connection.execute(
-        "SELECT clock_timestamp(), id FROM budgets_ledgerincarnation WHERE ended_at IS NULL"
+    query = (
+        "SELECT clock_timestamp(), id::text FROM budgets_ledgerincarnation WHERE ended_at IS NULL"
     )
-    row = await cursor.fetchone()
-    if row is None:
+    return await send(connection, query, None, _moment)
+
+
+def _moment(rows: Rows) -> tuple[datetime, str]:
+    if not rows:
         raise BusyError("the ledger is between two incarnations")
-    return row[0].astimezone(UTC), str(row[1])
+    return rows[0][0].astimezone(UTC), rows[0][1]
 
 
-async def balances_of_leases(connection: Connection, leases: Collection[str]) -> dict[str, str]:
+async def balances_of_leases(
+    connection: Connection, leases: Collection[str]
+) -> Later[dict[str, str]]:
     """The balance of each lease; it never changes, so no lock is needed."""
     if not leases:
-        return {}
-    cursor = await connection.execute(
-        "SELECT id::text, balance_id::text FROM budgets_lease WHERE id = ANY(%s::uuid[])",
-        [array(leases)],
-    )
-    return dict(await cursor.fetchall())
+        return known({})
+    query = "SELECT id::text, balance_id::text FROM budgets_lease WHERE id = ANY(%s::uuid[])"
+    return await send(connection, query, [array(leases)], _pairs)
 
 
 async def due_leases(
     connection: Connection, *, before: datetime, after: datetime, most: int
-) -> dict[str, str]:
+) -> Later[dict[str, str]]:
     """Leases past their deadline and grace, or with one that no lease can have; their balances."""
-    cursor = await connection.execute(_DUE, {"before": before, "after": after, "most": most})
-    return {str(row[0]): str(row[1]) async for row in cursor}
+    if not most:
+        return known({})
+    values = {"before": before, "after": after, "most": most}
+    return await send(connection, _DUE, values, _pairs)
+
+
+def _pairs(rows: Rows) -> dict[str, str]:
+    return dict(rows)
 
 
 async def lock_balances(
     connection: Connection, ledger: Ledger, ids: Collection[str]
-) -> dict[str, str]:
-    """Lock balances by id into the working set; returns the organization of each."""
-    cursor = await connection.execute(_BALANCE, [array(ids)])
+) -> Later[dict[str, str]]:
+    """Lock balances by id; its answer takes them into the working set, with whose each is."""
+    return await send(connection, _BALANCE, [array(ids)], lambda rows: _take_balances(ledger, rows))
+
+
+def _take_balances(ledger: Ledger, rows: Rows) -> dict[str, str]:
     organizations = {}
-    async for row in cursor:
+    for row in rows:
         balance = Balance(
             id=row[0],
             budget=row[2],
@@ -126,47 +133,57 @@ async def lock_balances(
     return organizations
 
 
-async def lock_leases(connection: Connection, ledger: Ledger, ids: Collection[str]) -> None:
-    cursor = await connection.execute(
+async def lock_leases(connection: Connection, ledger: Ledger, ids: Collection[str]) -> Later[None]:
+    """Lock leases by id; its answer takes them into the working set."""
+    query = (
         f"SELECT {_LEASE_COLUMNS} FROM budgets_lease l WHERE id = ANY(%s::uuid[]) ORDER BY l.id"  # noqa: S608 -- constant columns
-        " FOR NO KEY UPDATE",
-        [array(ids)],
+        " FOR NO KEY UPDATE"
     )
-    async for row in cursor:
-        lease = _lease(row)
-        ledger.leases[lease.id] = lease
+
+    def take(rows: Rows) -> None:
+        for row in rows:
+            lease = _lease(row)
+            ledger.leases[lease.id] = lease
+
+    return await send(connection, query, [array(ids)], take)
 
 
 async def leases_of_groups(
     connection: Connection, keys: Collection[tuple[str, str]]
-) -> dict[tuple[str, str], list[tuple[str, str, str]]]:
-    """What was granted before for (spool, group): lease, balance and the group's content hash."""
+) -> Later[dict[tuple[str, str], list[tuple[str, str]]]]:
+    """What was granted before for (spool, group): leases, each with the group's content hash."""
     if not keys:
-        return {}
+        return known({})
     spools, groups = zip(*keys, strict=True)
-    cursor = await connection.execute(
-        "SELECT l.spool, l.group_key, l.id, l.balance_id, l.group_hash FROM budgets_lease l"
+    query = (
+        "SELECT l.spool::text, l.group_key::text, l.id::text, l.group_hash FROM budgets_lease l"
         " JOIN unnest(%s::uuid[], %s::uuid[]) AS k(spool, key)"
-        " ON (l.spool, l.group_key) = (k.spool, k.key) ORDER BY l.id",
-        [array(spools), array(groups)],
+        " ON (l.spool, l.group_key) = (k.spool, k.key) ORDER BY l.id"
     )
-    found: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
-    async for row in cursor:
-        found.setdefault((str(row[0]), str(row[1])), []).append((str(row[2]), str(row[3]), row[4]))
+    return await send(connection, query, [array(spools), array(groups)], _by_group)
+
+
+def _by_group(rows: Rows) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for spool, group, lease, content in rows:
+        found.setdefault((spool, group), []).append((lease, content))
     return found
 
 
 async def owed_leases(
     connection: Connection, spools: Collection[str]
-) -> list[tuple[Lease, Balance]]:
+) -> Later[list[tuple[Lease, Balance]]]:
     """Leases whose spool should say how they ended, with enough of their balance to name them."""
-    cursor = await connection.execute(_OWED, {"spools": array(spools)})
+    return await send(connection, _OWED, {"spools": array(spools)}, _owed)
+
+
+def _owed(rows: Rows) -> list[tuple[Lease, Balance]]:
     return [
         (
             _lease(row),
             Balance(str(row[1]), str(row[13]), row[14], int(row[15].timestamp()), limit=0, cap=0),
         )
-        async for row in cursor
+        for row in rows
     ]
 
 
