@@ -38,7 +38,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = home.glob("*.whl")
     subprocess.run([sys.executable, "-m", "venv", home / "venv"], check=True, capture_output=True)
     pip = [home / "venv/bin/pip", "install", "--quiet", "--disable-pip-version-check"]
-    run(*pip, "--require-hashes", "-r", ROOT / "requirements/base.lock")
+    run(*pip, "--no-deps", "--require-hashes", "-r", ROOT / "requirements/base.lock")
     run(*pip, "--no-deps", wheel)
     return home / "venv/bin"
 
