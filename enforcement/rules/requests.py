@@ -21,6 +21,7 @@ MAX_SEQUENCES = 128
 MAX_PROMPTS = 2048
 MAX_NAME = 256
 MAX_OUTPUT_TOKENS = 10_000_000
+MAX_LOGPROBS = 100  # alternatives of each token: they make an answer longer, not dearer
 
 _LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
 _SAMPLING_NAMES = (
@@ -271,9 +272,17 @@ def _read_output(parsed: ParsedRequest) -> None:
         )
     for name, limit in limits.items():
         parsed.limit_field, parsed.output_limit = name, limit
+    for name in ("logprobs", "top_logprobs"):
+        if (alternatives := fields.get(name)) is not None and type(alternatives) is not bool:
+            _check_alternatives(name, alternatives)
     count = _count(fields, "n", most=MAX_SEQUENCES) or 1
     best_of = _count(fields, "best_of", most=MAX_SEQUENCES) or 1
     parsed.sequences = max(count, best_of)
+
+
+def _check_alternatives(name: str, value: object) -> None:
+    if type(value) is not int or not 0 <= value <= MAX_LOGPROBS:
+        _bad(name, f"must be an integer from 0 to {MAX_LOGPROBS}")
 
 
 def _read_messages(parsed: ParsedRequest) -> None:

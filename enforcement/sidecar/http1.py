@@ -5,7 +5,7 @@ Rules of this file:
 1. One reading or none: what two parsers could read differently is an error, never repaired.
 2. A head is checked as a whole by one pattern before it is taken apart.
 3. Length: exactly one `Content-Length` of plain digits, or exactly `Transfer-Encoding: chunked`
-   on HTTP/1.1, never both.
+   on HTTP/1.1, never both. A POST says one of them; no other method has a body.
 4. Names come back in lower case, as bytes; a header that must be single and is not is an error.
 """
 
@@ -33,10 +33,10 @@ _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _SINGLE = frozenset(
     b"host content-length transfer-encoding content-type content-encoding authorization"
     b" expect upgrade x-api-key x-comptroller-session x-comptroller-tags x-comptroller-skill"
-    b" x-comptroller-timeout-ms traceparent".split()
+    b" x-comptroller-timeout-ms x-comptroller-delegation traceparent".split()
 )
 # Names that a client could use to have our own, or the framing's, headers stripped.
-_PROTECTED = frozenset(b"authorization host content-length transfer-encoding content-type".split())
+_PROTECTED = _SINGLE - {b"upgrade"}
 
 
 class HttpError(Exception):
@@ -84,13 +84,15 @@ def parse_request_head(head: bytes) -> RequestHead:
         raise HttpError("Host is missing")
     _check_host(host)
     path = _path_of(target, host)
-    length = _request_length(headers, minor)
+    length = _request_length(method, headers, minor)
     expects = headers.get(b"expect")
     if expects is not None and expects.lower() != b"100-continue":
         raise HttpError("unknown expectation", status=417)
+    if expects is not None and length == 0:
+        raise HttpError("a body is announced and none comes")
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise HttpError("compressed request bodies are not accepted", status=415)
-    if b"upgrade" in headers and b"http2-settings" in headers:
+    if b"upgrade" in headers:
         raise HttpError("protocol upgrades are not accepted")
     if minor == b"0" and method != b"GET":
         raise HttpError("HTTP/1.1 is needed", status=505)
@@ -192,18 +194,19 @@ def _path_of(target: bytes, host: bytes) -> bytes:
     return target
 
 
-def _request_length(headers: dict[bytes, bytes], minor: bytes) -> int | None:
+def _request_length(method: bytes, headers: dict[bytes, bytes], minor: bytes) -> int | None:
     coding = headers.get(b"transfer-encoding")
-    length = headers.get(b"content-length")
-    if coding is not None:
-        if minor == b"0" or length is not None or coding != b"chunked":
-            raise HttpError("ambiguous length of the body")
-        return None
-    if length is None:
-        return 0
-    if not _LENGTH.fullmatch(length):
+    said = headers.get(b"content-length")
+    if coding is not None and (minor == b"0" or said is not None or coding != b"chunked"):
+        raise HttpError("ambiguous length of the body")
+    if said is not None and not _LENGTH.fullmatch(said):
         raise HttpError("malformed Content-Length")
-    return int(length)
+    if method == b"POST" and coding is None and said is None:
+        raise HttpError("the length of the body is missing", status=411)
+    length = None if coding is not None else int(said or b"0")
+    if method != b"POST" and length != 0:
+        raise HttpError("a body where none may be")
+    return length
 
 
 def _keep_alive(headers: dict[bytes, bytes], minor: bytes) -> bool:
@@ -257,7 +260,7 @@ class ChunkedBody:
         end = data.find(b"\n", position, position + MAX_CHUNK_LINE)
         stop = end + 1 if end >= 0 else min(len(data), position + MAX_CHUNK_LINE)
         self._line += data[position:stop]
-        limit = 1 if self._state == "data_end" else MAX_CHUNK_LINE
+        limit = MAX_CHUNK_LINE if self._state == "size" else 1
         if end < 0 and (
             len(self._line) > limit or bytes(self._line[limit - 1 :]) not in (b"", b"\r")
         ):
