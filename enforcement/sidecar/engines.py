@@ -17,7 +17,7 @@ from enforcement.rules.requests import Endpoint, ParsedRequest
 from enforcement.rules.wire import UpstreamInfo
 from enforcement.sidecar.config import Config, UpstreamConfig
 from enforcement.sidecar.http1 import ResponseHead
-from enforcement.sidecar.upstream import Pool, UpstreamConnection
+from enforcement.sidecar.upstream import Line, Pool, UpstreamConnection
 
 MAX_PROBE_BYTES = 4 * 1024 * 1024
 MAX_COUNTED_PROMPTS = 32
@@ -113,10 +113,10 @@ class _Fetch:
 class Upstream:
     """One serving node."""
 
-    def __init__(self, target: UpstreamConfig, config: Config) -> None:
+    def __init__(self, target: UpstreamConfig, config: Config, *, line: Line | None = None) -> None:
         self.target = target
         self.name = target.name
-        self.pool = Pool(target, config)
+        self.pool: Line = line or Pool(target, config)
         self.engine = Engine.OPENAI if target.host == OPENAI_HOST else Engine.UNKNOWN
         self.provider = target.provider or ("openai" if self.engine is Engine.OPENAI else "")
         self.version = ""

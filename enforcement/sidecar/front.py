@@ -43,6 +43,20 @@ class Handler(Protocol):
     def refuse_http(self, connection: "ClientConnection", error: HttpError) -> None: ...
 
 
+class ClientConnection(Protocol):
+    """Where the answer to one request goes. `headers`: whole lines."""
+
+    running: "Running | None"
+    keep_alive: bool
+
+    def respond(
+        self, status: int, body: bytes, *, headers: bytes = b"", content_type: bytes = _JSON
+    ) -> None: ...
+    def start_stream(self, request_id: bytes) -> None: ...
+    def write_piece(self, piece: bytes) -> None: ...
+    def end_stream(self, piece: bytes = b"") -> None: ...
+
+
 class Running(Protocol):
     """What a connection tells the request that it carries."""
 
@@ -60,7 +74,7 @@ class Front:
         self.head_ns = int(config.head_timeout * _NS)
         self.body_ns = int(config.body_timeout * _NS)
         self.idle_ns = int(config.idle_timeout * _NS)
-        self.connections: set[ClientConnection] = set()
+        self.connections: set[HttpClient] = set()
         self.closing = False
         self._heads: dict[bytes, RequestHead] = {}
 
@@ -80,7 +94,7 @@ class Front:
             connection.check_deadline(now_ns)
 
 
-class ClientConnection(asyncio.Protocol):
+class HttpClient(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
@@ -247,11 +261,11 @@ class ClientConnection(asyncio.Protocol):
             )
         self._finished(close=bool(closing))
 
-    def start_stream(self, request_id: bytes, *, headers: bytes = b"") -> None:
+    def start_stream(self, request_id: bytes) -> None:
         """Send the head of a stream; pieces follow."""
         self._streaming = True
         if self.transport is not None:
-            self.transport.write(b"%b%b\r\n%b\r\n" % (_STREAM_HEAD, request_id, headers))
+            self.transport.write(b"%b%b\r\n\r\n" % (_STREAM_HEAD, request_id))
 
     def write_piece(self, piece: bytes) -> None:
         """Send a piece of a stream as one chunk."""

@@ -39,7 +39,26 @@ class Sink(Protocol):
     def on_connected(self, connection: "UpstreamConnection") -> bool: ...
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(Protocol):
+    """What carries one request to an engine and its answer back to a sink."""
+
+    sink: Sink | None
+
+    def half_close(self) -> bool: ...
+    def drop(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+class Line(Protocol):
+    """How one serving node is reached."""
+
+    def send(self, sink: Sink, pieces: list[bytes]) -> UpstreamConnection | None: ...
+    def sweep(self, now_ns: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class NodeConnection(asyncio.Protocol):
     """One connection. `sink` is set while a request is on it."""
 
     __slots__ = (
@@ -258,8 +277,8 @@ class Pool:
         self._head_ns = int(config.upstream_head_timeout * _NS)
         self._keepalive_ns = int(config.upstream_keepalive * _NS)
         self._connect_timeout = config.upstream_connect_timeout
-        self._idle: deque[UpstreamConnection] = deque()
-        self._all: set[UpstreamConnection] = set()
+        self._idle: deque[NodeConnection] = deque()
+        self._all: set[NodeConnection] = set()
         self._opening: set[asyncio.Task[None]] = set()
 
     def send(self, sink: Sink, pieces: list[bytes]) -> UpstreamConnection | None:
@@ -283,7 +302,7 @@ class Pool:
         try:
             async with asyncio.timeout(self._connect_timeout):
                 _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self),
+                    lambda: NodeConnection(self),
                     self.target.host,
                     self.target.port,
                     ssl=True if self.target.tls else None,
@@ -298,12 +317,12 @@ class Pool:
             return
         connection.begin(sink, pieces, deadline_ns=clock.now_ns() + self._head_ns)
 
-    def release(self, connection: UpstreamConnection) -> None:
+    def release(self, connection: NodeConnection) -> None:
         """Take a connection back after a complete answer."""
         connection.idle_since_ns = clock.now_ns()
         self._idle.append(connection)
 
-    def forget(self, connection: UpstreamConnection) -> None:
+    def forget(self, connection: NodeConnection) -> None:
         self._all.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)

@@ -1,0 +1,186 @@
+"""One book at work: its spool, its nodes, its talk with the control plane. No listener.
+
+The sidecar puts a listener in front of it, the in-process mode a serving node's own.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+from enforcement.rules import records
+from enforcement.rules.verdicts import Cut
+from enforcement.sidecar import clock
+from enforcement.sidecar.admission import Router
+from enforcement.sidecar.config import Config
+from enforcement.sidecar.control import Control, resident_bytes
+from enforcement.sidecar.controlclient import ControlClient
+from enforcement.sidecar.desk import Desk, Unsent
+from enforcement.sidecar.engines import Upstream
+from enforcement.sidecar.journal import RECORD, Journal
+from enforcement.sidecar.spooling import kernel_boot_id, restatement, revive
+
+SWEEP_S = 0.1
+FORGET_AFTER_MS = 24 * 3_600_000
+MAX_RESTATED = 20_000  # a longer backlog of events stays where it is until it is told
+VERSION = "0.1.0"
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """One book. `on_fenced` is called when another life of its spool has taken over.
+
+    Raises:
+        SpoolError: its spool cannot be used.
+    """
+
+    def __init__(
+        self, config: Config, upstreams: tuple[Upstream, ...], *, on_fenced: Callable[[], None]
+    ) -> None:
+        self.config = config
+        self.fenced = False
+        self._on_fenced = on_fenced
+        self._boot_id = kernel_boot_id()
+        self._journal = Journal(
+            config.spool_dir,
+            quota_bytes=config.spool_quota_bytes,
+            segment_bytes=config.spool_segment_bytes,
+        )
+        revived = revive(
+            self._journal,
+            self._journal.open(),
+            name=config.book or f"{socket.gethostname()}/0",
+            boot_id=self._boot_id,
+        )
+        self._journal.trust_again()
+        self.desk = Desk(config, book=revived.book, journal=self._journal, router=Router(upstreams))
+        self.desk.unsent.extend(Unsent(self._journal.sequence, event) for event in revived.unsent)
+        self._client = ControlClient(config.control_url, config.token)
+        self.desk.post = self._client.post
+        self._control = Control(
+            self.desk,
+            self._client,
+            boot=clock.new_id(),
+            kernel_boot_id=self._boot_id,
+            clean=revived.recovery.clean,
+            version=VERSION,
+            on_fenced=self._be_fenced,
+        )
+        self._register_gauges()
+
+    @property
+    def spool(self) -> str:
+        return self._journal.spool
+
+    def _be_fenced(self) -> None:
+        log.critical("another life of this spool has taken over: this one may not spend any more")
+        self.fenced = True
+        self._on_fenced()
+
+    # ------------------------------------------------------------------ running
+
+    async def talk(self) -> None:
+        """First look at the nodes, then meet the control plane; then keep doing both."""
+        await self._probe()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._control.run())
+            group.create_task(self._keep_probing())
+
+    async def _keep_probing(self) -> None:
+        while True:
+            complete = self.desk.router.complete
+            await asyncio.sleep(self.config.probe_interval if complete else 1.0)
+            if await self._probe():
+                self._control.upstreams_changed()
+
+    async def _probe(self) -> bool:
+        """Ask all nodes what they are; whether any changed."""
+        upstreams = self.desk.router.upstreams
+        before = [upstream.info() for upstream in upstreams]
+        await asyncio.gather(*(upstream.probe() for upstream in upstreams))
+        self.desk.router.refresh()
+        return before != [upstream.info() for upstream in upstreams]
+
+    async def sweep(self, clients: Callable[[int], None]) -> None:
+        """Look for what is overdue, for ever. `clients`: looks at the clients' connections."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now_ns = clock.now_ns()
+            clients(now_ns)
+            for upstream in self.desk.router.upstreams:
+                upstream.pool.sweep(now_ns)
+            for live in list(self.desk.live):
+                live.check_deadline(now_ns)
+            self._journal.retry()
+            if self._journal.full and len(self.desk.unsent) < MAX_RESTATED:
+                self.restate()
+
+    def restate(self) -> None:
+        """Begin a new journal segment with all that still matters."""
+        desk = self.desk
+        desk.commit()
+        desk.book.lots.forget(before_ms=clock.now_ms() - FORGET_AFTER_MS)
+        running = dict(found for live in desk.live if (found := live.presumed_event()) is not None)
+        said = restatement(
+            desk.book,
+            running=running,
+            unsent=[unsent.event for unsent in desk.unsent],
+            boot_id=self._boot_id,
+        )
+        if self._journal.restate(said):
+            for unsent in desk.unsent:
+                unsent.sequence = self._journal.sequence
+
+    # ------------------------------------------------------------------ ending
+
+    async def drain(self) -> None:
+        """Take no new request, let running ones end, cut those that do not."""
+        self.desk.closing = True
+        deadline_ns = clock.now_ns() + int(self.config.shutdown_timeout * 1_000_000_000)
+        while not self.fenced and clock.now_ns() < deadline_ns and await self._still_live():
+            pass
+        for live in list(self.desk.live):
+            live.cut(Cut("shutting_down", "The sidecar is shutting down"))
+        for _ in range(30):
+            if not await self._still_live():
+                break
+
+    async def _still_live(self) -> bool:
+        if self.desk.live:
+            await asyncio.sleep(0.02)
+        return bool(self.desk.live)
+
+    async def say_goodbye(self) -> None:
+        """Send home what is left. What ran `talk` and `sweep` has ended."""
+        if not self.fenced:
+            await self._control.say_goodbye()
+        if not self.desk.live:
+            self._journal.append([(RECORD, records.encode(records.Closed()))])
+        for upstream in self.desk.router.upstreams:
+            upstream.pool.close()
+
+    def close(self) -> None:
+        """Close the spool and the way home."""
+        self._client.close()
+        self._journal.close()
+
+    # ------------------------------------------------------------------ metrics
+
+    def _register_gauges(self) -> None:
+        desk, gauge = self.desk, self.desk.metrics.gauge
+        gauge("live_requests", "Requests that are running", lambda: len(desk.live))
+        gauge("waiting_requests", "Requests that wait for a grant", lambda: len(desk.waiting))
+        gauge("lots", "Leases in hand", lambda: len(desk.book.lots.by_lease))
+        gauge("unsent_events", "Usage events not acknowledged yet", lambda: len(desk.unsent))
+        gauge("journal_bytes", "Size of the journal", lambda: self._journal.total_bytes)
+        gauge("resident_bytes", "Memory of the process", resident_bytes)
+        gauge("policy_revision", "Revision of the policy", lambda: desk.book.policy_revision)
+        gauge(
+            "policy_seconds_left",
+            "Until the policy lease runs out",
+            lambda: (desk.book.policy_deadline_ns - clock.now_ns()) // 1_000_000_000,
+        )
+        gauge(
+            "ready", "Whether calls are served", lambda: desk.ready(now_ns=clock.now_ns()) is None
+        )
