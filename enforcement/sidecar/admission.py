@@ -22,7 +22,7 @@ from enforcement.sidecar.answers import invalid
 from enforcement.sidecar.config import Config
 from enforcement.sidecar.engines import Upstream
 from enforcement.sidecar.http1 import HttpError
-from enforcement.sidecar.identity import Caller, bearer_of, caller_of
+from enforcement.sidecar.identity import Caller, bearer_of, caller_of, with_body
 from enforcement.sidecar.measures import target_of
 from enforcement.sidecar.policy import Agent, PolicyView
 
@@ -194,6 +194,7 @@ def admit(
     try:
         caller = tree_caller_of(view, agent, headers)
         parsed = parse_request(endpoint, body)
+        caller = with_body(caller, parsed)
         model = parsed.model
         _check_state(agent)
         _check_cards(view, agent, parsed, skill=caller.skill, now_ms=now_ms)
@@ -285,7 +286,7 @@ def tree_caller_of(view: PolicyView, agent: Agent, headers: dict[bytes, bytes]) 
         raise RefusedError(_foreign(str(error))) from error
     if lineage.agent != agent.policy.id:
         raise RefusedError(_foreign("the delegation was given to another agent"))
-    return caller._replace(session=lineage.session)
+    return caller._replace(session=lineage.session, by_trace=False)
 
 
 def _foreign(problem: str) -> Refuse:

@@ -123,7 +123,7 @@ class Forwarded(ABC):
 
     # ------------------------------------------------------------------ forwarding
 
-    def forward(self, trace: bytes) -> None:
+    def forward(self) -> None:
         """Send the rebuilt request upstream."""
         call, upstream, client = self._call, self._call.upstream, self._client
         parsed = call.parsed
@@ -135,7 +135,7 @@ class Forwarded(ABC):
             extra=upstream.additions(parsed),
         )
         request_id = self._id.encode("ascii")
-        headers = b"x-request-id: %b\r\n%b" % (request_id, trace)
+        headers = b"x-request-id: %b\r\n%b" % (request_id, call.caller.trace.lines())
         path = b"/v1/" + parsed.endpoint.value.encode("ascii")
         if client is not None:
             client.running = self

@@ -1,64 +1,111 @@
-"""Who calls, in which session, with which tags: read from headers, claims never trusted as keys.
+"""Who calls, for whom, in which session, with which tags: claims, never trusted as keys.
 
-The agent comes from its key alone. A client can name its session, not another agent.
+The agent comes from its key alone. A client can name its session, not another agent. Our own
+headers come first and must be well-formed; then what `enforcement.rules.claims` finds in the
+headers of well-known agents, in baggage and in the body; the id of the trace is the last resort.
 """
 
 import re
 from typing import NamedTuple
 
+from enforcement.rules.claims import (
+    CLAIMING,
+    CLIENT_TAG,
+    MAX_TAGS,
+    add_tags,
+    body_claims,
+    header_claims,
+    program_of,
+)
+from enforcement.rules.requests import ParsedRequest
+from enforcement.rules.tracecontext import NO_TRACE, TRACE_HEADERS, Trace, trace_of
 from enforcement.sidecar.http1 import HttpError
 
-MAX_TAGS = 16
-
-_SESSION = re.compile(rb"[!-~]{1,128}")
 _TAG = re.compile(rb"([A-Za-z0-9_.-]{1,64})=([ -+\--~]{0,128})")
+_SESSION = re.compile(rb"[!-~]{1,128}")
+_USER = re.compile(rb"[ -~]{1,200}")
 _SKILL = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _TIMEOUT = re.compile(rb"[0-9]{1,6}")
 _DELEGATION = re.compile(rb"[A-Za-z0-9_-]{1,6000}")
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
-_NO_TRACE = b"0" * 32
-
-# How well-known agents and gateways name their sessions; the first that is present wins. A
-# subagent of Claude Code is a session of its own.
-_SESSION_HEADERS = (
-    b"x-dynamo-session-id",
-    b"x-claude-code-agent-id",
-    b"x-claude-code-session-id",
-    b"x-litellm-session-id",
-    b"session-id",
-    b"x-session-id",
+_OWN = (
+    b"x-comptroller-session",
+    b"x-comptroller-user",
+    b"x-comptroller-tags",
+    b"x-comptroller-skill",
+    b"x-comptroller-timeout-ms",
+    b"x-comptroller-delegation",
 )
+_SPEAKING = CLAIMING.union(_OWN, TRACE_HEADERS)
 
 
 class Caller(NamedTuple):
-    """What headers say. `timeout_ms`: how long the caller lets its call run, if it says."""
+    """What a request says of itself. `timeout_ms`: how long the caller lets its call run.
+
+    `by_trace`: the session is only the id of the trace, so the body may still name a better one.
+    """
 
     session: str
     tags: dict[str, str]
     skill: str = ""
     timeout_ms: int | None = None
     delegation: str = ""  # the token of a child session
+    user: str = ""
+    own_user: bool = False  # `user` comes from our own header, so it stands before the body's
+    by_trace: bool = False
+    trace: Trace = NO_TRACE
 
 
 _NOBODY = Caller("", {})
 
 
 def caller_of(headers: dict[bytes, bytes]) -> Caller:
-    """Session, tags, skill and deadline of a request.
+    """What the headers of a request say of it.
 
     Raises:
         HttpError: one of our own headers is malformed.
     """
-    tags_text = headers.get(b"x-comptroller-tags")
-    session = _session_of(headers)
-    skill = _own(headers, b"x-comptroller-skill", _SKILL)
+    program = program_of(headers[b"user-agent"]) if b"user-agent" in headers else ""
+    if _SPEAKING.isdisjoint(headers):
+        return Caller("", {CLIENT_TAG: program}) if program else _NOBODY
+    trace = trace_of(headers)
+    claims = header_claims(headers, trace)
     timeout = _own(headers, b"x-comptroller-timeout-ms", _TIMEOUT)
-    delegation = _own(headers, b"x-comptroller-delegation", _DELEGATION)
-    if tags_text is None and not skill and not timeout and not delegation:
-        return Caller(session, {}) if session else _NOBODY
-    tags = {} if tags_text is None else _tags_of(tags_text)
-    timeout_ms = max(int(timeout), 1) if timeout else None
-    return Caller(session, tags, skill, timeout_ms, delegation)
+    said_tags = headers.get(b"x-comptroller-tags")
+    tags = {} if said_tags is None else _tags_of(said_tags)
+    add_tags(tags, (*claims.tags.items(), (CLIENT_TAG, program)))
+    session = _own(headers, b"x-comptroller-session", _SESSION) or claims.session
+    user = _own(headers, b"x-comptroller-user", _USER)
+    by_trace = not session and trace.parent is not None
+    if trace.parent is not None and by_trace:
+        session = trace.parent.trace_id
+    return Caller(
+        session,
+        tags,
+        skill=_own(headers, b"x-comptroller-skill", _SKILL),
+        timeout_ms=max(int(timeout), 1) if timeout else None,
+        delegation=_own(headers, b"x-comptroller-delegation", _DELEGATION),
+        user=user or claims.user,
+        own_user=bool(user),
+        by_trace=by_trace,
+        trace=trace,
+    )
+
+
+def with_body(caller: Caller, parsed: ParsedRequest) -> Caller:
+    """The caller with what its body says as well; `parsed.user` becomes the one that counts."""
+    fields = parsed.fields
+    if "metadata" not in fields and "safety_identifier" not in fields:
+        if caller.user:
+            parsed.user = caller.user if caller.own_user else parsed.user or caller.user
+        return caller
+    claims = body_claims(fields, user=parsed.user)
+    parsed.user = caller.user if caller.own_user else claims.user or caller.user
+    tags = dict(caller.tags)
+    add_tags(tags, claims.tags.items())
+    session = caller.session
+    if claims.session and (caller.by_trace or not session):
+        session = claims.session
+    return caller._replace(session=session, tags=tags)
 
 
 def bearer_of(headers: dict[bytes, bytes]) -> bytes:
@@ -78,22 +125,6 @@ def _own(headers: dict[bytes, bytes], name: bytes, form: re.Pattern[bytes]) -> s
     if not form.fullmatch(said):
         raise HttpError(f"malformed {name.decode()}")
     return said.decode("ascii")
-
-
-def _session_of(headers: dict[bytes, bytes]) -> str:
-    ours = _own(headers, b"x-comptroller-session", _SESSION)
-    if ours:
-        return ours
-    for name in _SESSION_HEADERS:
-        value = headers.get(name)
-        if value is not None and _SESSION.fullmatch(value):
-            return value.decode("ascii")
-    trace = headers.get(b"traceparent")
-    if trace is not None:
-        match = _TRACEPARENT.fullmatch(trace)
-        if match is not None and match[1] != _NO_TRACE:
-            return match[1].decode("ascii")
-    return ""
 
 
 def _tags_of(text: bytes) -> dict[str, str]:

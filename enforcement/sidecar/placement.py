@@ -74,17 +74,13 @@ class Placement(Unsent):
         "_rates",
         "_started_ms",
         "_timer",
-        "_trace",
     )
 
-    def __init__(
-        self, desk: Desk, client: ClientConnection, call: Call, *, event_id: str, trace: bytes
-    ) -> None:
+    def __init__(self, desk: Desk, client: ClientConnection, call: Call, *, event_id: str) -> None:
         self._desk = desk
         self._client = client
         self._call = call
         self._event_id = event_id
-        self._trace = trace
         self._started_ms = clock.now_ms()
         self._deadline_ns = 0
         self._prompt_tokens: int | None = None
@@ -272,7 +268,7 @@ class Placement(Unsent):
             clamped=self._clamped,
             rated_tokens=self._rated,
         )
-        relay.forward(self._trace)
+        relay.forward()
 
     # ------------------------------------------------------------------ asking
 

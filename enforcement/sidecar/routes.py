@@ -18,7 +18,6 @@ from enforcement.sidecar.http1 import HttpError, RequestHead
 from enforcement.sidecar.placement import Placement
 
 LARGE_BODY = 64 * 1024
-TRACE_HEADERS = (b"traceparent", b"tracestate")
 
 _SPENDING = {b"/v1/" + endpoint.value.encode("ascii"): endpoint for endpoint in Endpoint}
 _TEXT = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
@@ -108,12 +107,7 @@ class Routes:
             body=body,
             now_ms=clock.now_ms(),
         )
-        trace = b"".join(
-            b"%b: %b\r\n" % (name, head.headers[name])
-            for name in TRACE_HEADERS
-            if name in head.headers
-        )
-        Placement(desk, connection, call, event_id=request_id, trace=trace).start()
+        Placement(desk, connection, call, event_id=request_id).start()
 
     # ------------------------------------------------------------------ pages
 
