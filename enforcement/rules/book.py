@@ -133,10 +133,14 @@ class Book:
 
     def note_demand(self, needs: Iterable[Need], *, now_ns: int) -> None:
         """Remember what a request holds, so that the next lease is of a useful size."""
+        demands, drawn = self.demand, self._drawn
         for budget, value, amount in needs:
             key = (budget, value)
-            self.demand.setdefault(key, Demand(since_ns=now_ns)).note(amount, now_ns=now_ns)
-            self._drawn.add(key)
+            demand = demands.get(key)
+            if demand is None:
+                demand = demands[key] = Demand(since_ns=now_ns)
+            demand.note(amount, now_ns=now_ns)
+            drawn.add(key)
 
     def item(self, need: Need, *, floor: int) -> GroupItem:
         """The ask for one balance: the least that helps, what is needed, what suits."""

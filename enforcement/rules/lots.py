@@ -201,8 +201,13 @@ class Lots:
         return lot
 
     def insert(self, lot: Lot) -> None:
+        """Take a lot in: of its balance, those that take holds come first, oldest in front."""
         self.by_lease[lot.lease] = lot
-        self.by_balance.setdefault(lot.key, []).append(lot)
+        lots = self.by_balance.setdefault(lot.key, [])
+        place = len(lots)
+        while lot.live and place and not lots[place - 1].live:
+            place -= 1
+        lots.insert(place, lot)
 
     def mark_durable(self, leases: Iterable[str]) -> None:
         """Say that the grants of these leases are on stable storage (L4)."""
@@ -249,16 +254,11 @@ class Lots:
         for budget, value, amount in needs:
             left, pairs = amount, []
             for lot in self.by_balance.get((budget, value), ()):
-                if left <= 0:
+                if left <= 0 or not lot.live:  # those that ended stand behind the others
                     break
                 free = lot.amount - lot.used - lot.open - lot.returned
-                if (
-                    free > 0
-                    and lot.live
-                    and lot.durable
-                    and lot.opens_ns <= now_ns < lot.deadline_ns
-                ):
-                    pairs.append((lot, min(free, left)))
+                if free > 0 and lot.durable and lot.opens_ns <= now_ns < lot.deadline_ns:
+                    pairs.append((lot, min(left, free)))
                     left -= free
             if left > 0:
                 missing.append(Need(budget, value, left))
@@ -306,13 +306,14 @@ class Lots:
         loose: list[Part] = []
         for key, pairs in hold.parts.items():
             left = self._debit(pairs, used.get(key, 0), paid)
-            left = self._debit_free(key, left, paid, pairs=pairs, now_ns=now_ns)
+            if left:
+                left = self._debit_free(key, left, paid, pairs=pairs, now_ns=now_ns)
             if left and pairs:
                 pairs[0][0].overrun += left
                 over.append((pairs[0][0], left))
             elif left:
                 loose.append(Part(key[0], key[1], "", left))
-        parts = [_part(lot, amount) for lot, amount in (*paid, *over)] + loose
+        parts = [Part(*lot.key, lot.lease, amount) for lot, amount in (*paid, *over)] + loose
         self.journal_out.append(
             records.Settled(
                 hold.id,
@@ -327,7 +328,7 @@ class Lots:
     def _debit(self, pairs: list[tuple[Lot, int]], amount: int, paid: list[tuple[Lot, int]]) -> int:
         for lot, held in pairs:
             lot.open -= held
-            take = min(held, amount)
+            take = min(amount, held)
             if take:
                 lot.used += take
                 amount -= take
@@ -345,7 +346,7 @@ class Lots:
     ) -> int:
         """L13: the rest of live lots of the same window pays for what the hold did not cover."""
         windows = {lot.window_start_s for lot, _ in pairs}
-        for lot in self.by_balance.get(key, ()) if amount else ():
+        for lot in self.by_balance.get(key, ()):
             of_window = not windows or lot.window_start_s in windows
             take = min(lot.free, amount) if of_window and lot.usable(now_ns) else 0
             if take > 0:
@@ -359,9 +360,11 @@ class Lots:
             home = self.tight_until_ns.get(key, 0) > now_ns
             for lot, _ in pairs:
                 lot.last_use_ns = now_ns
-                lot.check()
-                spent = not lot.free and not lot.open
-                if home or spent or not lot.live or now_ns >= lot.deadline_ns:
+                held = lot.open
+                free = lot.amount - lot.used - held - lot.returned
+                if free < 0 or held < 0 or lot.used < 0 or lot.returned < 0:
+                    lot.check()
+                if home or not (free or held) or not lot.live or now_ns >= lot.deadline_ns:
                     self.send_home(lot)
 
     # ------------------------------------------------------------------ ends
@@ -374,13 +377,22 @@ class Lots:
             lot.returned += lot.free
             self.journal_out.append(records.Returned(lot.lease, lot.returned))
         if not lot.open:
-            lot.final, lot.live = True, False
+            lot.final = True
+            self._end(lot)
             self.journal_out.append(records.Final(lot.lease))
 
     def retire(self, lot: Lot) -> None:
         """Take no new hold on a lot and send home what is free of it."""
-        lot.live = False
+        self._end(lot)
         self.send_home(lot)
+
+    def _end(self, lot: Lot) -> None:
+        """No new hold on this lot. It goes behind those that still take some."""
+        if lot.live:
+            lot.live = False
+            lots = self.by_balance[lot.key]
+            lots.remove(lot)
+            lots.append(lot)
 
     def close(self) -> None:
         """The book shuts down: take no new hold anywhere, send home whatever is free (L6)."""
@@ -390,7 +402,7 @@ class Lots:
     def recall(self, key: BalanceKey, *, now_ns: int) -> None:
         """Send home what is idle of a balance, now and for a second (L8)."""
         self.tight_until_ns[key] = now_ns + STICKY_RECALL_NS
-        for lot in self.by_balance.get(key, ()):
+        for lot in list(self.by_balance.get(key, ())):
             self.send_home(lot)
 
     def expire(self, *, now_ns: int) -> None:
@@ -439,7 +451,3 @@ def life_ns(ttl_ms: int) -> int:
 def wait_ns(wait_ms: int) -> int:
     """A wait on the control plane's clock that is over on ours for certain (L3, L16)."""
     return wait_ms * NS_PER_MS * (1000 + DRIFT_PERMILLE) // 1000
-
-
-def _part(lot: Lot, amount: int) -> Part:
-    return Part(lot.key[0], lot.key[1], lot.lease, amount)
