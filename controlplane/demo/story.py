@@ -30,7 +30,8 @@ from controlplane.launcher.errors import LauncherError
 from controlplane.launcher.privileges import child_options
 from controlplane.launcher.state import PART_VARIABLE
 from controlplane.launcher.up import Running
-from enforcement.sidecar.engines import ABORT_TOKENS, Engine
+from enforcement.rules.dialects import Engine
+from enforcement.sidecar.engines import ABORT_TOKENS
 
 NANOS_PER_USD = 1_000_000_000
 COLUMNS = (

@@ -17,25 +17,55 @@ MAX_NANOS = 2**63 - 1
 
 
 class TokenUsage(Struct, frozen=True):
-    """Tokens of one request. `input_tokens` is the total: cached and cache-written included."""
+    """Tokens of one request. `input_tokens` is the total: cached and cache-written included.
+
+    `tier`: the service tier that the provider says it served, empty if it says nothing.
+    """
 
     input_tokens: int = 0
     cached_input_tokens: int = 0
     cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0  # a part of output_tokens
+    cache_write_1h_tokens: int = 0  # a part of cache_write_tokens: kept for an hour
+    input_audio_tokens: int = 0  # parts of input_tokens
+    input_image_tokens: int = 0
+    output_audio_tokens: int = 0  # a part of output_tokens
+    tier: str = ""
 
     @property
     def total_tokens(self) -> int:
         return self.input_tokens + self.output_tokens
 
+    @property
+    def consistent(self) -> bool:
+        """Whether no count is negative and no part is more than its whole."""
+        least = min(
+            self.cached_input_tokens,
+            self.cache_write_1h_tokens,
+            self.input_audio_tokens,
+            self.input_image_tokens,
+            self.reasoning_tokens,
+            self.output_audio_tokens,
+        )
+        return (
+            least >= 0
+            and self.cache_write_1h_tokens <= self.cache_write_tokens
+            and self.cached_input_tokens + self.cache_write_tokens <= self.input_tokens
+            and self.input_audio_tokens + self.input_image_tokens <= self.input_tokens
+            and self.reasoning_tokens + self.output_audio_tokens <= self.output_tokens
+        )
 
-def rates_for(price: PricePolicy, *, input_tokens: int) -> Rates:
-    """The rates that a request of this input length pays: base, or the highest tier reached."""
+
+def rates_for(price: PricePolicy, *, input_tokens: int, tier: str = "") -> Rates:
+    """The rates that a request pays: its variant's, else base or the highest length reached."""
+    variant = price.variants.get(tier) if tier else None
+    if variant is not None:
+        return variant
     rates, reached = price.rates, -1
-    for tier in price.tiers:
-        if reached < tier.above_input_tokens < input_tokens:
-            rates, reached = tier.rates, tier.above_input_tokens
+    for length in price.tiers:
+        if reached < length.above_input_tokens < input_tokens:
+            rates, reached = length.rates, length.above_input_tokens
     return rates
 
 
@@ -43,36 +73,65 @@ def charge_nanos(usage: TokenUsage, price: PricePolicy) -> int:
     """What a request costs, in nano-dollars, rounded up once.
 
     Raises:
-        ValueError: a count is negative, or cached and cache-written tokens exceed the input.
+        ValueError: a count is negative, or a part is more than its whole.
     """
-    plain = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
-    if min(plain, usage.cached_input_tokens, usage.cache_write_tokens, usage.output_tokens) < 0:
+    if not usage.consistent:
         raise ValueError(f"token counts contradict each other: {usage}")
-    rates = rates_for(price, input_tokens=usage.input_tokens)
-    scaled = (
-        plain * rates.input
-        + usage.cached_input_tokens * rates.cached_input
-        + usage.cache_write_tokens * rates.cache_write
-        + usage.output_tokens * rates.output
-    )
+    rates = rates_for(price, input_tokens=usage.input_tokens, tier=usage.tier)
+    scaled = _input_scaled(usage, rates) + _output_scaled(usage, rates)
     return rates.request + -(-scaled // TOKENS_PER_RATE)
+
+
+def _input_scaled(usage: TokenUsage, rates: Rates) -> int:
+    """The prompt's part. Where kinds overlap (cached audio), the rate of the medium counts."""
+    left, scaled = usage.input_tokens, 0
+    for tokens, rate in (
+        (usage.input_audio_tokens, rates.input_audio),
+        (usage.input_image_tokens, rates.input_image),
+    ):
+        if tokens and rate is not None:
+            left, scaled = left - tokens, scaled + tokens * rate
+    hour = usage.cache_write_1h_tokens
+    for tokens, rate in (
+        (hour, rates.cache_write if rates.cache_write_1h is None else rates.cache_write_1h),
+        (usage.cache_write_tokens - hour, rates.cache_write),
+        (usage.cached_input_tokens, rates.cached_input),
+    ):
+        if tokens:
+            tokens = min(tokens, left)  # noqa: PLW2901 -- what the media have left
+            left, scaled = left - tokens, scaled + tokens * rate
+    return scaled + left * rates.input
+
+
+def _output_scaled(usage: TokenUsage, rates: Rates) -> int:
+    """The answer's part."""
+    left, scaled = usage.output_tokens, 0
+    for tokens, rate in (
+        (usage.output_audio_tokens, rates.output_audio),
+        (usage.reasoning_tokens, rates.reasoning),
+    ):
+        if tokens and rate is not None:
+            left, scaled = left - tokens, scaled + tokens * rate
+    return scaled + left * rates.output
 
 
 def ceiling_nanos(*, input_tokens: int, output_tokens: int, price: PricePolicy) -> int:
     """The most that a request of at most these sizes can cost: the dearest rate that can apply."""
-    if not price.tiers:
+    if not price.tiers and not price.variants:
         rates = price.rates
-        input_rate = max(rates.input, rates.cached_input, rates.cache_write)
-        scaled = input_tokens * input_rate + output_tokens * rates.output
+        scaled = input_tokens * rates.dearest_input + output_tokens * rates.dearest_output
         return rates.request + -(-scaled // TOKENS_PER_RATE)
-    reachable = [
-        price.rates,
-        *(t.rates for t in price.tiers if t.above_input_tokens < input_tokens),
-    ]
-    input_rate = max(max(r.input, r.cached_input, r.cache_write) for r in reachable)
-    output_rate = max(r.output for r in reachable)
+    reachable = _reachable(price, input_tokens=input_tokens)
+    input_rate = max(rates.dearest_input for rates in reachable)
+    output_rate = max(rates.dearest_output for rates in reachable)
     scaled = input_tokens * input_rate + output_tokens * output_rate
-    return max(r.request for r in reachable) + -(-scaled // TOKENS_PER_RATE)
+    return max(rates.request for rates in reachable) + -(-scaled // TOKENS_PER_RATE)
+
+
+def _reachable(price: PricePolicy, *, input_tokens: int) -> list[Rates]:
+    """All rates that a request of at most this input length can come to pay."""
+    lengths = [t.rates for t in price.tiers if t.above_input_tokens < input_tokens]
+    return [price.rates, *lengths, *price.variants.values()]
 
 
 def affordable_output_tokens(amount_nanos: int, *, input_tokens: int, price: PricePolicy) -> int:
@@ -80,11 +139,8 @@ def affordable_output_tokens(amount_nanos: int, *, input_tokens: int, price: Pri
     fixed = ceiling_nanos(input_tokens=input_tokens, output_tokens=0, price=price)
     if amount_nanos < fixed:
         return 0
-    reachable = [
-        price.rates,
-        *(t.rates for t in price.tiers if t.above_input_tokens < input_tokens),
-    ]
-    output_rate = max(r.output for r in reachable)
+    reachable = _reachable(price, input_tokens=input_tokens)
+    output_rate = max(rates.dearest_output for rates in reachable)
     if output_rate == 0:
         return MAX_NANOS
     return (amount_nanos - fixed) * TOKENS_PER_RATE // output_rate

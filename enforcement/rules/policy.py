@@ -179,13 +179,39 @@ class Measure(Struct, frozen=True):
 
 
 class Rates(Struct, frozen=True):
-    """Nano-dollars per million tokens of each kind, and nano-dollars per request."""
+    """Nano-dollars per million tokens of each kind, and nano-dollars per request.
+
+    A kind without a rate of its own (None) pays what the kind that it is a part of pays: audio and
+    images the input's, a write that lasts an hour `cache_write`, audio and reasoning the output's.
+    """
 
     input: int = 0
     cached_input: int = 0
     cache_write: int = 0
     output: int = 0
     request: int = 0
+    cache_write_1h: int | None = None
+    input_audio: int | None = None
+    input_image: int | None = None
+    output_audio: int | None = None
+    reasoning: int | None = None
+
+    @property
+    def dearest_input(self) -> int:
+        """The most that a token of a prompt can cost, whatever it turns out to be."""
+        return max(
+            self.input,
+            self.cached_input,
+            self.cache_write,
+            self.cache_write_1h or 0,
+            self.input_audio or 0,
+            self.input_image or 0,
+        )
+
+    @property
+    def dearest_output(self) -> int:
+        """The most that a token of an answer can cost."""
+        return max(self.output, self.output_audio or 0, self.reasoning or 0)
 
 
 class PriceTier(Struct, frozen=True):
@@ -196,7 +222,11 @@ class PriceTier(Struct, frozen=True):
 
 
 class PricePolicy(Struct, frozen=True):
-    """One price version. `match` tells how `model` is compared with the request's model."""
+    """One price version. `match` tells how `model` is compared with the request's model.
+
+    `variants`: rates by the service tier that the provider says it served (`priority`, `flex`,
+    `batch` …); what is not in them pays `rates` and `tiers`.
+    """
 
     id: str
     model: str
@@ -205,6 +235,7 @@ class PricePolicy(Struct, frozen=True):
     match: Literal["exact", "prefix"] = "exact"
     tiers: list[PriceTier] = field(default_factory=list)
     own: bool = False  # the organization's own rate: wins over the catalogue
+    variants: dict[str, Rates] = field(default_factory=dict)
 
 
 class TrustedKey(Struct, frozen=True):

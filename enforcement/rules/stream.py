@@ -1,14 +1,10 @@
-r"""Metering of answers: streams of server-sent events, and whole JSON bodies.
+r"""Metering of OpenAI's chat and text completions: streams of events, and whole JSON bodies.
 
-Rules of this file:
+Rules of this file, beside those of `enforcement.rules.frames`:
 
-1. How the bytes of a stream are split into reads changes nothing: neither counts nor usage nor
-   the forwarded bytes. Only whole frames leave `feed`; an unfinished one waits.
-2. JSON text holds no raw line break and no unescaped quote, so `\ndata:` is always the start of
+1. JSON text holds no raw line break and no unescaped quote, so `\ndata:` is always the start of
    an event and `,"usage":` always a key: most frames are counted without being decoded.
-3. Counts of the engine are watermarks: they never fall. A count that is no plain integer in
-   range is a lie: it is dropped and the stream is `disputed`.
-4. Without counts from the engine, every event counts as one token: at least what was produced
+2. Without counts from the engine, every event counts as one token: at least what was produced
    by engines that send token by token.
 """
 
@@ -18,11 +14,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from enforcement.rules.frames import DONE, MAX_TOKENS, Answer, Meter, encode, plausible
 from enforcement.rules.money import TokenUsage
 
-MAX_FRAME_BYTES = 8 * 1024 * 1024
-MAX_TOKENS = 100_000_000
 _RECENT = 4096
+MAX_TIER = 32
 
 _TIMINGS = re.compile(rb',"timings":\{[^{}]*\}')
 _USAGE = re.compile(rb', ?"usage": ?(?:null|\{(?:[^{}]|\{[^{}]*\})*\})')
@@ -34,14 +30,13 @@ _BLANKS = re.compile(rb"\n{3,}")
 _DONE = b"data: [DONE]"
 
 
-class StreamError(ValueError):
-    """The stream is not server-sent events: a frame has no end."""
-
-
 class _Details(Struct, gc=False):
     cached_tokens: int | None = None
     created_cache_tokens: int | None = None
+    cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
+    image_tokens: int | None = None
 
 
 class _Usage(Struct, gc=False):
@@ -60,6 +55,7 @@ class _Timings(Struct, gc=False):
 class _Event(Struct, gc=False):
     usage: msgspec.Raw = msgspec.Raw(b"null")
     timings: msgspec.Raw = msgspec.Raw(b"null")
+    service_tier: str | None = None
 
 
 class _ToolCall(Struct, gc=False):
@@ -90,6 +86,7 @@ class _Answer(Struct, gc=False):
     usage: msgspec.Raw = msgspec.Raw(b"null")
     choices: list[_Choice] = []
     id: str = ""
+    service_tier: str | None = None
 
 
 class _Named(Struct, gc=False):
@@ -106,7 +103,7 @@ _decode_deltas = msgspec.json.Decoder(_Deltas).decode
 _decode_named = msgspec.json.Decoder(_Named).decode
 
 
-def read_usage(text: bytes | msgspec.Raw) -> TokenUsage | None:
+def read_usage(text: bytes | msgspec.Raw, *, tier: str | None = None) -> TokenUsage | None:
     """The tokens of a usage object of the OpenAI dialect; None when it cannot be true."""
     try:
         said = _decode_usage(text)
@@ -117,37 +114,15 @@ def read_usage(text: bytes | msgspec.Raw) -> TokenUsage | None:
     usage = TokenUsage(
         input_tokens=said.prompt_tokens,
         cached_input_tokens=prompt.cached_tokens or 0,
-        cache_write_tokens=prompt.created_cache_tokens or 0,
+        cache_write_tokens=prompt.created_cache_tokens or prompt.cache_write_tokens or 0,
         output_tokens=said.completion_tokens or 0,
         reasoning_tokens=completion.reasoning_tokens or 0,
+        input_audio_tokens=prompt.audio_tokens or 0,
+        input_image_tokens=prompt.image_tokens or 0,
+        output_audio_tokens=completion.audio_tokens or 0,
+        tier=(tier or "")[:MAX_TIER],
     )
-    return usage if _plausible(usage) else None
-
-
-def _plausible(usage: TokenUsage) -> bool:
-    counts = (
-        usage.input_tokens,
-        usage.cached_input_tokens,
-        usage.cache_write_tokens,
-        usage.output_tokens,
-        usage.reasoning_tokens,
-    )
-    if min(counts) < 0 or max(counts) > MAX_TOKENS:
-        return False
-    if usage.reasoning_tokens > usage.output_tokens:
-        return False
-    return usage.cached_input_tokens + usage.cache_write_tokens <= usage.input_tokens
-
-
-class Answer(Struct):
-    """What a whole JSON answer says of itself. Not `valid`: it is no JSON object."""
-
-    valid: bool = False
-    usage: TokenUsage | None = None
-    disputed: bool = False
-    finish_reason: str = ""
-    id: str = ""
-    tool_calls: int = 0
+    return usage if plausible(usage) else None
 
 
 def read_answer(body: bytes) -> Answer:
@@ -157,13 +132,14 @@ def read_answer(body: bytes) -> Answer:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return _read_odd_answer(body)
     missing = bytes(said.usage) == b"null"
-    usage = None if missing else read_usage(said.usage)
+    usage = None if missing else read_usage(said.usage, tier=said.service_tier)
     reason = said.choices[0].finish_reason if said.choices else None
     return Answer(
         valid=True,
         usage=usage,
         disputed=usage is None and not missing,
         finish_reason=reason or "",
+        limited=reason == "length",
         id=said.id[:128],
         tool_calls=sum(_calls_in(choice.message) for choice in said.choices),
     )
@@ -184,92 +160,44 @@ def _read_odd_answer(body: bytes) -> Answer:
     return Answer(valid=isinstance(value, dict), disputed=True)
 
 
-class StreamMeter:
-    """Walks a stream beside its bytes: counts, finds usage, strips what was not asked for."""
+class StreamMeter(Meter):
+    """The meter of OpenAI's streams: strips what the client did not ask for."""
 
     __slots__ = (
         "_calls",
+        "_chat",
         "_clamp_note",
-        "_cr",
         "_head",
         "_recent",
         "_strip_running",
         "_strip_timings",
         "_strip_usage",
-        "_tail",
-        "disputed",
-        "done",
-        "events",
-        "running",
+        "_tier",
         "started",
-        "tool_calls",
-        "usage",
     )
 
     def __init__(
         self,
         *,
+        chat: bool = True,
         strip_usage: bool = False,
         strip_running: bool = False,
         strip_timings: bool = False,
         clamp_note: bytes = b"",
     ) -> None:
+        super().__init__()
+        self._chat = chat
         self._strip_usage = strip_usage  # the client asked for no usage at all
         self._strip_running = strip_running  # only for the final one
         self._strip_timings = strip_timings
         self._clamp_note = clamp_note  # JSON object for the event that ends by our limit
-        self._tail = b""
-        self._cr = False
         self._recent = b""
         self._head = b""
+        self._tier = ""
         self.started = False
-        self.done = False
-        self.events = 0
-        self.usage: TokenUsage | None = None
-        self.running: int | None = None
-        self.disputed = False
-        self.tool_calls = 0  # begun so far
         self._calls: dict[tuple[int, int], str] = {}
 
     # ------------------------------------------------------------------ reading
-
-    def feed(self, data: bytes) -> bytes:
-        """Take bytes in; what may go to the client comes out, whole frames only.
-
-        Raises:
-            StreamError: a frame is longer than any real one.
-        """
-        if self._cr or b"\r" in data:
-            data = self._plain_line_ends(data)
-        if self._tail:
-            data = self._tail + data
-        end = data.rfind(b"\n\n")
-        if end < 0:
-            self._tail = data
-            if len(data) > MAX_FRAME_BYTES:
-                raise StreamError("a frame of the stream has no end")
-            return b""
-        end += 2
-        frames = data if end == len(data) else data[:end]
-        self._tail = data[end:] if end < len(data) else b""
-        return self._take(frames)
-
-    def end(self) -> bytes:
-        """The upstream has ended: an unfinished last frame counts if its line is whole."""
-        rest, self._tail = self._tail, b""
-        if self._cr:
-            rest, self._cr = rest + b"\n", False
-        if not rest.strip() or not rest.endswith((b"}", b"]", b"\n")):
-            return b""
-        return self._take(rest.rstrip(b"\n") + b"\n\n")
-
-    def _plain_line_ends(self, data: bytes) -> bytes:
-        if self._cr:
-            data = b"\r" + data
-        self._cr = data.endswith(b"\r")
-        if self._cr:
-            data = data[:-1]
-        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _take(self, frames: bytes) -> bytes:
         if b"\n\n\n" in frames or frames.startswith(b"\n"):
@@ -320,7 +248,8 @@ class StreamMeter:
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 continue
             if bytes(event.usage) != b"null":
-                self._note_usage(read_usage(event.usage))
+                self._tier = event.service_tier or self._tier
+                self._note_usage(read_usage(event.usage, tier=self._tier))
             if bytes(event.timings) != b"null":
                 self._note_timings(event.timings)
 
@@ -391,9 +320,9 @@ class StreamMeter:
     # ------------------------------------------------------------------ results
 
     @property
-    def produced(self) -> int:
-        """Output tokens so far: the engine's running count, else one for each event."""
-        return self.events if self.running is None else self.running
+    def whole(self) -> bool:
+        """Some engines end without `[DONE]`."""
+        return True
 
     @property
     def finish_reason(self) -> str:
@@ -401,9 +330,12 @@ class StreamMeter:
         return found[-1].decode() if found else ""
 
     @property
-    def pending(self) -> bool:
-        """Whether an unfinished frame waits."""
-        return bool(self._tail)
+    def limited(self) -> bool:
+        return self.finish_reason == "length"
+
+    @property
+    def id(self) -> str:
+        return self.named()[0]
 
     def named(self) -> tuple[str, str, int]:
         """Id, model and time of the stream, from its first event; for events of our own."""
@@ -415,3 +347,36 @@ class StreamMeter:
                     break
                 return named.id, named.model, named.created
         return "", "", 0
+
+    # ------------------------------------------------------------------ ends of our own
+
+    def missing_end(self) -> bytes:
+        return b"" if self.done else DONE
+
+    def cut_ending(
+        self, note: dict[str, Any], *, request_id: str, input_tokens: int | None
+    ) -> bytes:
+        answer_id, model, created = self.named()
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "length"}
+        if self._chat:
+            choice["delta"] = {}
+        else:
+            choice |= {"text": "", "logprobs": None}
+        event: dict[str, Any] = {
+            "id": answer_id or f"chatcmpl-{request_id}",
+            "object": "chat.completion.chunk" if self._chat else "text_completion",
+            "created": created,
+            "model": model,
+            "choices": [choice],
+            "comptroller": note,
+        }
+        if input_tokens is not None:
+            event["usage"] = {
+                "prompt_tokens": input_tokens,
+                "completion_tokens": self.produced,
+                "total_tokens": input_tokens + self.produced,
+            }
+        return b"data: %b\n\n%b" % (encode(event), DONE)
+
+    def error_ending(self, body: dict[str, Any]) -> bytes:
+        return b"data: %b\n\n%b" % (encode(body), DONE)

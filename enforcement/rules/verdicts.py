@@ -189,23 +189,29 @@ def throttled(*, retry_in_ns: int, what: str) -> Refuse:
 
 def refusal_body(refusal: Refuse, *, request_id: str) -> dict[str, Any]:
     """The answer's JSON in OpenAI's dialect, with our own fields beside theirs."""
-    error: dict[str, Any] = {
+    facts = refusal_facts(refusal, request_id=request_id)
+    return {"error": facts | {"type": refusal.type, "param": refusal.param or None}}
+
+
+def refusal_facts(refusal: Refuse, *, request_id: str) -> dict[str, Any]:
+    """What every dialect says of a refusal, under our own names."""
+    facts: dict[str, Any] = {
         "message": refusal.message,
-        "type": refusal.type,
         "code": refusal.code or refusal.type,
-        "param": refusal.param or None,
         "request_id": request_id,
     }
+    if refusal.param:
+        facts["param"] = refusal.param
     if refusal.reason:
-        error["reason"] = refusal.reason
+        facts["reason"] = refusal.reason
     if refusal.budget is not None:
-        error |= budget_fields(refusal.budget)
-        error["limit"] = shown(refusal.budget.unit, refusal.limit)
-        error["spent"] = shown(refusal.budget.unit, refusal.spent)
-        error["held"] = shown(refusal.budget.unit, refusal.held)
-        error["window_ends_at"] = instant_text(refusal.window_ends_at_ms)
-        error["request_increase_url"] = None
-    return {"error": error}
+        facts |= budget_fields(refusal.budget)
+        facts["limit"] = shown(refusal.budget.unit, refusal.limit)
+        facts["spent"] = shown(refusal.budget.unit, refusal.spent)
+        facts["held"] = shown(refusal.budget.unit, refusal.held)
+        facts["window_ends_at"] = instant_text(refusal.window_ends_at_ms)
+        facts["request_increase_url"] = None
+    return facts
 
 
 def budget_fields(budget: BudgetPolicy) -> dict[str, Any]:

@@ -4,16 +4,11 @@ Strict parse, identity, agent state, skill cards, route, match, price. Nothing h
 nothing is reserved yet. A refusal is raised as a value.
 """
 
+from enforcement.rules.dialects import TRANSLATIONS, Dialect, Family
 from enforcement.rules.lots import BalanceKey
 from enforcement.rules.matching import Plan, Subject, subject_of
 from enforcement.rules.policy import Measure, PricePolicy, Unit
-from enforcement.rules.requests import (
-    Endpoint,
-    ParsedRequest,
-    RequestError,
-    parse_request,
-    rerouted,
-)
+from enforcement.rules.requests import ParsedRequest, RequestError, rerouted
 from enforcement.rules.sessiontree import LineageError
 from enforcement.rules.verdicts import PERMISSION, UNAVAILABLE, Refuse, state_refusal, unpriced
 from enforcement.rules.wire import Attribution
@@ -44,8 +39,10 @@ class Call:
         "agent",
         "balances",
         "caller",
+        "dialect",
         "measures",
         "parsed",
+        "passed",
         "plan",
         "price",
         "upstream",
@@ -56,16 +53,20 @@ class Call:
         *,
         agent: Agent,
         caller: Caller,
+        dialect: Dialect,
         parsed: ParsedRequest,
         upstream: Upstream,
         price: PricePolicy | None,
         plan: Plan,
         balances: tuple[BalanceKey, ...],
         measures: tuple[Measure, ...] = (),
+        passed: bytes = b"",
     ) -> None:
         self.agent = agent
         self.caller = caller
+        self.dialect = dialect
         self.parsed = parsed
+        self.passed = passed  # lines of the client's head that the dialect passes on
         self.upstream = upstream
         self.price = price
         self.plan = plan  # the hard budgets that it is charged to
@@ -130,30 +131,47 @@ class Call:
 
 
 class Router:
-    """Which serving nodes have which model."""
+    """Which serving nodes have which model, and who of them speaks what."""
 
     def __init__(self, upstreams: tuple[Upstream, ...]) -> None:
         self.upstreams = upstreams
         self._by_model: dict[str, list[Upstream]] = {}
+        self._speakers: dict[tuple[str, Family], list[Upstream]] = {}
 
     def refresh(self) -> None:
         """Take up what the last probes found."""
         self._by_model = {}
+        self._speakers = {}
         for upstream in self.upstreams:
             for model in upstream.models:
                 self._by_model.setdefault(model, []).append(upstream)
+                for family in filter(upstream.speaks, Family):
+                    self._speakers.setdefault((model, family), []).append(upstream)
 
     def models(self) -> dict[str, list[Upstream]]:
         return self._by_model
 
-    def route(self, model: str) -> Upstream | None:
-        """The least busy node that serves a model, healthy ones first."""
-        nodes = self._by_model.get(model)
+    def only_model(self, dialect: Dialect) -> str:
+        """The one model that a call means which names none; empty if there is not just one."""
+        family = dialect.upstream_family
+        models = [model for model, spoken in self._speakers if spoken is family]
+        return models[0] if len(models) == 1 else ""
+
+    def route(self, model: str, dialect: Dialect) -> tuple[Upstream | None, Dialect]:
+        """The least busy node that serves a model, healthy ones first, and how to speak to it.
+
+        One that needs a translation is taken only if no other serves the model.
+        """
+        nodes = self._speakers.get((model, dialect.upstream_family))
+        translation = TRANSLATIONS.get(dialect.endpoint)
+        if not nodes and translation is not None:
+            dialect = translation
+            nodes = self._speakers.get((model, dialect.upstream_family))
         if not nodes:
-            return None
+            return None, dialect
         if len(nodes) == 1:
-            return nodes[0]
-        return min(nodes, key=lambda node: (not node.healthy, node.running))
+            return nodes[0], dialect
+        return min(nodes, key=lambda node: (not node.healthy, node.running)), dialect
 
     @property
     def complete(self) -> bool:
@@ -179,7 +197,7 @@ def admit(
     view: PolicyView,
     router: Router,
     *,
-    endpoint: Endpoint,
+    dialect: Dialect,
     headers: dict[bytes, bytes],
     body: bytes,
     now_ms: int,
@@ -193,16 +211,19 @@ def admit(
     model = ""
     try:
         caller = tree_caller_of(view, agent, headers)
-        parsed = parse_request(endpoint, body)
+        parsed = dialect.parse(body)
+        if not parsed.model:
+            parsed = rerouted(parsed, router.only_model(dialect))
         caller = with_body(caller, parsed)
         model = parsed.model
         _check_state(agent)
         _check_cards(view, agent, parsed, skill=caller.skill, now_ms=now_ms)
-        upstream = router.route(model)
+        upstream, spoken = router.route(model, dialect)
         subject = _subject(view, agent, caller, parsed, upstream)
         measures = view.measures.of(subject)
         if target := target_of(measures, model):
-            parsed, model, upstream = rerouted(parsed, target), target, router.route(target)
+            parsed, model = rerouted(parsed, target), target
+            upstream, spoken = router.route(target, dialect)
             subject = _subject(view, agent, caller, parsed, upstream)
             measures = view.measures.of(subject)
         _check_measures(view, measures)
@@ -211,8 +232,10 @@ def admit(
         _check_price(plan, model, price)
         if upstream is None:
             raise RefusedError(_no_route(router, model))
+        if parsed.hosted and plan.prompt_sized:
+            raise RefusedError(_unbounded("lets the provider run tools, as often as it likes"))
         if parsed.unseen and plan.prompt_sized and upstream.context_window is None:
-            raise RefusedError(_unbounded("brings content of unknown size"))
+            raise RefusedError(_unbounded("brings content of unknown size; see --context-window"))
     except RequestError as error:
         refusal = invalid(str(error), code=error.code, param=error.param)
         raise RefusedError(refusal, agent=agent, model=model) from error
@@ -224,12 +247,14 @@ def admit(
     return Call(
         agent=agent,
         caller=caller,
+        dialect=spoken,
         parsed=parsed,
         upstream=upstream,
         price=price,
         plan=plan,
         balances=view.balances(plan, subject, now_ns=clock.now_ns()),
         measures=measures,
+        passed=spoken.passed_lines(headers),
     )
 
 
@@ -254,7 +279,10 @@ def _subject(
 
 
 def unbounded_refusal() -> Refuse:
-    return _unbounded("has a prompt of unknown size, and the node's context window is not known")
+    return _unbounded(
+        "has a prompt of unknown size, and the node's context window is not known;"
+        " see --context-window"
+    )
 
 
 def _check_state(agent: Agent) -> None:
@@ -328,7 +356,10 @@ def _no_route(router: Router, model: str) -> Refuse:
             message="A serving node has not answered yet",
             retry_after_s=2,
         )
-    message = f"The model {model!r} does not exist here"
+    if model in router.models():
+        message = f"No node that serves {model!r} speaks this dialect; see --dialects"
+        return invalid(message, status=404, code="dialect_not_served", param="model")
+    message = f"The model {model!r} does not exist here" if model else "A model must be named"
     return invalid(message, status=404, code="model_not_found", param="model")
 
 
@@ -338,5 +369,5 @@ def _unbounded(what: str) -> Refuse:
         type=PERMISSION,
         code="unbounded_request",
         reason="unbounded_request",
-        message=f"A budget must hold, and the request {what}; see --context-window",
+        message=f"A budget must hold, and the request {what}",
     )

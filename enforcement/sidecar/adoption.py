@@ -87,7 +87,7 @@ class Adoption:
 
     async def _count(self) -> None:
         parsed = self._call.parsed
-        tokens = await self._call.upstream.count_prompt(parsed)
+        tokens = await self._call.upstream.count_prompt(self._call.dialect, parsed)
         self._counting = None
         if tokens is not None:
             self._holding.sharpen(tokens * parsed.sequences)

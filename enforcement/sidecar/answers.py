@@ -1,11 +1,9 @@
-"""Bytes of our own answers: refusals, the last event of a cut stream, notes inside answers."""
-
-from typing import Any
+"""Our own answers: refusals in the caller's dialect, and notes inside answers."""
 
 import msgspec
 
-from enforcement.rules.requests import Endpoint
-from enforcement.rules.stream import read_answer
+from enforcement.rules.dialects import CHAT, Dialect
+from enforcement.rules.frames import is_object
 from enforcement.rules.verdicts import (
     INVALID,
     PERMISSION,
@@ -16,13 +14,10 @@ from enforcement.rules.verdicts import (
     Cut,
     Refuse,
     clamp_note,
-    cut_note,
-    refusal_body,
 )
 from enforcement.sidecar.front import ClientConnection
 
 _encode = msgspec.json.Encoder().encode
-DONE = b"data: [DONE]\n\n"
 MAX_ERROR_BYTES = 1024 * 1024
 _OURS_ALONE = (401, 402, 403, 407)  # about our own key, not about the caller's
 _CUT_BEFORE = {
@@ -36,14 +31,16 @@ _CUT_BEFORE = {
 _CALLERS = (400, 404, 408, 409, 413, 422, 429, 503)
 
 
-def send_refusal(connection: ClientConnection, refusal: Refuse, *, request_id: str) -> None:
-    """Answer with an error that explains itself."""
+def send_refusal(
+    connection: ClientConnection, refusal: Refuse, *, request_id: str, dialect: Dialect = CHAT
+) -> None:
+    """Answer with an error that explains itself, in the dialect of the call."""
     headers = b"x-request-id: %b\r\n" % request_id.encode("ascii")
     if refusal.retry_after_s:
         headers += b"retry-after: %d\r\n" % refusal.retry_after_s
     if refusal.status in (402, 403):
         headers += b"x-should-retry: false\r\n"
-    body = bytes(_encode(refusal_body(refusal, request_id=request_id)))
+    body = bytes(_encode(dialect.refusal_body(refusal, request_id=request_id)))
     connection.respond(refusal.status, body, headers=headers)
 
 
@@ -62,7 +59,7 @@ def passed_status(status: int, body: bytes) -> int:
     """The status under which an engine's refusal is passed on; 0: it is none of the caller's."""
     if not 400 <= status < 600 or status in _OURS_ALONE:
         return 0
-    if len(body) > MAX_ERROR_BYTES or not read_answer(body).valid:
+    if len(body) > MAX_ERROR_BYTES or not is_object(body):
         return 0
     if status in _CALLERS:
         return status
@@ -85,53 +82,5 @@ def refusal_of_cut(cut: Cut) -> Refuse:
     )
 
 
-def cut_events(
-    cut: Cut,
-    *,
-    endpoint: Endpoint,
-    named: tuple[str, str, int],
-    request_id: str,
-    output_tokens: int,
-    input_tokens: int | None,
-) -> bytes:
-    """The end of a stream that is cut: a well-formed last event, then `[DONE]`.
-
-    `input_tokens`: known if the client asked for usage.
-    """
-    answer_id, model, created = named
-    chat = endpoint is Endpoint.CHAT
-    choice: dict[str, Any] = {"index": 0, "finish_reason": "length"}
-    if chat:
-        choice["delta"] = {}
-    else:
-        choice |= {"text": "", "logprobs": None}
-    event: dict[str, Any] = {
-        "id": answer_id or f"chatcmpl-{request_id}",
-        "object": "chat.completion.chunk" if chat else "text_completion",
-        "created": created,
-        "model": model,
-        "choices": [choice],
-        "comptroller": cut_note(cut, request_id=request_id, output_tokens=output_tokens),
-    }
-    if input_tokens is not None:
-        event["usage"] = {
-            "prompt_tokens": input_tokens,
-            "completion_tokens": output_tokens,
-            "total_tokens": input_tokens + output_tokens,
-        }
-    return b"data: %b\n\n%b" % (_encode(event), DONE)
-
-
-def error_events(refusal: Refuse, *, request_id: str) -> bytes:
-    """The end of a stream whose upstream failed: an error event, then `[DONE]`."""
-    return b"data: %b\n\n%b" % (_encode(refusal_body(refusal, request_id=request_id)), DONE)
-
-
 def note_of(clamped: Clamped, *, request_id: str) -> bytes:
     return bytes(_encode(clamp_note(clamped, request_id=request_id)))
-
-
-def with_note(body: bytes, note: bytes) -> bytes:
-    """A JSON object with a `comptroller` field behind its own."""
-    end = body.rstrip()
-    return b'%b,"comptroller":%b}' % (end[:-1], note) if end.endswith(b"}") else body

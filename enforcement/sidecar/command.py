@@ -15,6 +15,14 @@ app = typer.Typer(
 Upstreams = Annotated[
     list[str], typer.Option("--upstream", help="A serving node: URL or name=URL. May be repeated.")
 ]
+Dialects = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dialects",
+        help="What a node speaks, where its engine does not tell: NAME=DIALECT,… of openai,"
+        " responses, anthropic, ollama, llama.cpp. May be repeated.",
+    ),
+]
 ControlUrl = Annotated[
     str, typer.Option(envvar="COMPTROLLER_CONTROL_URL", help="Address of the control plane.")
 ]
@@ -62,6 +70,7 @@ def run(
     upstream: Upstreams,
     control_url: ControlUrl,
     spool_dir: SpoolDir,
+    dialects: Dialects = None,
     listen: Listen = "127.0.0.1:8400",
     token: Token = None,
     token_file: TokenFile = None,
@@ -82,7 +91,13 @@ def run(
 ) -> None:
     """Listen, hold, forward, meter, settle."""
     _serve(
-        {"listen": listen, "upstream": upstream, "token": token, "token_file": token_file},
+        {
+            "listen": listen,
+            "upstream": upstream,
+            "dialects": dialects or [],
+            "token": token,
+            "token_file": token_file,
+        },
         control_url=control_url,
         spool_dir=spool_dir,
         book=book,
@@ -114,7 +129,7 @@ def _serve(raw: dict[str, Any], **settings: Any) -> None:
             for index, text in enumerate(raw["upstream"])
         ]
         found = config.Config(
-            upstreams=tuple(upstreams),
+            upstreams=config.with_dialects(upstreams, raw["dialects"]),
             token=config.read_token(raw["token"], raw["token_file"], environ),
             listen_host=host,
             listen_port=port,

@@ -2,10 +2,12 @@
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
+
+from enforcement.rules.dialects import Family
 
 TOKEN_ENV = "COMPTROLLER_SIDECAR_TOKEN"  # noqa: S105 -- the name of a variable, not a secret
 CONTROL_ENV = "COMPTROLLER_CONTROL_URL"
@@ -30,6 +32,7 @@ class UpstreamConfig:
     tls: bool = False
     key: str = ""
     provider: str = ""
+    dialects: frozenset[Family] = frozenset()  # what it speaks; empty: what its engine does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +131,24 @@ def parse_upstream(text: str, *, index: int, environ: Mapping[str, str]) -> Upst
         tls=parts.scheme == "https",
         key=_printable(key_name, environ.get(key_name, "")),
     )
+
+
+def with_dialects(
+    upstreams: Sequence[UpstreamConfig], declared: Sequence[str]
+) -> tuple[UpstreamConfig, ...]:
+    """The nodes with the dialects that `NAME=DIALECT,…` declares for them."""
+    found = {upstream.name: upstream for upstream in upstreams}
+    for text in declared:
+        name, _, listed = text.partition("=")
+        if name not in found:
+            raise ConfigError(f"--dialects: no --upstream is named {name!r}")
+        try:
+            spoken = frozenset(Family(item.strip()) for item in listed.split(","))
+        except ValueError as error:
+            known = ", ".join(Family)
+            raise ConfigError(f"--dialects: {text!r}: must be some of {known}") from error
+        found[name] = replace(found[name], dialects=spoken)
+    return tuple(found[upstream.name] for upstream in upstreams)
 
 
 def read_token(token: str | None, token_file: Path | None, environ: Mapping[str, str]) -> str:

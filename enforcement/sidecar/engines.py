@@ -7,13 +7,13 @@ beforehand, and how far its context window reaches.
 
 import asyncio
 from contextlib import suppress
-from enum import StrEnum
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from enforcement.rules.requests import Endpoint, ParsedRequest
+from enforcement.rules.dialects import SPOKEN, Dialect, Engine, Family, anthropic
+from enforcement.rules.requests import ParsedRequest
 from enforcement.rules.wire import UpstreamInfo
 from enforcement.sidecar.config import Config, UpstreamConfig
 from enforcement.sidecar.http1 import ResponseHead
@@ -21,16 +21,10 @@ from enforcement.sidecar.upstream import Line, Pool, UpstreamConnection
 
 MAX_PROBE_BYTES = 4 * 1024 * 1024
 MAX_COUNTED_PROMPTS = 32
+MAX_SHOWN_MODELS = 32
 PROBE_TIMEOUT = 3.0
 COUNT_TIMEOUT = 10.0
-OPENAI_HOST = "api.openai.com"
-
-
-class Engine(StrEnum):
-    LLAMA_CPP = "llama.cpp"
-    VLLM = "vllm"
-    OPENAI = "openai"
-    UNKNOWN = "unknown"
+_HOSTS = {"api.openai.com": Engine.OPENAI, "api.anthropic.com": Engine.ANTHROPIC}
 
 
 # Tokens that an engine may make between the last one that was seen and its stop. Measured by
@@ -65,6 +59,10 @@ class _Props(Struct):
 
 class _Version(Struct):
     version: str = ""
+
+
+class _Shown(Struct):
+    model_info: dict[str, Any] = {}
 
 
 class _Counted(Struct):
@@ -117,8 +115,8 @@ class Upstream:
         self.target = target
         self.name = target.name
         self.pool: Line = line or Pool(target, config)
-        self.engine = Engine.OPENAI if target.host == OPENAI_HOST else Engine.UNKNOWN
-        self.provider = target.provider or ("openai" if self.engine is Engine.OPENAI else "")
+        self.engine = _HOSTS.get(target.host, Engine.UNKNOWN)
+        self.provider = target.provider or (self.engine.value if target.host in _HOSTS else "")
         self.version = ""
         self.models: tuple[str, ...] = ()
         self.healthy = False
@@ -128,7 +126,9 @@ class Upstream:
         self._probed_window: int | None = None
         self._path = target.path.encode("ascii")
         lines = [f"host: {target.host}:{target.port}"]
-        if target.key:
+        if target.key and self.engine is Engine.ANTHROPIC:
+            lines.append(f"x-api-key: {target.key}")
+        elif target.key:
             lines.append(f"authorization: Bearer {target.key}")
         self._common = "\r\n".join([*lines, "accept-encoding: identity", ""]).encode("ascii")
 
@@ -145,6 +145,10 @@ class Upstream:
     @property
     def counts_prompts(self) -> bool:
         return self.engine in (Engine.LLAMA_CPP, Engine.VLLM)
+
+    def speaks(self, family: Family) -> bool:
+        """Whether calls of this dialect can be sent here: as declared, else as the engine does."""
+        return family in (self.target.dialects or SPOKEN[self.engine])
 
     def info(self) -> UpstreamInfo:
         """What the control plane learns of this node."""
@@ -170,25 +174,6 @@ class Upstream:
             headers,
         )
 
-    def limit_field(self, parsed: ParsedRequest) -> str:
-        """How this engine spells the output limit."""
-        if self.engine is Engine.OPENAI and parsed.endpoint is Endpoint.CHAT:
-            return "max_completion_tokens"
-        return "max_tokens"
-
-    def additions(self, parsed: ParsedRequest) -> dict[str, Any]:
-        """Fields that make the engine tell its counts, running ones where it can."""
-        if not parsed.stream:
-            return {}
-        options = dict(parsed.fields.get("stream_options") or {})
-        options["include_usage"] = True
-        if self.engine is Engine.VLLM:
-            options["continuous_usage_stats"] = True
-        added: dict[str, Any] = {"stream_options": options}
-        if self.engine is Engine.LLAMA_CPP:
-            added["timings_per_token"] = True
-        return added
-
     # ------------------------------------------------------------------ questions
 
     async def fetch(
@@ -202,6 +187,8 @@ class Upstream:
         sink = _Fetch()
         if body is None:
             head = f"{method} {self.target.path}{path} HTTP/1.1\r\n".encode("ascii")
+            if self.engine is Engine.ANTHROPIC:
+                head += b"anthropic-version: %b\r\n" % anthropic.VERSION
             pieces = [head + self._common + b"\r\n"]
         else:
             pieces = [self.request_head(path.encode("ascii"), length=len(body)), body]
@@ -229,13 +216,15 @@ class Upstream:
             return
         self.models = tuple(model.id for model in models if model.id)
         self.healthy, self.last_error = True, ""
-        if self.engine is not Engine.OPENAI:
+        if self.target.host not in _HOSTS:
             await self._identify(models)
 
     async def _identify(self, models: list[_Model]) -> None:
         owners = {model.owned_by for model in models}
         windows = [model.max_model_len for model in models if model.max_model_len]
-        if "vllm" not in owners and await self._probe_llama_cpp():
+        if "vllm" not in owners and (
+            await self._probe_llama_cpp() or await self._probe_ollama(owners)
+        ):
             return
         version = await self._question("/version", _Version) if "vllm" in owners else None
         if version is not None and version.version:
@@ -251,6 +240,30 @@ class Upstream:
         self._probed_window = props.default_generation_settings.n_ctx
         return True
 
+    async def _probe_ollama(self, owners: set[str]) -> bool:
+        """Ollama owns its models as `library`; what a model can see is told for each."""
+        if owners != {"library"}:
+            return False
+        version = await self._question("/api/version", _Version)
+        if version is None or not version.version:
+            return False
+        self.engine, self.version = Engine.OLLAMA, version.version
+        windows = [await self._window_of(model) for model in self.models[:MAX_SHOWN_MODELS]]
+        if windows and all(windows) and len(self.models) <= MAX_SHOWN_MODELS:
+            self._probed_window = max(window or 0 for window in windows)
+        return True
+
+    async def _window_of(self, model: str) -> int | None:
+        """The longest context that Ollama gives a model, whatever `num_ctx` a call asks for."""
+        body = msgspec.json.encode({"model": model})
+        with suppress(FetchError, msgspec.MsgspecError, ValueError, RecursionError):
+            status, page = await self.fetch("POST", "/api/show", body)
+            if status == 200:
+                facts = msgspec.json.decode(page, type=_Shown).model_info
+                lengths = [v for name, v in facts.items() if name.endswith(".context_length")]
+                return next((value for value in lengths if type(value) is int and value > 0), None)
+        return None
+
     async def _question(self, path: str, kind: type[Any]) -> Any:
         with suppress(FetchError, msgspec.MsgspecError, ValueError, RecursionError):
             status, body = await self.fetch("GET", path)
@@ -258,34 +271,16 @@ class Upstream:
                 return msgspec.json.decode(body, type=kind)
         return None
 
-    async def count_prompt(self, parsed: ParsedRequest) -> int | None:
+    async def count_prompt(self, dialect: Dialect, parsed: ParsedRequest) -> int | None:
         """The exact tokens of a prompt as this engine renders it; None if it cannot be had."""
+        questions = dialect.questions(parsed, self.engine)
+        if not 0 < len(questions) <= MAX_COUNTED_PROMPTS:
+            return None
         try:
-            if parsed.endpoint is Endpoint.CHAT:
-                return await self._count(*self._chat_question(parsed))
-            field = "prompt" if parsed.endpoint is Endpoint.COMPLETIONS else "input"
-            prompt = parsed.fields[field]
-            prompts = [prompt] if isinstance(prompt, str) else prompt
-            if len(prompts) > MAX_COUNTED_PROMPTS:
-                return None
-            counts = [await self._count(*self._text_question(parsed, text)) for text in prompts]
+            counts = [await self._count(path, fields) for path, fields in questions]
         except (FetchError, msgspec.MsgspecError, ValueError):
             return None
         return sum(counts)
-
-    def _chat_question(self, parsed: ParsedRequest) -> tuple[str, dict[str, Any]]:
-        if self.engine is Engine.LLAMA_CPP:
-            fields = {name: value for name, value in parsed.fields.items() if name != "stream"}
-            fields.pop("stream_options", None)
-            return "/v1/chat/completions/input_tokens", fields
-        kept = ("model", "messages", "tools", "chat_template_kwargs", "add_generation_prompt")
-        fields = {name: parsed.fields[name] for name in kept if name in parsed.fields}
-        return "/tokenize", {"add_generation_prompt": True} | fields
-
-    def _text_question(self, parsed: ParsedRequest, text: str) -> tuple[str, dict[str, Any]]:
-        if self.engine is Engine.LLAMA_CPP:
-            return "/tokenize", {"content": text, "add_special": True}
-        return "/tokenize", {"model": parsed.model, "prompt": text, "add_special_tokens": True}
 
     async def _count(self, path: str, fields: dict[str, Any]) -> int:
         status, body = await self.fetch(

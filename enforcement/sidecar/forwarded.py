@@ -11,10 +11,9 @@ from enum import IntEnum
 from msgspec.structs import replace
 
 from enforcement.rules.estimate import Bound
+from enforcement.rules.frames import Meter
 from enforcement.rules.lots import Hold
 from enforcement.rules.policy import Unit
-from enforcement.rules.requests import Endpoint, forward_body
-from enforcement.rules.stream import StreamMeter
 from enforcement.rules.verdicts import Clamped, Cut
 from enforcement.rules.wire import Outcome, SessionInfo, UsageEvent
 from enforcement.sidecar import clock
@@ -111,7 +110,7 @@ class Forwarded(ABC):
         self._status = 0
         self._answer: list[bytes] = []
         self._size = 0
-        self._meter: StreamMeter | None = None
+        self._meter: Meter | None = None
         self._called = 0  # tool calls in the answer
         self._paused = False
         self._ending = Outcome.COMPLETED
@@ -126,17 +125,16 @@ class Forwarded(ABC):
     def forward(self) -> None:
         """Send the rebuilt request upstream."""
         call, upstream, client = self._call, self._call.upstream, self._client
-        parsed = call.parsed
-        embeds = parsed.endpoint is Endpoint.EMBEDDINGS
-        body = forward_body(
-            parsed,
-            output_limit=None if embeds else self._limit,
-            limit_field=upstream.limit_field(parsed),
-            extra=upstream.additions(parsed),
+        dialect = call.dialect
+        body = dialect.forward_body(
+            call.parsed,
+            output_limit=self._limit if dialect.generates else None,
+            engine=upstream.engine,
         )
         request_id = self._id.encode("ascii")
-        headers = b"x-request-id: %b\r\n%b" % (request_id, call.caller.trace.lines())
-        path = b"/v1/" + parsed.endpoint.value.encode("ascii")
+        lines = call.caller.trace.lines() + call.passed
+        headers = b"x-request-id: %b\r\n%b" % (request_id, lines)
+        path = dialect.upstream_path.encode("ascii")
         if client is not None:
             client.running = self
         self._desk.live.add(self)

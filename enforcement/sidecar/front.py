@@ -26,8 +26,8 @@ MAX_CACHED_HEADS = 256
 _NS = 1_000_000_000
 _LINGER_NS = 1 * _NS
 _STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-    b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\nx-request-id: "
+    b"HTTP/1.1 200 OK\r\ncontent-type: %b; charset=utf-8\r\n"
+    b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\nx-request-id: %b\r\n\r\n"
 )
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
@@ -52,7 +52,7 @@ class ClientConnection(Protocol):
     def respond(
         self, status: int, body: bytes, *, headers: bytes = b"", content_type: bytes = _JSON
     ) -> None: ...
-    def start_stream(self, request_id: bytes) -> None: ...
+    def start_stream(self, request_id: bytes, *, content_type: bytes) -> None: ...
     def write_piece(self, piece: bytes) -> None: ...
     def end_stream(self, piece: bytes = b"") -> None: ...
 
@@ -261,11 +261,11 @@ class HttpClient(asyncio.Protocol):
             )
         self._finished(close=bool(closing))
 
-    def start_stream(self, request_id: bytes) -> None:
+    def start_stream(self, request_id: bytes, *, content_type: bytes) -> None:
         """Send the head of a stream; pieces follow."""
         self._streaming = True
         if self.transport is not None:
-            self.transport.write(b"%b%b\r\n\r\n" % (_STREAM_HEAD, request_id))
+            self.transport.write(_STREAM_HEAD % (content_type, request_id))
 
     def write_piece(self, piece: bytes) -> None:
         """Send a piece of a stream as one chunk."""

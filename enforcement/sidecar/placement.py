@@ -23,7 +23,6 @@ from enforcement.rules.estimate import (
 from enforcement.rules.gcra import try_spend
 from enforcement.rules.lots import BalanceKey, Hold, Need, Shortage
 from enforcement.rules.policy import Unit
-from enforcement.rules.requests import Endpoint
 from enforcement.rules.verdicts import (
     Clamped,
     Cut,
@@ -142,7 +141,8 @@ class Placement(Unsent):
         self._bind()
 
     async def _count(self) -> None:
-        self._prompt_tokens = await self._call.upstream.count_prompt(self._call.parsed)
+        call = self._call
+        self._prompt_tokens = await call.upstream.count_prompt(call.dialect, call.parsed)
         self._counting = None
         if not self._done:
             self._bind()
@@ -151,7 +151,7 @@ class Placement(Unsent):
         """Bound the request; the output limit that is written follows from it."""
         call, parsed = self._call, self._call.parsed
         window = call.upstream.context_window
-        if parsed.endpoint is not Endpoint.EMBEDDINGS:
+        if call.dialect.generates:
             self._limit = default_output_limit(
                 asked=parsed.output_limit,
                 default=self._desk.config.default_max_output_tokens,
@@ -438,7 +438,7 @@ class Placement(Unsent):
     def _answer(self, refusal: Refuse) -> None:
         call = self._call
         self._desk.count_refusal(refusal, agent=call.agent.policy.id, model=call.parsed.model)
-        send_refusal(self._client, refusal, request_id=self._event_id)
+        send_refusal(self._client, refusal, request_id=self._event_id, dialect=call.dialect)
 
     def _finish(self) -> None:
         self._done = True

@@ -8,20 +8,17 @@
 
 import asyncio
 
-from enforcement.rules.stream import StreamError, StreamMeter, read_answer
-from enforcement.rules.verdicts import Cut
+from enforcement.rules.frames import Meter, StreamError, with_note
+from enforcement.rules.money import TokenUsage
+from enforcement.rules.verdicts import Cut, Refuse, cut_note
 from enforcement.rules.wire import Outcome
 from enforcement.sidecar import clock
 from enforcement.sidecar.answers import (
-    DONE,
-    cut_events,
-    error_events,
     note_of,
     passed_status,
     refusal_of_cut,
     send_refusal,
     upstream_failed,
-    with_note,
 )
 from enforcement.sidecar.forwarded import Forwarded, State
 from enforcement.sidecar.http1 import ResponseHead
@@ -50,28 +47,22 @@ class Relay(Forwarded):
         self._status = head.status
         self._first_ns = clock.now_ns()
         if self._state is State.DRAINING:
-            self._meter = self._meter or StreamMeter()
+            self._meter = self._meter or self._call.dialect.meter(self._call.parsed)
             return
         content_type = head.headers.get(b"content-type", b"").lower()
-        parsed = self._call.parsed
-        if head.status == 200 and parsed.stream and content_type.startswith(b"text/event-stream"):
+        streams = content_type.startswith(self._call.dialect.upstream_stream_type)
+        if head.status == 200 and self._call.parsed.stream and streams:
             self._start_stream()
         else:
             self._state = State.BUFFERING
 
     def _start_stream(self) -> None:
-        parsed = self._call.parsed
-        request_id = self._id
+        dialect, request_id = self._call.dialect, self._id
         note = b"" if self._clamped is None else note_of(self._clamped, request_id=request_id)
-        self._meter = StreamMeter(
-            strip_usage=not parsed.wants_usage,
-            strip_running=not parsed.wants_running_usage,
-            strip_timings=not parsed.wants_timings,
-            clamp_note=note,
-        )
+        self._meter = dialect.meter(self._call.parsed, clamp_note=note)
         self._state = State.STREAMING
         if self._client is not None:
-            self._client.start_stream(request_id.encode("ascii"))
+            self._client.start_stream(request_id.encode("ascii"), content_type=dialect.stream_type)
 
     def on_body(self, data: bytes) -> None:
         """Bytes of the answer."""
@@ -136,7 +127,8 @@ class Relay(Forwarded):
         if self._status != 200:
             self._end_refused(body)
             return
-        answer = read_answer(body)
+        dialect = self._call.dialect
+        answer = dialect.read_answer(body)
         if not answer.valid:
             self._desk.metrics.upstream_failures[self._call.upstream.name, "not_json"] += 1
             self._fail(
@@ -152,16 +144,16 @@ class Relay(Forwarded):
         self._desk.metrics.disputed += disputed
         self._called = answer.tool_calls
         outcome = Outcome.CLIENT_GONE if self._client is None else Outcome.COMPLETED
-        if self._clamped is not None and answer.finish_reason == "length":
+        body = dialect.answer_body(body)
+        if self._clamped is not None and self._is_limited(answer.limited, answer.usage):
             outcome = Outcome.CLAMPED
             body = with_note(body, note_of(self._clamped, request_id=self._id))
         too_many = self._counts_calls and self._called > self._holding.bound.tool_calls
         if too_many:
             self._stopped_by, outcome, self._called = "tool_calls", Outcome.CUT, 0
         self._settle(owed, outcome, finish_reason=answer.finish_reason, upstream_id=answer.id)
-        if self._client is not None and too_many:
-            refusal = refusal_of_cut(_too_many_calls())
-            send_refusal(self._client, refusal, request_id=self._id)
+        if too_many:
+            self._refuse(refusal_of_cut(_too_many_calls()))
         elif self._client is not None:
             headers = b"x-request-id: %b\r\n" % self._id.encode("ascii")
             self._client.respond(200, body, headers=headers)
@@ -177,6 +169,7 @@ class Relay(Forwarded):
         status = passed_status(self._status, body)
         if status:
             headers = b"x-request-id: %b\r\n" % self._id.encode("ascii")
+            body = self._call.dialect.error_body(body)
             self._client.respond(status, body, headers=headers)
             return
         refusal = upstream_failed(
@@ -184,14 +177,23 @@ class Relay(Forwarded):
             status=502,
             code="upstream_refused",
         )
-        send_refusal(self._client, refusal, request_id=self._id)
+        self._refuse(refusal)
+
+    def _refuse(self, refusal: Refuse) -> None:
+        """Tell the client, if there still is one."""
+        if self._client is not None:
+            send_refusal(self._client, refusal, request_id=self._id, dialect=self._call.dialect)
+
+    def _is_limited(self, said: bool, usage: TokenUsage | None) -> bool:
+        """Whether the limit ended the answer. Some engines do not say so, but their counts do."""
+        return said or (
+            usage is not None and usage.output_tokens >= self._holding.bound.output_tokens
+        )
 
     def _fail(self, reason: str, *, status: int, code: str, owed: Reckoning) -> None:
         requests = 1 if owed.presumed else 0
         self._settle(owed, Outcome.UPSTREAM_FAILED, requests=requests)
-        if self._client is not None:
-            refusal = upstream_failed(reason.capitalize(), status=status, code=code)
-            send_refusal(self._client, refusal, request_id=self._id)
+        self._refuse(upstream_failed(reason.capitalize(), status=status, code=code))
 
     def _break(self, reason: str) -> None:
         """The answer makes no sense: stop it."""
@@ -204,17 +206,18 @@ class Relay(Forwarded):
     def _end_stream(self) -> None:
         meter = self._meter
         assert meter is not None  # noqa: S101 -- a stream has a meter
-        rest = meter.end()
-        if not meter.done:
-            rest += DONE  # some engines end without it; clients wait for it
+        rest = meter.end() + meter.missing_end()
+        if not meter.whole:
+            self._end_broken_stream("the upstream ended its answer early")
+            return
         reason = meter.finish_reason
-        clamped = self._clamped is not None and reason == "length"
+        clamped = self._clamped is not None and self._is_limited(meter.limited, meter.usage)
         self._resume()
         self._settle(
             reckon_stream(self._call, self._holding.bound, meter, complete=True),
             Outcome.CLAMPED if clamped else Outcome.COMPLETED,
             finish_reason=reason,
-            upstream_id=meter.named()[0],
+            upstream_id=meter.id,
         )
         if self._client is not None:
             self._client.end_stream(rest)
@@ -225,13 +228,14 @@ class Relay(Forwarded):
         self._settle(
             reckon_stream(self._call, self._holding.bound, meter, complete=False),
             Outcome.UPSTREAM_FAILED,
-            upstream_id=meter.named()[0],
+            upstream_id=meter.id,
         )
         if self._client is not None:
             refusal = upstream_failed(reason.capitalize(), status=502, code="upstream_failed")
-            self._client.end_stream(error_events(refusal, request_id=self._id))
+            body = self._call.dialect.refusal_body(refusal, request_id=self._id)
+            self._client.end_stream(meter.error_ending(body))
 
-    def _check_meter(self, meter: StreamMeter) -> None:
+    def _check_meter(self, meter: Meter) -> None:
         """Stop an engine that goes beyond its limit, or beyond what its budgets pay for."""
         produced = meter.produced
         slack = EXTRA_EVENTS if meter.running is None else 0
@@ -260,22 +264,20 @@ class Relay(Forwarded):
             if self._state is State.STREAMING:
                 client.end_stream(self._last_events(cut))
             else:
-                send_refusal(client, refusal_of_cut(cut), request_id=self._id)
+                send_refusal(
+                    client,
+                    refusal_of_cut(cut),
+                    request_id=self._id,
+                    dialect=self._call.dialect,
+                )
         self._drain()
 
     def _last_events(self, cut: Cut) -> bytes:
         meter, call = self._meter, self._call
         assert meter is not None  # noqa: S101 -- a stream has a meter
-        return cut_events(
-            cut,
-            endpoint=call.parsed.endpoint,
-            named=meter.named(),
-            request_id=self._id,
-            output_tokens=meter.produced,
-            input_tokens=seen_input(call, self._holding.bound, meter)
-            if call.parsed.wants_usage
-            else None,
-        )
+        note = cut_note(cut, request_id=self._id, output_tokens=meter.produced)
+        seen = seen_input(call, self._holding.bound, meter) if call.parsed.wants_usage else None
+        return meter.cut_ending(note, request_id=self._id, input_tokens=seen)
 
     def client_gone(self) -> None:
         """Nobody reads any more. A stream is stopped; a whole answer is soon complete anyway."""

@@ -6,20 +6,22 @@ from typing import Any
 
 import msgspec
 
-from enforcement.rules.requests import Endpoint
+from enforcement.rules.dialects import BY_PATH, Dialect, Engine, anthropic, dialect_near, ollama
+from enforcement.rules.requests import RequestError, object_of
 from enforcement.rules.verdicts import Refuse
 from enforcement.sidecar import clock
 from enforcement.sidecar.admission import RefusedError, admit, identify
 from enforcement.sidecar.answers import invalid, send_refusal
 from enforcement.sidecar.delegating import END_PATH, PATH, Delegating
 from enforcement.sidecar.desk import Desk
+from enforcement.sidecar.engines import Upstream
 from enforcement.sidecar.front import ClientConnection
 from enforcement.sidecar.http1 import HttpError, RequestHead
 from enforcement.sidecar.placement import Placement
 
 LARGE_BODY = 64 * 1024
+SHOW_PATH = b"/api/show"
 
-_SPENDING = {b"/v1/" + endpoint.value.encode("ascii"): endpoint for endpoint in Endpoint}
 _TEXT = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 _encode = msgspec.json.Encoder().encode
 
@@ -33,6 +35,8 @@ class Routes:
         self._desk = desk
         self._pages: dict[bytes, Callable[[ClientConnection, RequestHead], None]] = {
             b"/v1/models": self._models,
+            b"/api/tags": self._tags,
+            b"/api/version": self._version,
             b"/healthz": self._health,
             b"/readyz": self._readiness,
             b"/metrics": self._metrics,
@@ -45,7 +49,7 @@ class Routes:
         if head.length is not None and head.length < LARGE_BODY:
             return
         view = self._desk.view
-        if view is None or head.path not in _SPENDING:
+        if view is None or head.path not in BY_PATH:
             raise HttpError("a large body for nobody", status=413)
         try:
             identify(view, head.headers, now_ms=clock.now_ms())
@@ -56,22 +60,30 @@ class Routes:
         """Answer one request, now or later. Our own errors end this request, not the sidecar."""
         request_id = clock.new_id()
         try:
-            endpoint = _SPENDING.get(head.path)
-            if endpoint is not None and head.method == b"POST":
-                self._call(connection, head, body, endpoint, request_id)
+            dialect = BY_PATH.get(head.path)
+            if dialect is not None and head.method == b"POST":
+                self._call(connection, head, body, dialect, request_id)
             elif head.path in (PATH, END_PATH) and head.method == b"POST":
                 Delegating(self._desk, connection, request_id=request_id).start(head, body)
+            elif head.path == SHOW_PATH and head.method == b"POST":
+                self._show(connection, head, body)
             else:
                 self._page(connection, head, request_id)
+        except RequestError as error:
+            refusal = invalid(str(error), code=error.code, param=error.param)
+            near = dialect_near(head.path)
+            send_refusal(connection, refusal, request_id=request_id, dialect=near)
         except RefusedError as error:
             agent = error.agent.policy.id if error.agent else ""
             self._desk.count_refusal(error.refusal, agent=agent, model=error.model)
-            send_refusal(connection, error.refusal, request_id=request_id)
+            near = dialect_near(head.path)
+            send_refusal(connection, error.refusal, request_id=request_id, dialect=near)
         except Exception:
             log.exception("request %s failed", request_id)
             self._desk.metrics.uncaught += 1
             connection.keep_alive = False
-            send_refusal(connection, _INTERNAL, request_id=request_id)
+            near = dialect_near(head.path)
+            send_refusal(connection, _INTERNAL, request_id=request_id, dialect=near)
 
     def refuse_http(self, connection: ClientConnection, error: HttpError) -> None:
         """Answer what is no proper request; the connection is closed behind it."""
@@ -87,7 +99,7 @@ class Routes:
         connection: ClientConnection,
         head: RequestHead,
         body: bytes,
-        endpoint: Endpoint,
+        dialect: Dialect,
         request_id: str,
     ) -> None:
         desk = self._desk
@@ -102,7 +114,7 @@ class Routes:
         call = admit(
             desk.view,
             desk.router,
-            endpoint=endpoint,
+            dialect=dialect,
             headers=head.headers,
             body=body,
             now_ms=clock.now_ms(),
@@ -116,23 +128,52 @@ class Routes:
         if page is not None and head.method == b"GET":
             page(connection, head)
             return
-        if page is None and head.path not in _SPENDING:
+        if page is None and head.path not in BY_PATH:
             refusal = invalid("This route does not exist here", status=404, code="unknown_route")
         else:
             refusal = invalid("This method is not allowed here", status=405, code="bad_method")
-        send_refusal(connection, refusal, request_id=request_id)
+        near = dialect_near(head.path)
+        send_refusal(connection, refusal, request_id=request_id, dialect=near)
 
-    def _models(self, connection: ClientConnection, head: RequestHead) -> None:
+    def _known_models(self, head: RequestHead) -> dict[str, list[Upstream]]:
+        """The models by name, for a caller with a key."""
         desk = self._desk
         closed = desk.ready(now_ns=clock.now_ns())
         if closed is not None or desk.view is None:
             raise RefusedError(closed or _INTERNAL)
         identify(desk.view, head.headers, now_ms=clock.now_ms())
-        models = [
+        return dict(sorted(desk.router.models().items()))
+
+    def _models(self, connection: ClientConnection, head: RequestHead) -> None:
+        models = self._known_models(head)
+        if b"anthropic-version" in head.headers:
+            connection.respond(200, bytes(_encode(anthropic.model_list(list(models)))))
+            return
+        listed = [
             {"id": model, "object": "model", "created": 0, "owned_by": nodes[0].engine.value}
-            for model, nodes in sorted(desk.router.models().items())
+            for model, nodes in models.items()
         ]
-        connection.respond(200, bytes(_encode({"object": "list", "data": models})))
+        connection.respond(200, bytes(_encode({"object": "list", "data": listed})))
+
+    def _tags(self, connection: ClientConnection, head: RequestHead) -> None:
+        tags = ollama.tag_list(list(self._known_models(head)))
+        connection.respond(200, bytes(_encode(tags)))
+
+    def _version(self, connection: ClientConnection, head: RequestHead) -> None:
+        self._known_models(head)
+        nodes = self._desk.router.upstreams
+        found = [node.version for node in nodes if node.engine is Engine.OLLAMA and node.version]
+        connection.respond(200, bytes(_encode({"version": min(found, default="0.0.0")})))
+
+    def _show(self, connection: ClientConnection, head: RequestHead, body: bytes) -> None:
+        fields, _ = object_of(body)
+        nodes = self._known_models(head).get(str(fields.get("model") or fields.get("name")))
+        if not nodes:
+            raise RefusedError(
+                invalid("This model does not exist here", status=404, code="model_not_found")
+            )
+        page = ollama.model_page(nodes[0].context_window)
+        connection.respond(200, bytes(_encode(page)))
 
     def _health(self, connection: ClientConnection, head: RequestHead) -> None:  # noqa: ARG002 -- a page
         connection.respond(200, bytes(_encode(self._state())))

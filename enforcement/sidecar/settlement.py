@@ -9,9 +9,9 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from enforcement.rules.estimate import Bound, amount_of
+from enforcement.rules.frames import Answer, Meter
 from enforcement.rules.money import TokenUsage, charge_nanos
 from enforcement.rules.policy import PricePolicy, Unit
-from enforcement.rules.stream import Answer, StreamMeter
 from enforcement.rules.wire import Outcome, SessionInfo, UsageEvent
 from enforcement.sidecar.admission import Call
 
@@ -102,13 +102,16 @@ def reckon_answer(
     call: Call, bound: Bound, answer: Answer, *, output_tokens: int
 ) -> tuple[Reckoning, bool]:
     """The charge for a whole answer, and whether its usage cannot be true."""
-    if answer.usage is not None and believable(answer.usage, bound):
-        return reckon(call, answer.usage), False
+    usage = answer.usage
+    if usage is not None and believable(usage, bound):
+        if answer.input_missing:
+            usage = replace(usage, input_tokens=estimated_input(call, bound))
+        return reckon(call, usage, estimated=answer.input_missing), False
     disputed = answer.disputed or answer.usage is not None
     return presume(call, bound, output_tokens=output_tokens), disputed
 
 
-def reckon_stream(call: Call, bound: Bound, meter: StreamMeter, *, complete: bool) -> Reckoning:
+def reckon_stream(call: Call, bound: Bound, meter: Meter, *, complete: bool) -> Reckoning:
     """The charge for a stream, whole or not.
 
     An engine that was told to stop makes a few more tokens before it does, and nobody sees them.
@@ -130,16 +133,18 @@ def reckon_unseen(call: Call, bound: Bound) -> Reckoning:
     return reckon(call, usage, estimated=True)
 
 
-def _stream_usage(call: Call, bound: Bound, meter: StreamMeter) -> tuple[TokenUsage, bool]:
+def _stream_usage(call: Call, bound: Bound, meter: Meter) -> tuple[TokenUsage, bool]:
     """What was seen of a stream, and whether that is only our own count."""
     said = meter.usage
     if said is None or not believable(said, bound):
         counted = estimated_input(call, bound)
         return TokenUsage(input_tokens=counted, output_tokens=meter.produced), True
+    if meter.input_missing:
+        return replace(said, input_tokens=estimated_input(call, bound)), True
     seen = meter.events - _EXTRA_FRAMES
     if seen > said.output_tokens * _FRAMES_PER_TOKEN:  # fewer tokens than were seen
         return replace(said, output_tokens=seen), True
-    return said, meter.disputed
+    return said, meter.disputed or meter.counted
 
 
 def estimated_input(call: Call, bound: Bound) -> int:
@@ -149,9 +154,11 @@ def estimated_input(call: Call, bound: Bound) -> int:
     return min(bound.window_tokens, len(call.parsed.encoded))
 
 
-def seen_input(call: Call, bound: Bound, meter: StreamMeter) -> int:
+def seen_input(call: Call, bound: Bound, meter: Meter) -> int:
     """Prompt tokens as far as they are known in the middle of a stream."""
-    return meter.usage.input_tokens if meter.usage else estimated_input(call, bound)
+    if meter.usage is None or meter.input_missing:
+        return estimated_input(call, bound)
+    return meter.usage.input_tokens
 
 
 def session_info(
@@ -198,6 +205,11 @@ def final_event(
         cache_write_tokens=usage.cache_write_tokens,
         output_tokens=usage.output_tokens,
         reasoning_tokens=usage.reasoning_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
+        input_audio_tokens=usage.input_audio_tokens,
+        input_image_tokens=usage.input_image_tokens,
+        output_audio_tokens=usage.output_audio_tokens,
+        service_tier=usage.tier,
         gpu_ms=gpu_ms,
         tool_calls=tool_calls,
         charge_nanos=owed.charge_nanos,

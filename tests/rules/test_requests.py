@@ -5,13 +5,8 @@ from typing import Any
 
 import pytest
 
-from enforcement.rules.requests import (
-    Endpoint,
-    ParsedRequest,
-    RequestError,
-    forward_body,
-    parse_request,
-)
+from enforcement.rules.dialects import DIALECTS, Engine
+from enforcement.rules.requests import Endpoint, ParsedRequest, RequestError
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 
@@ -19,12 +14,12 @@ MESSAGES = [{"role": "user", "content": "hello"}]
 def parse(endpoint: Endpoint = Endpoint.CHAT, **fields: Any) -> ParsedRequest:
     if endpoint is Endpoint.CHAT:
         fields = {"messages": MESSAGES} | fields
-    return parse_request(endpoint, json.dumps({"model": "m"} | fields).encode())
+    return DIALECTS[endpoint].parse(json.dumps({"model": "m"} | fields).encode())
 
 
 def refused(body: bytes, endpoint: Endpoint = Endpoint.CHAT) -> RequestError:
     with pytest.raises(RequestError) as error:
-        parse_request(endpoint, body)
+        DIALECTS[endpoint].parse(body)
     return error.value
 
 
@@ -143,12 +138,17 @@ def test_deep_bodies_are_refused_and_long_ones_not() -> None:
         {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}]},
         {"messages": [{"role": "assistant", "audio": {"id": "a"}}]},
         {"modalities": ["text", "audio"]},
-        {"web_search_options": {}},
-        {"tools": [{"type": "web_search"}]},
     ],
 )
 def test_content_of_unknown_size_is_seen(fields: dict[str, Any]) -> None:
     assert parse(**fields).unseen
+
+
+@pytest.mark.parametrize(
+    "fields", [{"web_search_options": {}}, {"tools": [{"type": "web_search"}]}]
+)
+def test_tools_that_the_provider_runs_are_seen(fields: dict[str, Any]) -> None:
+    assert parse(**fields).hosted
 
 
 def test_text_parts_are_plain() -> None:
@@ -191,8 +191,8 @@ def test_a_suffix_is_context_that_nobody_counted() -> None:
     assert parse(Endpoint.COMPLETIONS, prompt="a", suffix="b").unseen
 
 
-def forward(parsed: ParsedRequest, limit: int | None, **extra: Any) -> Any:
-    body = forward_body(parsed, output_limit=limit, limit_field="max_tokens", extra=extra)
+def forward(parsed: ParsedRequest, limit: int | None, *, engine: Engine = Engine.UNKNOWN) -> Any:
+    body = DIALECTS[parsed.endpoint].forward_body(parsed, output_limit=limit, engine=engine)
     pairs: list[Any] = []
     value = json.loads(body, object_pairs_hook=lambda found: pairs.append(found) or dict(found))
     assert all(len(found) == len(dict(found)) for found in pairs)
@@ -208,13 +208,13 @@ def test_the_output_limit_is_always_written() -> None:
 
 def test_additions_replace_what_the_client_said() -> None:
     parsed = parse(stream=True, stream_options={"include_usage": False}, max_tokens=5)
-    body = forward(parsed, 5, stream_options={"include_usage": True})
+    body = forward(parsed, 5)
     assert body["stream_options"] == {"include_usage": True}
 
 
 def test_an_unchanged_body_is_not_encoded_again() -> None:
     parsed = parse(max_tokens=5)
-    body = forward_body(parsed, output_limit=5, limit_field="max_tokens", extra={})
+    body = DIALECTS[Endpoint.CHAT].forward_body(parsed, output_limit=5, engine=Engine.UNKNOWN)
     assert body is parsed.encoded
 
 

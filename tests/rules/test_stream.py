@@ -7,14 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enforcement.rules.frames import MAX_FRAME_BYTES, StreamError
 from enforcement.rules.money import TokenUsage
-from enforcement.rules.stream import (
-    MAX_FRAME_BYTES,
-    StreamError,
-    StreamMeter,
-    read_answer,
-    read_usage,
-)
+from enforcement.rules.stream import StreamMeter, read_answer, read_usage
 
 
 def frame(value: Any, ends: str = "\n") -> bytes:

@@ -128,7 +128,7 @@ async def test_expect_continue(tmp_path: Path) -> None:
         ("GET", "/", 404),
         ("GET", "/v1/chat/completions", 405),
         ("POST", "/metrics", 405),
-        ("POST", "/v1/responses", 404),
+        ("POST", "/v1/images/generations", 404),
         ("DELETE", "/v1/models", 405),
         ("GET", "/sidecar/v1/hello", 404),
     ],

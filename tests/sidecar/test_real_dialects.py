@@ -1,0 +1,118 @@
+"""Every dialect of the real model server: our meter agrees with the engine's own counters."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controlplane.demo.engine import read_counters
+from enforcement.rules.policy import HoldMode, PricePolicy, Rates, Unit
+from enforcement.rules.wire import Outcome, UsageEvent
+from enforcement.sidecar.engines import ABORT_TOKENS, Engine
+from tests.collectors.modelserver import model_server
+from tests.sidecar.plane import Plane
+from tests.sidecar.stack import agent, budget, in_loop, stack
+from tests.sidecar.test_real_engine import RealEngine
+
+pytestmark = pytest.mark.model
+
+slowly = partial(in_loop, within=200)  # a busy machine makes two tokens a second
+UNSEEN = ABORT_TOKENS[Engine.LLAMA_CPP]
+ASKED = [{"role": "user", "content": "Tell a long story."}]
+CALLS: dict[str, tuple[dict[str, Any], str]] = {  # path: body, name of the limit
+    "/v1/chat/completions": ({"messages": ASKED}, "max_tokens"),
+    "/v1/completions": ({"prompt": "Once upon a time"}, "max_tokens"),
+    "/v1/responses": ({"input": "Tell a long story."}, "max_output_tokens"),
+    "/v1/messages": ({"messages": ASKED}, "max_tokens"),
+    "/completion": ({"prompt": "Once upon a time"}, "n_predict"),
+}
+BODIES = {path: body for path, (body, _) in CALLS.items()}
+BODIES["/v1/messages/count_tokens"] = {"messages": ASKED}
+LAST = {  # what a stream that was cut ends with
+    "/v1/chat/completions": b'"finish_reason":"length"',
+    "/v1/completions": b'"finish_reason":"length"',
+    "/v1/responses": b'"reason":"max_output_tokens"',
+    "/v1/messages": b'"type":"message_stop"',
+    "/completion": b'"stop":true',
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[str]:
+    pytest.importorskip("xllamacpp", reason="the extra 'demo' is not installed")
+    with model_server() as url:
+        yield url
+
+
+def plane_with(limit: int, **fields: Any) -> Plane:
+    rates = Rates(input=1_000_000, cached_input=1_000_000, output=4_000_000)
+    price = PricePolicy(id="p", model="", match="prefix", rates=rates)
+    return Plane(agents=[agent()], budgets=[budget(limit, **fields)], prices=[price])
+
+
+async def call(
+    tmp_path: Path, url: str, plane: Plane, path: str, **fields: Any
+) -> tuple[int, bytes, tuple[int, int], UsageEvent]:
+    """One call of a route: status, answer, what the engine counted, what was booked."""
+    before = read_counters(url)
+    engine = RealEngine(url)
+    async with stack(tmp_path, engine=engine, plane=plane, context_window=None) as world:
+        (node,) = world.service.desk.router.upstreams
+        body = {"model": node.models[0]} | BODIES[path] | fields
+        status, _, answer = await world.post(body, path=path)
+        await world.quiet()
+    await asyncio.sleep(0.5)
+    (event,) = plane.events.values()
+    return status, answer, tuple(read_counters(url).since(before)), event
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("path", CALLS)
+def test_a_call_agrees_to_the_token(tmp_path: Path, model: str, path: str, stream: bool) -> None:
+    @slowly
+    async def test() -> None:
+        plane = plane_with(10**9)
+        limit = {CALLS[path][1]: 6, "stream": stream}
+        status, answer, made, event = await call(tmp_path, model, plane, path, **limit)
+        assert status == 200, answer
+        assert (event.input_tokens, event.output_tokens) == made
+        assert (event.estimated, event.presumed) == (False, False)
+        assert plane.balance("budget-usd").spent == made[0] + 4 * made[1]
+
+    test()
+
+
+@pytest.mark.parametrize("path", CALLS)
+def test_a_metered_cap_cuts_and_ends_well(tmp_path: Path, model: str, path: str) -> None:
+    @slowly
+    async def test() -> None:
+        plane = plane_with(170, unit=Unit.TOKENS, hold_mode=HoldMode.METERED)
+        limit = {CALLS[path][1]: 900, "stream": True}
+        status, answer, made, event = await call(tmp_path, model, plane, path, **limit)
+        assert status == 200
+        if event.outcome is Outcome.COMPLETED:
+            pytest.skip("the model ended by itself")
+        assert event.outcome is Outcome.CUT
+        assert b'"comptroller":' in answer
+        assert LAST[path] in answer[-1500:]
+        assert sum(made) <= plane.balance("budget-tokens").spent <= min(sum(made) + UNSEEN, 170)
+
+    test()
+
+
+def test_tokens_are_counted_for_nothing(tmp_path: Path, model: str) -> None:
+    @slowly
+    async def test() -> None:
+        plane = Plane(agents=[agent()], budgets=[budget(5, Unit.REQUESTS)])
+        path = "/v1/messages/count_tokens"
+        status, answer, made, event = await call(tmp_path, model, plane, path)
+        assert (status, made) == (200, (0, 0))
+        assert json.loads(answer)["input_tokens"] > 0
+        assert (event.endpoint, event.input_tokens) == ("messages/count_tokens", 0)
+        assert plane.balance("budget-requests").spent == 1
+
+    test()
