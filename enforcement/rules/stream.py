@@ -20,8 +20,12 @@ from enforcement.rules.money import TokenUsage
 _RECENT = 4096
 MAX_TIER = 32
 
-_TIMINGS = re.compile(rb',"timings":\{[^{}]*\}')
-_USAGE = re.compile(rb', ?"usage": ?(?:null|\{(?:[^{}]|\{[^{}]*\})*\})')
+# What an object may hold: braces inside of strings end nothing.
+_FLAT = rb'(?:[^{}"]++|"[^"\\]*+")*+'
+_TIMINGS = re.compile(rb',"timings":\{' + _FLAT + rb"\}")
+_USAGE = re.compile(
+    rb', ?"usage": ?(?:null|\{' + _FLAT + rb"(?:\{" + _FLAT + rb"\}" + _FLAT + rb")*+\})"
+)
 _FINISH = re.compile(rb'"finish_reason": ?"([a-z_]{1,32})"')
 _NO_CHOICES = re.compile(rb'"choices": ?\[\]')
 _CLAMPED = re.compile(rb'"finish_reason": ?"length"[^\n]*?(\}\s*)\n\n')
