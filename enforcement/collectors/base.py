@@ -1,5 +1,6 @@
 """What every collector gives: one reading of an engine's own counters."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -60,3 +61,12 @@ class Collector(Protocol):
 
     def version(self, body: bytes) -> str:
         """The version in what `version_path` answered; empty when it is not there."""
+
+
+def text_at(body: bytes, name: str) -> str:
+    """A text of a JSON object; empty where there is none, or no object."""
+    try:
+        said = json.loads(body).get(name, "")
+    except (ValueError, AttributeError):
+        return ""
+    return said if isinstance(said, str) else ""

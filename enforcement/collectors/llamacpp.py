@@ -5,10 +5,9 @@ of the process: microseconds of a clock that counts from the machine's start, so
 is counted when it ends, also when it was aborted; until then it shows in `requests_processing`.
 """
 
-import json
 from typing import Final
 
-from enforcement.collectors.base import CollectorError, Reading
+from enforcement.collectors.base import CollectorError, Reading, text_at
 from enforcement.collectors.prometheus import Page
 
 _PROMPT: Final = "llamacpp:prompt_tokens"
@@ -52,8 +51,4 @@ class LlamaCpp:
 
     def version(self, body: bytes) -> str:
         """`build_info` of /props, for example `b11434-6d2a3a1`."""
-        try:
-            said = json.loads(body).get("build_info", "")
-        except (ValueError, AttributeError):
-            return ""
-        return said if isinstance(said, str) else ""
+        return text_at(body, "build_info")

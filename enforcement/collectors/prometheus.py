@@ -108,7 +108,7 @@ def parse_page(
 def normalised(name: str) -> str:
     """`vllm_generation_tokens_total` and `vllm:generation_tokens` are one name."""
     name = name.removesuffix("_total")
-    for engine in ("vllm", "llamacpp"):
+    for engine in ("vllm", "llamacpp", "sglang"):
         if name.startswith(f"{engine}_"):
             return f"{engine}:{name[len(engine) + 1 :]}"
     return name

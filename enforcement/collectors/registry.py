@@ -3,11 +3,24 @@
 from collections.abc import Iterable, Mapping
 
 from enforcement.collectors.base import Collector, CollectorError, Reading
+from enforcement.collectors.dynamo import DynamoFrontend, DynamoWorker
+from enforcement.collectors.litellm import LiteLlm
 from enforcement.collectors.llamacpp import LlamaCpp
 from enforcement.collectors.prometheus import PageError, parse_page
+from enforcement.collectors.sglang import Sglang
+from enforcement.collectors.tgi import Tgi
 from enforcement.collectors.vllm import Vllm
 
-COLLECTORS: tuple[Collector, ...] = (LlamaCpp(), Vllm())
+# The first that recognises a page reads it: a worker of Dynamo also shows the engine inside it.
+COLLECTORS: tuple[Collector, ...] = (
+    DynamoFrontend(),
+    DynamoWorker(),
+    LlamaCpp(),
+    Vllm(),
+    Sglang(),
+    Tgi(),
+    LiteLlm(),
+)
 BY_ENGINE = {collector.engine: collector for collector in COLLECTORS}
 NAMES = frozenset(name for collector in COLLECTORS for name in collector.names)
 

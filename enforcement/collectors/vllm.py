@@ -4,10 +4,9 @@ The per-request series (`request_success`, `request_generation_tokens`) leave ab
 a runaway that was cut would be invisible there, so they are not used.
 """
 
-import json
 from typing import Final
 
-from enforcement.collectors.base import CollectorError, Reading
+from enforcement.collectors.base import CollectorError, Reading, text_at
 from enforcement.collectors.prometheus import Page
 
 _PROMPT: Final = "vllm:prompt_tokens"
@@ -50,11 +49,7 @@ class Vllm:
         )
 
     def version(self, body: bytes) -> str:
-        try:
-            said = json.loads(body).get("version", "")
-        except (ValueError, AttributeError):
-            return ""
-        return said if isinstance(said, str) else ""
+        return text_at(body, "version")
 
 
 def _cached(page: Page) -> int:

@@ -65,7 +65,10 @@ def test_an_older_vllm_tells_hits_of_its_prefix_cache() -> None:
     [
         ("llamacpp:n_decode_total 4\n", "llama.cpp's page has no token counters"),
         ("vllm:prompt_tokens_total 4\n", "vLLM's page has no token counters"),
-        ("litellm:spend 4\nup 1\n", "metrics of no known engine: litellm"),
+        ("tabby:spend 4\nup 1\n", "metrics of no known engine: tabby"),
+        ("sglang:num_running_reqs 4\n", "SGLang's page has no token counters"),
+        ("tgi_queue_size 4\n", "TGI's page has no lengths of requests"),
+        ("litellm_spend_metric_total 4\n", "LiteLLM's page has no token counters"),
         ("up 1\n", "metrics of no known engine: no names"),
         ("", "the page is cut short"),
         ("llamacpp:prompt_tokens_total NaN\n", "llamacpp:prompt_tokens is 'NaN'"),
@@ -83,3 +86,112 @@ def test_versions_are_taken_where_they_are_text() -> None:
     for broken in (b"", b"[]", b"<html>", b'{"version":3,"build_info":{}}'):
         assert LlamaCpp().version(broken) == ""
         assert Vllm().version(broken) == ""
+
+
+SGLANG = """sglang:prompt_tokens_total{{engine_type="{role}",model_name="m",tp_rank="0"}} 100.0
+sglang:generation_tokens_total{{engine_type="{role}",model_name="m",tp_rank="0"}} 40.0
+sglang:cached_tokens_total{{cache_source="device",engine_type="{role}",model_name="m"}} 20.0
+sglang:cached_tokens_total{{cache_source="host",engine_type="{role}",model_name="m"}} 5.0
+sglang:num_running_reqs{{engine_type="{role}",model_name="m"}} 3.0
+sglang:num_queue_reqs{{engine_type="{role}",model_name="m"}} 2.0
+sglang:num_aborted_requests_total{{model_name="m"}} 1.0
+process_start_time_seconds 1.5e+09
+"""
+
+
+@pytest.mark.parametrize(
+    ("role", "tokens"),
+    [("unified", (100, 25, 40)), ("prefill", (100, 25, 0)), ("decode", (0, 0, 40))],
+)
+def test_a_disaggregated_sglang_counts_each_token_once(
+    role: str, tokens: tuple[int, int, int]
+) -> None:
+    collector, reading = read_page(SGLANG.format(role=role))
+    assert collector.engine == "sglang"
+    assert (reading.prompt_tokens, reading.cached_tokens, reading.generation_tokens) == tokens
+    assert (reading.requests_running, reading.requests_waiting) == (3, 2)
+    assert reading.extra == {"aborted": 1}
+    assert reading.started_at == 1_500_000_000
+
+
+def test_sglang_spells_its_names_with_underscores_too() -> None:
+    page = "sglang_prompt_tokens_total 7\nsglang_generation_tokens_total 2\n"
+    assert read_page(page)[1] == Reading(prompt_tokens=7, cached_tokens=0, generation_tokens=2)
+
+
+def test_dynamos_front_end_counts_what_passed_it() -> None:
+    collector, reading = read_page(
+        'dynamo_frontend_input_sequence_tokens_sum{model="a"} 71\n'
+        'dynamo_frontend_input_sequence_tokens_sum{model="b"} 18\n'
+        'dynamo_frontend_cached_tokens_sum{model="a"} 64\n'
+        'dynamo_frontend_output_tokens_total{model="a"} 50\n'
+        'dynamo_frontend_inflight_requests{model="a"} 1\n'
+        'dynamo_frontend_queued_requests{model="a"} 4\n'
+        'dynamo_frontend_model_cancellation_total{model="a",request_type="stream"} 1\n'
+    )
+    assert collector.engine == "dynamo"
+    assert reading == Reading(
+        prompt_tokens=89,
+        cached_tokens=64,
+        generation_tokens=50,
+        requests_running=1,
+        requests_waiting=4,
+        extra={"aborted": 1},
+    )
+
+
+def test_a_worker_of_dynamo_counts_nothing_again() -> None:
+    collector, reading = read_page(
+        'dynamo_component_requests_total{dynamo_component="prefill",worker_id="41a9"} 4\n'
+        'dynamo_component_inflight_requests{dynamo_component="prefill",worker_id="41a9"} 1\n'
+        'dynamo_component_uptime_seconds{worker_id="41a9"} 3.5\n'
+        'vllm:prompt_tokens_total{model_name="m"} 100\n'
+        'vllm:generation_tokens_total{model_name="m"} 40\n'
+    )
+    assert collector.engine == "dynamo-worker"
+    assert reading == Reading(
+        prompt_tokens=0,
+        cached_tokens=0,
+        generation_tokens=0,
+        requests_running=1,
+        life="41a9",
+        extra={"requests": 4},
+    )
+
+
+def test_tgi_tells_the_sums_of_its_histograms() -> None:
+    collector, reading = read_page(
+        "tgi_request_input_length_sum 71\ntgi_request_input_length_count 4\n"
+        "tgi_request_generated_tokens_sum 50\ntgi_batch_current_size 2\ntgi_queue_size 1\n"
+        'tgi_request_failure{err="overloaded"} 3\n'
+    )
+    assert collector.engine == "tgi"
+    assert reading == Reading(
+        prompt_tokens=71,
+        cached_tokens=0,
+        generation_tokens=50,
+        requests_running=2,
+        requests_waiting=1,
+        extra={"failed": 3},
+    )
+
+
+def test_litellm_tells_tokens_of_all_its_keys_and_its_own_spend() -> None:
+    collector, reading = read_page(
+        'litellm_input_tokens_metric_total{model="a",user="x"} 60.0\n'
+        'litellm_input_tokens_metric_total{model="b",user="y"} 11.0\n'
+        'litellm_input_cached_tokens_metric_total{model="a"} 8.0\n'
+        'litellm_output_tokens_metric_total{model="a"} 50.0\n'
+        'litellm_spend_metric_total{model="a"} 0.000125\n'
+        'litellm_spend_metric_total{model="b"} 2.5e-05\n'
+        "process_start_time_seconds 1.79545631032e+09\n"
+    )
+    assert collector.engine == "litellm"
+    assert reading == Reading(
+        prompt_tokens=71,
+        cached_tokens=8,
+        generation_tokens=50,
+        life="1.79545631032e+09",
+        started_at=Decimal("1795456310.32"),
+        extra={"spent_nanos": 150_000},
+    )

@@ -1,0 +1,82 @@
+"""NVIDIA Dynamo: its front end counts, its workers do not.
+
+A request passes the front end once, whatever runs behind it: one engine, or a prefill and a decode
+worker that both work on it. A worker's own page (which also carries the metrics of the vLLM or
+SGLang inside) is known as such and told to count nothing, so that no token is counted twice.
+
+The front end has no counter of prompt tokens: the sum of its histogram is one. Cancelled requests
+are in all of them. A worker's id is new with each start; the front end's life is not told, so a
+restart shows as a total that fell.
+"""
+
+from typing import Final
+
+from enforcement.collectors.base import CollectorError, Reading, text_at
+from enforcement.collectors.prometheus import Page
+
+_PROMPT: Final = "dynamo_frontend_input_sequence_tokens_sum"
+_CACHED: Final = "dynamo_frontend_cached_tokens_sum"
+_PRODUCED: Final = "dynamo_frontend_output_tokens"
+_RUNNING: Final = "dynamo_frontend_inflight_requests"
+_WAITING: Final = "dynamo_frontend_queued_requests"
+_EXTRA: Final = {
+    "dynamo_frontend_model_cancellation": "aborted",
+    "dynamo_frontend_model_rejection": "rejections",
+    "dynamo_frontend_model_migration": "migrations",
+}
+_WORKER: Final = "dynamo_component_requests"
+_WORKER_RUNNING: Final = "dynamo_component_inflight_requests"
+_WORKER_UP: Final = "dynamo_component_uptime_seconds"
+
+
+class DynamoFrontend:
+    engine = "dynamo"
+    metrics_path = "/metrics"
+    version_path = "/health"
+    names = frozenset({_PROMPT, _CACHED, _PRODUCED, _RUNNING, _WAITING, *_EXTRA})
+
+    def recognises(self, page: Page) -> bool:
+        return any(page.has(name) for name in (_PROMPT, _PRODUCED, _RUNNING))
+
+    def read(self, page: Page) -> Reading:
+        """A front end that has served nobody has no series of tokens yet."""
+        prompt = page.total(_PROMPT) or 0
+        return Reading(
+            prompt_tokens=prompt,
+            cached_tokens=min(prompt, page.total(_CACHED) or 0),
+            generation_tokens=page.total(_PRODUCED) or 0,
+            requests_running=page.total(_RUNNING) or 0,
+            requests_waiting=page.total(_WAITING) or 0,
+            resolution=page.resolution(_PROMPT, _PRODUCED),
+            extra={word: page.total(name) or 0 for name, word in _EXTRA.items() if page.has(name)},
+        )
+
+    def version(self, body: bytes) -> str:
+        return text_at(body, "version")
+
+
+class DynamoWorker:
+    engine = "dynamo-worker"
+    metrics_path = "/metrics"
+    version_path = "/health"
+    names = frozenset({_WORKER, _WORKER_RUNNING, _WORKER_UP})
+
+    def recognises(self, page: Page) -> bool:
+        return page.has(_WORKER) or page.has(_WORKER_UP)
+
+    def read(self, page: Page) -> Reading:
+        requests = page.total(_WORKER)
+        if requests is None:
+            raise CollectorError("the Dynamo worker's page has no requests")
+        identity = page.first(_WORKER_UP)
+        return Reading(
+            prompt_tokens=0,
+            cached_tokens=0,
+            generation_tokens=0,
+            requests_running=page.total(_WORKER_RUNNING) or 0,
+            life=identity.labels.get("worker_id", "") if identity else "",
+            extra={"requests": requests},
+        )
+
+    def version(self, body: bytes) -> str:
+        return text_at(body, "version")
