@@ -4,6 +4,8 @@
 2. `Held` and `Settled` carry the usage event, so that money and event are one write: neither
    can survive a crash without the other.
 3. Watermarks are totals, so replaying a record twice changes nothing.
+4. Nothing is written twice: the parts of a settled event are what the record itself says was used
+   of each lease. Replay puts them together again.
 """
 
 import msgspec
@@ -14,7 +16,7 @@ from enforcement.rules.wire import UsageEvent
 LeaseAmount = tuple[str, int]
 
 
-class Granted(Struct, frozen=True, tag="g"):
+class Granted(Struct, frozen=True, tag="g", omit_defaults=True):
     """A lease arrived. It may be used once this record is `fdatasync`ed."""
 
     lease: str
@@ -26,7 +28,7 @@ class Granted(Struct, frozen=True, tag="g"):
     mac: str = ""
 
 
-class Held(Struct, frozen=True, tag="h"):
+class Held(Struct, frozen=True, gc=False, tag="h", omit_defaults=True):
     """A request reserved more. `event` is what to book if nothing else is heard of it."""
 
     hold: int
@@ -34,7 +36,7 @@ class Held(Struct, frozen=True, tag="h"):
     event: UsageEvent | None = None
 
 
-class Settled(Struct, frozen=True, tag="s"):
+class Settled(Struct, frozen=True, gc=False, tag="s", omit_defaults=True):
     """A request ended: what it used of each lease, and what no lease covered."""
 
     hold: int
@@ -84,5 +86,14 @@ class Closed(Struct, frozen=True, tag="c"):
 
 Record = Granted | Held | Settled | Presumed | Returned | Final | Acknowledged | Booted | Closed
 
-encode = msgspec.msgpack.Encoder().encode
+_encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Record).decode
+
+
+def encode(record: Record) -> bytes:
+    """A record as it stands in the journal."""
+    if type(record) is Settled and record.event is not None and (record.used or record.overrun):
+        loose = [part for part in record.event.parts if not part.lease]
+        event = msgspec.structs.replace(record.event, parts=loose)
+        return _encode(Settled(record.hold, record.used, record.overrun, event))
+    return _encode(record)

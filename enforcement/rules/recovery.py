@@ -14,7 +14,7 @@ import msgspec
 from enforcement.rules import records
 from enforcement.rules.book import Book
 from enforcement.rules.lots import Hold, InvariantError, Lot
-from enforcement.rules.wire import UsageEvent
+from enforcement.rules.wire import Part, UsageEvent
 
 
 class Recovery(msgspec.Struct):
@@ -82,7 +82,7 @@ def _replay(
         case records.Settled():
             _replay_settled(book, record)
             if record.event is not None:
-                events.append(record.event)
+                events.append(_with_parts(book, record, record.event))
         case records.Returned():
             lot = lots.by_lease[record.lease]
             lot.returned = max(lot.returned, record.returned)
@@ -115,6 +115,14 @@ def _replay_settled(book: Book, record: records.Settled) -> None:
         book.lots.by_lease[lease].used += amount
     for lease, amount in record.overrun:
         book.lots.by_lease[lease].overrun += amount
+
+
+def _with_parts(book: Book, record: records.Settled, event: UsageEvent) -> UsageEvent:
+    """The event of a settlement with what it paid from each lease."""
+    lots = book.lots.by_lease
+    paid = [Part(*lots[lease].key, lease, n) for lease, n in (*record.used, *record.overrun)]
+    loose = [part for part in event.parts if not (paid and part.lease)]
+    return msgspec.structs.replace(event, parts=paid + loose)
 
 
 def _presume(book: Book, hold: Hold, event: UsageEvent | None, events: list[UsageEvent]) -> None:

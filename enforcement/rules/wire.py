@@ -16,10 +16,12 @@ Endpoints, all below `/sidecar/v1/`, authenticated by the sidecar's bearer token
 `GET watch?spool=…` server-sent events: `event: hint` means "there is something to Sync".
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Literal
 
-from msgspec import Struct, field
+from msgspec import Raw, Struct, field
+from msgspec.json import encode
 
 from enforcement.rules.policy import OrderKind, PolicySnapshot, ScopeKind
 
@@ -305,7 +307,7 @@ class SyncAnswer(Struct):
 # ---------------------------------------------------------------------------- usage
 
 
-class Part(Struct, frozen=True):
+class Part(Struct, frozen=True, gc=False):
     """What a request used of one lease (`lease` empty: overrun outside any lease)."""
 
     budget: str
@@ -314,7 +316,7 @@ class Part(Struct, frozen=True):
     amount: int
 
 
-class UsageEvent(Struct, frozen=True):
+class UsageEvent(Struct, frozen=True, gc=False, omit_defaults=True):
     """One finished or cut model call. `input_tokens` includes cached and cache-written ones."""
 
     id: str
@@ -407,6 +409,20 @@ class Usage(Struct, frozen=True):
     events: list[UsageEvent] = field(default_factory=list)
     refusals: list[RefusalCount] = field(default_factory=list)
     position: int = 0  # spool position behind the last event
+
+
+class _EncodedUsage(Struct, frozen=True):
+    header: Header
+    events: list[Raw]
+    refusals: list[RefusalCount]
+    position: int
+
+
+def usage_message(
+    header: Header, *, events: Iterable[bytes], refusals: list[RefusalCount], position: int
+) -> bytes:
+    """A `Usage` of events that are JSON already."""
+    return encode(_EncodedUsage(header, [Raw(event) for event in events], refusals, position))
 
 
 class UsageAnswer(Struct, frozen=True):

@@ -23,9 +23,9 @@ from enforcement.rules.wire import (
     Sync,
     SyncAnswer,
     UpstreamInfo,
-    Usage,
     UsageAnswer,
     Welcome,
+    usage_message,
 )
 from enforcement.sidecar import clock
 from enforcement.sidecar.controlclient import ControlClient, ControlError, PayloadTooLargeError
@@ -314,14 +314,14 @@ class Control:
         if not batch and not refusals:
             return True
         position = batch[-1].sequence if batch else 0
-        usage = Usage(
-            header=self._header(),
+        usage = usage_message(
+            self._header(),
             events=[unsent.event for unsent in batch],
             refusals=refusals,
             position=position,
         )
         try:
-            body = await self._client.post("usage", msgspec.json.encode(usage))
+            body = await self._client.post("usage", usage)
             msgspec.json.decode(body, type=UsageAnswer)
         except PayloadTooLargeError:
             self._events_limit //= 2

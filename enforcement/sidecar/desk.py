@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+import msgspec
 from msgspec import Struct
 
 from enforcement.rules import records
@@ -22,6 +23,7 @@ from enforcement.sidecar.journal import Journal
 from enforcement.sidecar.metrics import Metrics
 from enforcement.sidecar.policy import PolicyView
 
+_encode = msgspec.json.Encoder().encode
 MAX_REFUSAL_KEYS = 1_000
 DIRTY_MS = 100
 
@@ -53,11 +55,15 @@ class Live(Protocol):
     def presumed_event(self) -> tuple[int, UsageEvent] | None: ...
 
 
-class Unsent(Struct):
-    """A usage event that the control plane has not acknowledged."""
+class Unsent(Struct, gc=False):
+    """A usage event that the control plane has not acknowledged, as it goes there: JSON."""
 
     sequence: int
-    event: UsageEvent
+    event: bytes
+
+    @classmethod
+    def of(cls, sequence: int, event: UsageEvent) -> "Unsent":
+        return cls(sequence, _encode(event))
 
 
 class Desk:
@@ -96,8 +102,8 @@ class Desk:
             return self.journal.accepts_holds
         sequence = self.journal.sequence
         for position, record in enumerate(out, start=1):
-            if isinstance(record, records.Settled) and record.event is not None:
-                self.unsent.append(Unsent(sequence + position, record.event))
+            if type(record) is records.Settled and record.event is not None:
+                self.unsent.append(Unsent(sequence + position, _encode(record.event)))
                 if record.overrun:
                     self.metrics.overruns += 1
         written = self.journal.append_records(out)

@@ -320,8 +320,8 @@ class Journal:
 
 
 def _framed(sequence: int, kind: bytes, payload: bytes) -> bytes:
-    body = sequence.to_bytes(8, "little") + kind + payload
-    return HEADER.pack(len(payload), zlib.crc32(body), sequence, kind) + payload
+    checksum = zlib.crc32(payload, zlib.crc32(sequence.to_bytes(8, "little") + kind))
+    return HEADER.pack(len(payload), checksum, sequence, kind) + payload
 
 
 def _frame_at(data: bytes, at: int) -> tuple[Frame, int] | None:

@@ -31,7 +31,7 @@ def revive(journal: Journal, found: Found, *, name: str, boot_id: str) -> Revive
     """Replay what a spool holds; what recovery decides is written before anybody hears of it."""
     book = Book(organization="", spool=journal.spool, name=name)
     acked = 0
-    events: list[tuple[int, UsageEvent]] = []
+    sequences: list[int] = []  # of the records that carry the events, in their order
     replayed: list[records.Record] = []
     for frame in found.frames:
         if frame.kind == ACKED:
@@ -40,10 +40,11 @@ def revive(journal: Journal, found: Found, *, name: str, boot_id: str) -> Revive
             record = records.decode(frame.payload)
             replayed.append(record)
             if isinstance(record, records.Settled) and record.event is not None:
-                events.append((frame.sequence, record.event))
+                sequences.append(frame.sequence)
     recovery = recover(book, replayed, kernel_boot_id=boot_id, distrust=found.distrust)
-    unsent = [event for sequence, event in events if sequence > acked]
-    unsent += recovery.events[len(events) :]
+    settled = zip(sequences, recovery.events, strict=False)
+    unsent = [event for sequence, event in settled if sequence > acked]
+    unsent += recovery.events[len(sequences) :]
     journal.append_records(book.lots.journal_out)
     return Revived(book, recovery, unsent)
 

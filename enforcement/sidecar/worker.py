@@ -8,8 +8,11 @@ import logging
 import socket
 from collections.abc import Callable
 
+import msgspec
+
 from enforcement.rules import records
 from enforcement.rules.verdicts import Cut
+from enforcement.rules.wire import UsageEvent
 from enforcement.sidecar import clock
 from enforcement.sidecar.admission import Router
 from enforcement.sidecar.config import Config
@@ -55,7 +58,9 @@ class Worker:
         )
         self._journal.trust_again()
         self.desk = Desk(config, book=revived.book, journal=self._journal, router=Router(upstreams))
-        self.desk.unsent.extend(Unsent(self._journal.sequence, event) for event in revived.unsent)
+        self.desk.unsent.extend(
+            Unsent.of(self._journal.sequence, event) for event in revived.unsent
+        )
         self._client = ControlClient(config.control_url, config.token)
         self.desk.post = self._client.post
         self._control = Control(
@@ -125,7 +130,7 @@ class Worker:
         said = restatement(
             desk.book,
             running=running,
-            unsent=[unsent.event for unsent in desk.unsent],
+            unsent=[msgspec.json.decode(unsent.event, type=UsageEvent) for unsent in desk.unsent],
             boot_id=self._boot_id,
         )
         if self._journal.restate(said):
