@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from enforcement.sidecar.config import Config, parse_upstream
-from enforcement.sidecar.front import ClientConnection, Front
+from enforcement.sidecar.front import ClientConnection, Front, HttpClient
 from enforcement.sidecar.http1 import HttpError, RequestHead
 
 MAX_BODY_BYTES = 4_096
@@ -59,7 +59,7 @@ class _Taker:
 def take(pieces: list[bytes]) -> Taken:
     """Feed a connection; nothing taken and nothing refused: it waits for more."""
     taker = _Taker()
-    connection = ClientConnection(Front(_CONFIG, taker))
+    connection = HttpClient(Front(_CONFIG, taker))
     connection.connection_made(_Transport())
     for piece in pieces:
         if piece:

@@ -4,8 +4,9 @@ import json
 import random
 from typing import Any
 
+from enforcement.rules.frames import StreamError
 from enforcement.rules.money import TokenUsage
-from enforcement.rules.stream import StreamError, StreamMeter
+from enforcement.rules.stream import StreamMeter
 from tests.fuzz.mutate import pieces_of
 from tests.fuzz.target import Target, require
 

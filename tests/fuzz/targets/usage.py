@@ -4,7 +4,8 @@ import json
 import random
 from typing import Any
 
-from enforcement.rules.stream import MAX_TOKENS, read_answer, read_usage
+from enforcement.rules.frames import MAX_TOKENS
+from enforcement.rules.stream import read_answer, read_usage
 from tests.fuzz.target import Target, require
 
 _WORDS = (
