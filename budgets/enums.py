@@ -85,6 +85,7 @@ WITHOUT_LEASE = [
     "overrun",
     "usage",
     "correction",
+    "recharge",
     "age",
     "age_overrun",
     "carry_out",

@@ -115,6 +115,15 @@ class PriceError(BudgetError):
         self.message = message
 
 
+class RerateError(BudgetError):
+    """Recorded calls that cannot be charged again as asked. `field` names what is wrong."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.message = message
+
+
 class CorrectionError(BudgetError):
     """A write-off or correction that the balance cannot bear, or that says no reason."""
 

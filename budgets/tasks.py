@@ -44,6 +44,8 @@ def verify_ledger() -> None:
             journal=list(difference.journal),
             leased=[difference.leased_held, difference.leased_suspense],
         )
+    if report.ratings_astray:
+        log.error("ratings do not follow from each other", ratings=report.ratings_astray)
     chain = check_chain()
     for broken in chain.breaks:
         log.error(

@@ -15,10 +15,11 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from budgets.models import Rating
 from controlplane.identity.domain import upkeep
 from controlplane.identity.enums import State
 from controlplane.identity.models import Agent, Organization
@@ -50,6 +51,11 @@ class Totals(Collector):
         for state in State.values:
             agents.add_metric([state], counts.get(state, 0))
         yield agents
+        rated = CounterMetricFamily(
+            "comptroller_rated_calls", "Recorded calls that were charged again at another price."
+        )
+        rated.add_metric([], Rating.objects.count())
+        yield rated
         age = upkeep.age_of_pulse(now=timezone.now())
         if age is not None:
             worker = GaugeMetricFamily(

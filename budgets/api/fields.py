@@ -8,7 +8,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from budgets.errors import BudgetValidationError, PriceError
+from budgets.errors import BudgetValidationError, PriceError, RerateError
 from budgets.models import (
     ApprovalRequest,
     Balance,
@@ -112,6 +112,6 @@ def errors_by_field() -> Iterator[None]:
     """Domain errors that name an argument become the field errors of the form."""
     try:
         yield
-    except (BudgetValidationError, PriceError) as error:
+    except (BudgetValidationError, PriceError, RerateError) as error:
         name = _API_NAMES.get(error.field, error.field)
         raise serializers.ValidationError({name: [error.message]}) from error

@@ -7,7 +7,16 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django_filters import rest_framework as filters
 
-from budgets.models import Balance, Budget, Lease, PriceVersion, Refusal, Transfer, UsageEvent
+from budgets.models import (
+    Balance,
+    Budget,
+    Lease,
+    PriceVersion,
+    Rating,
+    Refusal,
+    Transfer,
+    UsageEvent,
+)
 from controlplane.api import StrictFilterSet
 
 
@@ -76,6 +85,15 @@ class UsageEventFilter(Filters):
             "presumed",
             "estimated",
         ]
+
+
+class RatingFilter(Filters):
+    since = filters.IsoDateTimeFilter(field_name="started_at", lookup_expr="gte")
+    until = filters.IsoDateTimeFilter(field_name="started_at", lookup_expr="lt")
+
+    class Meta:
+        model = Rating
+        fields = ["usage_event", "price_version"]
 
 
 class RefusalFilter(Filters):

@@ -284,6 +284,7 @@ class TransferSerializer(serializers.ModelSerializer[Transfer]):
             "balance",
             "lease",
             "usage_event",
+            "rating",
             "kind",
             "amount",
             "at",
@@ -294,7 +295,10 @@ class TransferSerializer(serializers.ModelSerializer[Transfer]):
 
 
 class UsageEventSerializer(serializers.ModelSerializer[UsageEvent]):
+    """`charge` is what was booked with the call; `current_charge` what it costs now."""
+
     charge = UsdField(source="charge_nanos", read_only=True)
+    current_charge = UsdField(source="current_nanos", read_only=True)
 
     class Meta:
         model = UsageEvent
@@ -321,6 +325,7 @@ class UsageEventSerializer(serializers.ModelSerializer[UsageEvent]):
             "gpu_ms",
             "tool_calls",
             "charge",
+            "current_charge",
             "price_version",
             "outcome",
             "stream",

@@ -6,6 +6,7 @@ from budgets.api.alerts import ApprovalViews, FiringViews, NotificationViews
 from budgets.api.backtest import BacktestView
 from budgets.api.delegations import DelegationViews
 from budgets.api.explain import ExplainView
+from budgets.api.rerate import RerateViews
 
 router = SimpleRouter(trailing_slash=False)
 router.register("budgets", views.BudgetViews, basename="budget")
@@ -13,6 +14,7 @@ router.register("balances", views.BalanceViews, basename="balance")
 router.register("leases", views.LeaseViews, basename="lease")
 router.register("transfers", views.TransferViews, basename="transfer")
 router.register("price-versions", views.PriceVersionViews, basename="price-version")
+router.register("ratings", views.RatingViews, basename="rating")
 router.register("usage-events", views.UsageEventViews, basename="usage-event")
 router.register("refusals", views.RefusalViews, basename="refusal")
 router.register("delegations", DelegationViews, basename="delegation")
@@ -26,5 +28,6 @@ urlpatterns = [
     path(
         "usage/summary", views.UsageSummaryViews.as_view({"get": "summary"}), name="usage-summary"
     ),
+    path("usage/rerate", RerateViews.as_view({"post": "rerate"}), name="usage-rerate"),
     *router.urls,
 ]

@@ -21,13 +21,24 @@ from budgets import queries
 from budgets.api import adjustments, filters
 from budgets.api import serializers as forms
 from budgets.api.fields import errors_by_field
+from budgets.api.rerate import RatingSerializer
 from budgets.domain.budgets import archive_budget, change_budget, create_budget
 from budgets.domain.changes import cancel_change, plan_change
 from budgets.domain.overrides import clear_override, set_override
 from budgets.domain.prices import set_own_price
+from budgets.domain.ratings import with_charges
 from budgets.domain.suspense import correct_spent, write_off_lease
 from budgets.enums import ChangeKind
-from budgets.models import Balance, Budget, Lease, PriceVersion, Refusal, Transfer, UsageEvent
+from budgets.models import (
+    Balance,
+    Budget,
+    Lease,
+    PriceVersion,
+    Rating,
+    Refusal,
+    Transfer,
+    UsageEvent,
+)
 from budgets.queries.spending import GROUPINGS, Spend
 from controlplane.api import CursorPagination
 from controlplane.identity.enums import Scope
@@ -280,10 +291,19 @@ class RefusalViews(_ReadViews):
     pagination_class = ByInstant
 
 
+class RatingViews(_ReadViews):
+    """Recorded calls at other prices than they were charged at."""
+
+    queryset = Rating.objects.all()
+    serializer_class = RatingSerializer
+    filterset_class = filters.RatingFilter
+    pagination_class = ByInstant
+
+
 class UsageEventViews(_ReadViews):
     """Finished and cut model calls."""
 
-    queryset = UsageEvent.objects.all()
+    queryset = with_charges(UsageEvent.objects.all())
     serializer_class = forms.UsageEventSerializer
     filterset_class = filters.UsageEventFilter
     pagination_class = ByStart

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from budgets.dashboard import alerts, backtest, changes, explain, prices, views
+from budgets.dashboard import alerts, backtest, changes, explain, prices, rerate, views
 
 app_name = "budgets"
 urlpatterns = [
@@ -23,5 +23,6 @@ urlpatterns = [
     ),
     path("prices/", prices.price_list, name="prices"),
     path("prices/export.csv", prices.export, name="prices-export"),
+    path("prices/rerate/", rerate.rerate_calls, name="price-rerate"),
     path("prices/new/", prices.set_rate, name="price-set"),
 ]

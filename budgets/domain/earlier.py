@@ -9,6 +9,7 @@ from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast, Coalesce, Extract, Floor
 
 from budgets.domain.balances import OTHER_VALUE, BalanceKey, new_balance
+from budgets.domain.ratings import with_charges
 from budgets.domain.rings import ring_of
 from budgets.domain.usage import IDLE_FAILURE
 from budgets.enums import WindowKind
@@ -27,7 +28,7 @@ _SCOPE_FIELDS = {
     ScopeKind.SESSION: "agent_id",
 }
 _USE = {
-    Unit.USD: Sum("charge_nanos"),
+    Unit.USD: Sum("current_nanos"),
     Unit.TOKENS: Sum(F("input_tokens") + F("output_tokens")),
     Unit.INPUT_TOKENS: Sum("input_tokens"),
     Unit.OUTPUT_TOKENS: Sum("output_tokens"),
@@ -97,7 +98,8 @@ def _used_since(budget: Budget, *, start: datetime, ring: Ring | None) -> dict[s
         name = f"fact_{number}"
         events = events.alias(**{name: _fact(fact)}).filter(_fits(name, patterns))
     rows = (
-        events.annotate(split=_fact(budget.per), bucket=_bucket(ring))
+        with_charges(events)
+        .annotate(split=_fact(budget.per), bucket=_bucket(ring))
         .values_list("split", "bucket")
         .annotate(used=Cast(_USE[Unit(budget.unit)], BigIntegerField()))
         .order_by("-used")

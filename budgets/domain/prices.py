@@ -212,7 +212,7 @@ def _check_price(
         raise PriceError("valid_from", "a rate cannot begin in the past: charges are not re-priced")
     for rate in (rates, *(tier.rates for tier in tiers)):
         for kind, amount in msgspec.structs.asdict(rate).items():
-            if not 0 <= amount <= MAX_NANOS:
+            if amount is not None and not 0 <= amount <= MAX_NANOS:
                 raise PriceError(kind, f"{kind} must be zero or more and fit 63 bits, not {amount}")
     thresholds = [tier.above_input_tokens for tier in tiers]
     if thresholds != sorted(set(thresholds)) or (thresholds and thresholds[0] <= 0):

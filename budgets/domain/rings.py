@@ -52,6 +52,26 @@ def take_back(balance: Balance, amount: int, *, now: datetime) -> list[Transfer]
     return _let_go(balance, ring, aged, now=now)
 
 
+def spent_at(balance: Balance, *, at: datetime) -> int | None:
+    """What a balance spent in the sub-bucket of an instant; None if that has left its window.
+
+    Without a rolling window it is all that was spent. The ring must have been turned to now.
+    """
+    ring = balance.ring
+    return balance.spent_amount if ring is None else ring.spent_in(ring.bucket_at(_ms(at)))
+
+
+def take_back_at(balance: Balance, amount: int, *, at: datetime) -> None:
+    """A correction of use at an instant that is in the window still; the cap follows (L9)."""
+    ring = balance.ring
+    if ring is not None:
+        ring.take_back_from(ring.bucket_at(_ms(at)), amount)
+        balance.ring = ring
+    balance.spent_amount -= amount
+    lowest = max(balance.limit_amount, balance.committed_amount)
+    balance.cap_amount = min(balance.cap_amount, lowest)
+
+
 @transaction.atomic
 def turn_due(*, now: datetime, most: int = 500) -> int:
     """Let idle rolling windows follow the clock, so that what is shown is what counts."""

@@ -108,14 +108,19 @@ def use_of(unit: Unit, event: UsageEvent) -> int:
     """What a call used in the unit of a budget. One that never reached a model is no request."""
     failed = event.outcome == Outcome.UPSTREAM_FAILED and not event.presumed
     requests = 0 if failed and not event.total_tokens else 1
-    usage = TokenUsage(
+    used = Used(event.charge_nanos, requests, event.gpu_ms, event.tool_calls)
+    return amount_used(unit, tokens_of(event), used)
+
+
+def tokens_of(event: UsageEvent) -> TokenUsage:
+    """The tokens of a recorded call, as the rules of prices and units read them."""
+    return TokenUsage(
         input_tokens=event.input_tokens,
         cached_input_tokens=event.cached_input_tokens,
+        cache_write_tokens=event.cache_write_tokens,
         output_tokens=event.output_tokens,
         reasoning_tokens=event.reasoning_tokens,
     )
-    used = Used(event.charge_nanos, requests, event.gpu_ms, event.tool_calls)
-    return amount_used(unit, usage, used)
 
 
 def book_refusals(
@@ -254,7 +259,7 @@ def _charge(
     charges: dict[BalanceKey, list[Charge]] = defaultdict(list)
     windows: dict[BalanceKey, datetime | None] = {}
     for row, event in events:
-        subject = _subject(organization_id, row)
+        subject = subject_of(organization_id, row)
         for policy in matcher.plan(subject).budgets:
             charge = _charge_of(row, event, policy)
             if charge is not None:
@@ -266,7 +271,8 @@ def _charge(
     _post(organization_id, charges, balances, now=now)
 
 
-def _subject(organization_id: UUID, row: UsageEvent) -> Subject:
+def subject_of(organization_id: UUID, row: UsageEvent) -> Subject:
+    """What a recorded call is attributed to, as budgets match it."""
     return Subject(
         organization=str(organization_id),
         agent=str(row.agent_id),
@@ -313,7 +319,8 @@ def _post(
         rolling = balance.ring is not None
         for charge in items if balance.hard or rolling else _together(items):
             spent, overrun = changes[balance.id]
-            fits = _room(balance, charge, spent=0 if rolling else spent)
+            room = room_for(balance, charge.amount, spent=0 if rolling else spent)
+            fits = 0 if charge.unheld else room
             over = charge.amount - fits
             if rolling:
                 aged += count(balance, at=charge.at, now=now, spent=fits, overrun=over)
@@ -348,10 +355,8 @@ def _together(charges: list[Charge]) -> list[Charge]:
     return [one, *(charge for charge in charges if charge.unheld)]
 
 
-def _room(balance: Balance, charge: Charge, *, spent: int) -> int:
-    """How much of a charge becomes spent. Soft balances take all."""
-    if charge.unheld:
-        return 0
+def room_for(balance: Balance, amount: int, *, spent: int = 0) -> int:
+    """How much of a charge becomes spent beside `spent`; the rest is overrun."""
     if not balance.hard:
-        return charge.amount
-    return max(0, min(charge.amount, balance.limit_amount - balance.committed_amount - spent))
+        return amount
+    return max(0, min(amount, balance.limit_amount - balance.committed_amount - spent))

@@ -21,7 +21,8 @@ LEFT JOIN (
     SELECT balance_id,
         sum(CASE kind WHEN 'settle' THEN amount WHEN 'late_settle' THEN amount
             WHEN 'write_off' THEN amount WHEN 'usage' THEN amount
-            WHEN 'child_spent' THEN amount WHEN 'correction' THEN -amount
+            WHEN 'child_spent' THEN amount WHEN 'recharge' THEN amount
+            WHEN 'correction' THEN -amount
             WHEN 'age' THEN -amount ELSE 0 END) AS spent,
         sum(CASE kind WHEN 'grant' THEN amount WHEN 'settle' THEN -amount
             WHEN 'release' THEN -amount WHEN 'expire' THEN -amount ELSE 0 END) AS held,
@@ -53,6 +54,27 @@ WHERE l.organization_id = e.organization_id
 GROUP BY l.balance_id
 """
 
+_RATED = """
+SELECT count(*) FROM (
+    SELECT r.number, r.old_charge_nanos,
+        coalesce(lag(r.charge_nanos) OVER w, e.charge_nanos) AS before,
+        coalesce(lag(r.number) OVER w, 0) + 1 AS due, r.charge_nanos - r.old_charge_nanos AS delta,
+        (SELECT min(sum) FROM (
+            SELECT sum(CASE kind WHEN 'correction' THEN -amount ELSE amount END)
+            FROM budgets_transfer WHERE rating_id = r.id GROUP BY balance_id
+        ) s) AS least,
+        (SELECT max(sum) FROM (
+            SELECT sum(CASE kind WHEN 'correction' THEN -amount ELSE amount END)
+            FROM budgets_transfer WHERE rating_id = r.id GROUP BY balance_id
+        ) s) AS most
+    FROM budgets_rating r LEFT JOIN budgets_usageevent e ON e.id = r.usage_event_id
+    WHERE (%s::uuid IS NULL OR r.organization_id = %s::uuid)
+    WINDOW w AS (PARTITION BY r.usage_event_id ORDER BY r.number)
+) rated
+WHERE before IS DISTINCT FROM old_charge_nanos OR number <> due
+    OR least <> delta OR most <> delta
+"""
+
 
 class Amounts(NamedTuple):
     spent: int
@@ -73,15 +95,20 @@ class Difference(NamedTuple):
 
 
 class Report(NamedTuple):
-    """`unexplained`: settled by leases minus paid by events, for balances where they differ."""
+    """`unexplained`: settled by leases minus paid by events, for balances where they differ.
+
+    `ratings_astray`: ratings that do not begin where the one before ended, or whose transfers move
+    something else than their difference.
+    """
 
     balances: int
     differences: list[Difference]
     unexplained: dict[UUID, int]
+    ratings_astray: int = 0
 
     @property
     def holds(self) -> bool:
-        return not self.differences
+        return not self.differences and not self.ratings_astray
 
 
 def verify(*, organization_id: UUID | None = None) -> Report:
@@ -98,7 +125,8 @@ def verify(*, organization_id: UUID | None = None) -> Report:
             differences.append(Difference(balance_id, row, journal, held, suspense))
         if settled != paid.get(balance_id, 0):
             unexplained[balance_id] = settled - paid.get(balance_id, 0)
-    return Report(balances=count, differences=differences, unexplained=unexplained)
+    ((astray,),) = _rows(_RATED, scope)
+    return Report(count, differences, unexplained, ratings_astray=int(astray))
 
 
 def _rows(query: str, parameters: list[UUID | None]) -> Iterator[tuple[Any, ...]]:

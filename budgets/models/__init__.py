@@ -6,6 +6,7 @@ from budgets.models.change import BudgetChange
 from budgets.models.delegation import Delegation
 from budgets.models.lease import Lease
 from budgets.models.price import PriceVersion
+from budgets.models.rating import Rating
 from budgets.models.rollup import RollupWatermark, UsageRollup
 from budgets.models.threshold import ApprovalRequest, Notification, ThresholdFiring
 from budgets.models.transfer import JournalSeal, LedgerIncarnation, SealHorizon, Transfer
@@ -23,6 +24,7 @@ __all__ = [
     "LedgerIncarnation",
     "Notification",
     "PriceVersion",
+    "Rating",
     "Refusal",
     "RollupWatermark",
     "SealHorizon",

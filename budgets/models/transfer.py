@@ -4,6 +4,7 @@ from django.db.models import Q
 from budgets.enums import LIMIT_TRANSFER, TRANSFER_KINDS, WITHOUT_LEASE
 from budgets.models.balance import Balance
 from budgets.models.lease import Lease
+from budgets.models.rating import Rating
 from controlplane.identity.ids import new_id
 
 
@@ -11,7 +12,8 @@ class Transfer(models.Model):
     """A movement between the counters of one balance. Append-only: trigger in migration 0002.
 
     The kinds and what they move stand in `enforcement.rules.ledger.TransferKind`; `limit` moves
-    nothing, it says which limit holds from here on; `correction` takes back from spent.
+    nothing, it says which limit holds from here on; `correction` takes back from spent. What a
+    recorded call costs more or less at another price names its `rating`.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -40,6 +42,9 @@ class Transfer(models.Model):
         db_constraint=False,
         related_name="transfers",
     )
+    rating = models.ForeignKey(
+        Rating, models.PROTECT, null=True, db_constraint=False, related_name="transfers"
+    )
     kind = models.CharField(max_length=12, choices=[(kind, kind) for kind in TRANSFER_KINDS])
     amount = models.BigIntegerField()
     at = models.DateTimeField()
@@ -64,14 +69,26 @@ class Transfer(models.Model):
                 name="transfer_of_lease_names_it",
             ),
             models.CheckConstraint(
-                condition=~Q(kind__in=["correction", LIMIT_TRANSFER])
+                condition=(
+                    ~Q(kind__in=["correction", "recharge", LIMIT_TRANSFER]) & Q(rating__isnull=True)
+                )
                 | (~Q(actor="") & ~Q(reason="")),
                 name="transfer_by_hand_has_reason",
             ),
             models.UniqueConstraint(
                 fields=["balance", "usage_event", "kind"],
-                condition=Q(usage_event__isnull=False),
+                condition=Q(usage_event__isnull=False, rating__isnull=True),
                 name="transfer_once_for_each_event",
+            ),
+            models.UniqueConstraint(
+                fields=["balance", "rating", "kind"],
+                condition=Q(rating__isnull=False),
+                name="transfer_once_for_each_rating",
+            ),
+            models.CheckConstraint(
+                condition=Q(rating__isnull=True)
+                | Q(usage_event__isnull=False, kind__in=["correction", "recharge", "overrun"]),
+                name="transfer_of_rating_names_its_event",
             ),
         ]
 

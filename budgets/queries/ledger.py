@@ -28,7 +28,8 @@ SELECT date_bin(make_interval(secs => %s), at, %s) AS bin,
     sum(CASE WHEN kind = 'correction' THEN -amount ELSE amount END)
 FROM budgets_transfer
 WHERE balance_id = %s AND at < %s
-    AND kind IN ('settle', 'late_settle', 'write_off', 'usage', 'overrun', 'correction')
+    AND kind IN ('settle', 'late_settle', 'write_off', 'usage', 'overrun', 'correction',
+        'recharge')
 GROUP BY bin ORDER BY bin
 """
 

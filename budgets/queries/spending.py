@@ -36,6 +36,13 @@ SELECT date_trunc('hour', started_at, 'UTC'), {_COLUMNS}, 1,
 FROM budgets_usageevent
 WHERE organization_id = %(organization)s AND started_at >= %(since)s AND started_at < %(until)s
     AND (started_at < %(whole_from)s OR started_at >= %(whole_to)s)
+UNION ALL
+SELECT date_trunc('hour', e.started_at, 'UTC'), e.team_id, e.project_id, e.agent_id, e.model,
+    e.provider, e.node, 0, 0, 0, 0, 0, 0, r.charge_nanos - r.old_charge_nanos
+FROM budgets_rating r JOIN budgets_usageevent e ON e.id = r.usage_event_id
+WHERE r.organization_id = %(organization)s
+    AND r.started_at >= %(since)s AND r.started_at < %(until)s
+    AND (r.started_at < %(whole_from)s OR r.started_at >= %(whole_to)s)
 """  # noqa: S608 -- no value of a caller stands in it
 _SUMS = """
     coalesce(sum(calls), 0), coalesce(sum(cut_calls), 0), coalesce(sum(input_tokens), 0),

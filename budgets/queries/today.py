@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db.models import Count, F, Q, Sum
 
 from budgets.enums import LIVE_LEASE_STATES
-from budgets.models import Balance, Lease, Refusal, UsageEvent
+from budgets.models import Balance, Lease, Rating, Refusal, UsageEvent
 from controlplane.identity.models import Organization
 from enforcement.rules.policy import Unit, WindowSpec
 from enforcement.rules.windows import window_at
@@ -52,9 +52,12 @@ def today(organization: Organization, *, now: datetime) -> Today:
     refused = Refusal.objects.filter(
         organization=organization, at__gte=since, at__lte=now
     ).aggregate(count=Sum("count", default=0))
+    rated = Rating.objects.filter(
+        organization=organization, started_at__gte=since, started_at__lte=now
+    ).aggregate(delta=Sum(F("charge_nanos") - F("old_charge_nanos"), default=0))
     return Today(
         since=since,
-        charge_nanos=int(used["charge"]),
+        charge_nanos=int(used["charge"]) + int(rated["delta"]),
         calls=used["calls"],
         tokens=int(used["tokens"]),
         cut=used["cut"],

@@ -21,6 +21,7 @@ LAZY_GROUPS: Mapping[str, tuple[str, str]] = {
     "audit": ("controlplane.cli.audit", "Check the ledger."),
     "ledger": ("controlplane.cli.ledger", "Tell the ledger what it cannot see."),
     "budgets": ("controlplane.cli.budgets", "Ask about budgets."),
+    "prices": ("controlplane.cli.prices", "Work on prices."),
     "cards": ("controlplane.cli.cards", "Verify skill cards offline."),
 }
 

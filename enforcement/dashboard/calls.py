@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from budgets.domain.ratings import last_ratings
 from budgets.models import Budget, Refusal, UsageEvent
 from controlplane.identity.models import Agent
 from enforcement.rules.wire import Outcome
@@ -36,13 +37,15 @@ class CallRow:
 
 
 def recent_calls(agent: Agent) -> list[CallRow]:
-    """The latest, latest first. Three queries at most."""
+    """The latest, latest first. Four queries at most."""
     events = UsageEvent.objects.filter(organization_id=agent.organization_id, agent_id=agent.id)
     refusals = Refusal.objects.filter(organization_id=agent.organization_id, agent_id=agent.id)
     latest = list(events.order_by("-started_at")[:SHOWN])
     refused = list(refusals.order_by("-at")[:SHOWN])
     names = _budget_names({row.stopped_by for row in latest if row.stopped_by})
-    rows = [_of_event(event, names) for event in latest]
+    rated = last_ratings(event.id for event in latest)
+    charges = {key: rating.charge_nanos for key, rating in rated.items()}
+    rows = [_of_event(event, names, charges.get(event.id)) for event in latest]
     rows += [_of_refusal(refusal) for refusal in refused]
     return sorted(rows, key=lambda row: row.at, reverse=True)[:SHOWN]
 
@@ -64,7 +67,8 @@ def _is_uuid(text: str) -> bool:
     return True
 
 
-def _of_event(event: UsageEvent, names: dict[str, str]) -> CallRow:
+def _of_event(event: UsageEvent, names: dict[str, str], rated_nanos: int | None) -> CallRow:
+    """`rated_nanos`: what it costs now, where that is not what was booked with it."""
     reason = REASONS.get(event.outcome, "")
     if event.stopped_by in names:
         reason = f"{names[event.stopped_by]}: {reason}"
@@ -79,7 +83,7 @@ def _of_event(event: UsageEvent, names: dict[str, str]) -> CallRow:
         input_tokens=event.input_tokens,
         output_tokens=event.output_tokens,
         duration_ms=event.duration_ms,
-        charge_nanos=event.charge_nanos,
+        charge_nanos=event.charge_nanos if rated_nanos is None else rated_nanos,
         flag=flag,
     )
 

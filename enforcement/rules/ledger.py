@@ -54,7 +54,8 @@ class TransferKind(StrEnum):
     WRITE_OFF = "write_off"  # suspense → spent
     OVERRUN = "overrun"  # measured above what was held
     USAGE = "usage"  # free → spent, from a usage event without a lease
-    CORRECTION = "correction"
+    CORRECTION = "correction"  # spent → free, by a person
+    RECHARGE = "recharge"  # free → spent: a recorded call costs more at another price
     AGE = "age"  # spent → out of the rolling window
     AGE_OVERRUN = "age_overrun"  # overrun → out of the rolling window
     CARRY_OUT = "carry_out"  # free → given: rolled over to the next window

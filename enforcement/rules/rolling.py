@@ -55,7 +55,7 @@ class Ring(Struct):
 
     def add(self, bucket: int, *, spent: int = 0, overrun: int = 0) -> "Aged":
         """Count use of a sub-bucket. Returns what of it is out of the window already."""
-        place = min(bucket, self.newest) - self.newest + len(self.spent) - 1
+        place = self._place(bucket)
         if place < 0:
             return Aged(spent, overrun)
         self.spent[place] += spent
@@ -68,6 +68,18 @@ class Ring(Struct):
             part = min(amount, self.spent[place])
             self.spent[place] -= part
             amount -= part
+
+    def spent_in(self, bucket: int) -> int | None:
+        """What a sub-bucket has spent; None if it has left the window."""
+        place = self._place(bucket)
+        return self.spent[place] if place >= 0 else None
+
+    def take_back_from(self, bucket: int, amount: int) -> None:
+        """A correction of what one sub-bucket of the window spent."""
+        self.spent[self._place(bucket)] -= amount
+
+    def _place(self, bucket: int) -> int:
+        return min(bucket, self.newest) - self.newest + len(self.spent) - 1
 
     def relief_ms(self) -> int | None:
         """When the oldest use leaves the window; None if nothing was used."""

@@ -11,13 +11,23 @@ from django.db import connection, transaction
 from budgets.domain.budgets import create_budget
 from budgets.domain.incarnation import current_incarnation
 from budgets.domain.prices import import_catalogue
+from budgets.domain.rerate import rerate
 from budgets.domain.rollups import Folded, fold_usage
 from budgets.domain.usage import Booked, book_usage
 from budgets.domain.verify import verify
-from budgets.models import Balance, Budget, LedgerIncarnation, PriceVersion, UsageEvent, UsageRollup
+from budgets.models import (
+    Balance,
+    Budget,
+    LedgerIncarnation,
+    PriceVersion,
+    Rating,
+    UsageEvent,
+    UsageRollup,
+)
 from enforcement.rules.policy import Mode, Per, ScopeKind
 from enforcement.rules.wire import UsageEvent as WireEvent
 from tests.budgets.domain.test_prices import CATALOGUE
+from tests.budgets.domain.test_rerate import LATER, NEW, NEW_NANOS, OLD, OLD_NANOS, price, wish
 from tests.budgets.world import ACTOR, NOW, World, amounts, call, make_budget, spec
 from tests.races.crowd import PATIENCE_S, apart, at_once
 
@@ -39,6 +49,24 @@ def test_one_batch_from_everywhere_is_booked_once(world: World) -> None:
     assert sum(result.duplicates for result in booked) == 6 * CROWD - 6
     assert amounts(hard) == (4_000, 0, 0, 5_000)
     assert [amounts(each, f"s{number}")[0] for number in range(3)] == [3_000, 3_000, 3_000]
+    assert verify().holds
+
+
+def test_runs_at_once_charge_calls_again_once(world: World) -> None:
+    budget = make_budget(world, mode=Mode.SOFT)
+    hard = make_budget(world, name="hard", limit_amount=10**9)
+    old = price(world, OLD)
+    events = [call(world, charge_nanos=OLD_NANOS, price_version=str(old.id)) for _ in range(CROWD)]
+    book(world, *events[:-1])
+    price(world, NEW, at=LATER)
+    runs = [
+        partial(rerate, wish(world), actor=ACTOR, reason="again", now=LATER, batch=3)
+        for _ in range(2)
+    ]
+    at_once([*runs, *runs, partial(book, world, events[-1])])
+    rerate(wish(world), actor=ACTOR, reason="the last one", now=LATER)
+    assert Rating.objects.count() == CROWD
+    assert [amounts(one)[0] for one in (budget, hard)] == [CROWD * NEW_NANOS] * 2
     assert verify().holds
 
 

@@ -48,10 +48,11 @@ class Command(BaseCommand):
         output = Output(Format(options["format"]))
         output.result(
             {
-                "verdict": "broken" if report.differences or chain.breaks or lost else "intact",
+                "verdict": "intact" if report.holds and not chain.breaks and not lost else "broken",
                 "balances": report.balances,
                 "balances_that_differ": len(report.differences),
                 "without_a_usage_event": len(report.unexplained),
+                "ratings_astray": report.ratings_astray,
                 "transfers": chain.sealed + chain.unsealed,
                 "not_sealed_yet": chain.unsealed,
                 "seals": chain.seals,
@@ -63,5 +64,5 @@ class Command(BaseCommand):
                 "seconds": f"{time.monotonic() - begun:.1f}",
             }
         )
-        if report.differences or chain.breaks or lost:
+        if not report.holds or chain.breaks or lost:
             raise CommandError("the ledger is not what was written")

@@ -67,7 +67,7 @@ def test_what_moves_a_lease_names_it(balance: Balance, kind: str) -> None:
         transfer(balance, kind=kind, **by_hand)
 
 
-@pytest.mark.parametrize("kind", ["correction", "limit"])
+@pytest.mark.parametrize("kind", ["correction", "recharge", "limit"])
 @pytest.mark.parametrize("missing", ["actor", "reason"])
 def test_what_a_person_did_says_who_and_why(balance: Balance, kind: str, missing: str) -> None:
     words = {"actor": "Olive", "reason": "lowered"} | {missing: ""}

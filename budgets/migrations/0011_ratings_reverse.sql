@@ -1,0 +1,1 @@
+DROP TRIGGER IF EXISTS rating_append_only ON budgets_rating;
