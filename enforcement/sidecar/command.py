@@ -54,6 +54,13 @@ HeadTimeout = Annotated[float, typer.Option(help="Seconds until a node must begi
 IdleTimeout = Annotated[
     float, typer.Option(help="Seconds that a node may fall silent in an answer.")
 ]
+OtlpEndpoint = Annotated[
+    str,
+    typer.Option(
+        envvar="COMPTROLLER_OTLP_ENDPOINT",
+        help="OpenTelemetry collector (OTLP/HTTP) that gets spans and metrics. Extra: otel.",
+    ),
+]
 ShutdownTimeout = Annotated[
     float, typer.Option(help="Seconds that running requests have after SIGTERM.")
 ]
@@ -88,6 +95,7 @@ def run(
     upstream_head_timeout: HeadTimeout = 300.0,
     upstream_idle_timeout: IdleTimeout = 120.0,
     shutdown_timeout: ShutdownTimeout = 10.0,
+    otlp_endpoint: OtlpEndpoint = "",
 ) -> None:
     """Listen, hold, forward, meter, settle."""
     _serve(
@@ -114,6 +122,7 @@ def run(
         upstream_head_timeout=upstream_head_timeout,
         upstream_idle_timeout=upstream_idle_timeout,
         shutdown_timeout=shutdown_timeout,
+        otlp_endpoint=otlp_endpoint,
     )
 
 

@@ -1,5 +1,6 @@
 """The sidecar's configuration: read once from flags and environment, then never changed."""
 
+import importlib.util
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -68,6 +69,7 @@ class Config:
     shutdown_timeout: float = 10.0
     probe_interval: float = 30.0
     heartbeat: float = 2.0
+    otlp_endpoint: str = ""  # where spans and metrics go; nowhere by default
     spool_quota_bytes: int = 1024 * 1024 * 1024
     spool_segment_bytes: int = 128 * 1024 * 1024
 
@@ -81,6 +83,9 @@ class Config:
         if not self.token:
             raise ConfigError(f"--token: none given, nor {TOKEN_ENV} or {TOKEN_ENV}_FILE")
         _check_url("--control-url", self.control_url)
+        if self.otlp_endpoint:
+            _check_url("--otlp-endpoint", self.otlp_endpoint)
+            _check_otel()
         for flag, value in (
             ("--context-window", self.context_window),
             ("--accelerators", self.accelerators),
@@ -179,6 +184,15 @@ def _check_url(flag: str, url: str) -> SplitResult:
     if parts.username or parts.query or parts.fragment:
         raise ConfigError(f"{flag}: no credentials, query or fragment allowed: {url!r}")
     return parts
+
+
+def _check_otel() -> None:
+    try:
+        found = importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http")
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise ConfigError("--otlp-endpoint: needs the extra: pip install 'comptroller[otel]'")
 
 
 def _printable(name: str, value: str) -> str:

@@ -4,6 +4,7 @@
 change pays for leaves this process.
 """
 
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -17,11 +18,12 @@ from enforcement.rules.lots import BalanceKey
 from enforcement.rules.verdicts import UNAVAILABLE, Cut, Refuse
 from enforcement.rules.wire import Denial, RefusalCount, SessionInfo, UsageEvent
 from enforcement.sidecar import clock
-from enforcement.sidecar.admission import Router
+from enforcement.sidecar.admission import Call, Router
 from enforcement.sidecar.config import Config
 from enforcement.sidecar.journal import Journal
 from enforcement.sidecar.metrics import Metrics
 from enforcement.sidecar.policy import PolicyView
+from enforcement.sidecar.telemetry import RefusedCall, Telemetry
 
 _encode = msgspec.json.Encoder().encode
 MAX_REFUSAL_KEYS = 1_000
@@ -75,6 +77,7 @@ class Desk:
         self.journal = journal
         self.router = router
         self.metrics = Metrics()
+        self.telemetry: Telemetry | None = None
         self.view: PolicyView | None = None
         self.live: set[Live] = set()
         self.waiting: dict[str, Waiter] = {}
@@ -123,6 +126,27 @@ class Desk:
 
     def ask_now(self) -> None:
         self.wake(True)
+
+    def refuse(self, call: Call, refusal: Refuse, *, request_id: str, started_ms: int) -> None:
+        """Count, and tell, that a call goes no further than its placement."""
+        agent, parsed = call.agent.policy.id, call.parsed
+        self.count_refusal(refusal, agent=agent, model=parsed.model)
+        if self.telemetry is None:
+            return
+        self.telemetry.refused(
+            RefusedCall(
+                trace=call.caller.trace,
+                refusal=refusal,
+                request_id=request_id,
+                agent=agent,
+                started_ns=started_ms * 1_000_000,
+                ended_ns=time.time_ns(),
+                endpoint=parsed.endpoint.value,
+                model=parsed.model,
+                session=call.caller.session,
+                engine=call.upstream.engine.value,
+            )
+        )
 
     def count_refusal(self, refusal: Refuse, *, agent: str, model: str) -> None:
         """Remember a refusal for metrics and for the agent's page."""

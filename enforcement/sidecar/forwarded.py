@@ -5,6 +5,7 @@ settles the hold exactly once. What the upstream answers is the business of `rel
 """
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from enum import IntEnum
 
@@ -14,6 +15,7 @@ from enforcement.rules.estimate import Bound
 from enforcement.rules.frames import Meter
 from enforcement.rules.lots import Hold
 from enforcement.rules.policy import Unit
+from enforcement.rules.tracecontext import TraceParent
 from enforcement.rules.verdicts import Clamped, Cut
 from enforcement.rules.wire import Outcome, SessionInfo, UsageEvent
 from enforcement.sidecar import clock
@@ -25,6 +27,7 @@ from enforcement.sidecar.holding import Holding
 from enforcement.sidecar.http1 import ResponseHead
 from enforcement.sidecar.policy import PolicyView
 from enforcement.sidecar.settlement import Reckoning, final_event, presume, session_info
+from enforcement.sidecar.telemetry import EndedCall, Telemetry
 from enforcement.sidecar.upstream import UpstreamConnection
 
 STOP_MS = 1_000  # engine time held beyond a call's deadline: what its stop may take
@@ -62,6 +65,7 @@ class Forwarded(ABC):
         "_paused",
         "_rated",
         "_size",
+        "_span",
         "_started_ns",
         "_state",
         "_status",
@@ -115,6 +119,7 @@ class Forwarded(ABC):
         self._paused = False
         self._ending = Outcome.COMPLETED
         self._stopped_by = ""
+        self._span: TraceParent | None = None  # ours, where the trace of the call is recorded
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._started_ns = clock.now_ns()
@@ -132,7 +137,10 @@ class Forwarded(ABC):
             engine=upstream.engine,
         )
         request_id = self._id.encode("ascii")
-        lines = call.caller.trace.lines() + call.passed
+        trace, telemetry = call.caller.trace, self._desk.telemetry
+        if telemetry is not None:
+            self._span = telemetry.begin(trace)
+        lines = trace.lines(self._span) + call.passed
         headers = b"x-request-id: %b\r\n%b" % (request_id, lines)
         path = dialect.upstream_path.encode("ascii")
         if client is not None:
@@ -278,6 +286,8 @@ class Forwarded(ABC):
 
     def _leave(self, event: UsageEvent) -> None:
         desk, metrics = self._desk, self._desk.metrics
+        if desk.telemetry is not None:
+            self._tell(desk.telemetry, event)
         desk.live.discard(self)
         self._call.upstream.running -= 1
         self._ask_no_more()
@@ -293,6 +303,22 @@ class Forwarded(ABC):
         metrics.estimated += event.estimated
         metrics.disputed += self._meter is not None and self._meter.disputed
         desk.released()
+
+    def _tell(self, telemetry: Telemetry, event: UsageEvent) -> None:
+        upstream = self._call.upstream
+        telemetry.ended(
+            EndedCall(
+                span=self._span,
+                trace=self._call.caller.trace,
+                event=event,
+                ended_ns=time.time_ns(),
+                output_limit=self._limit,
+                clamped=self._clamped is not None,
+                engine=upstream.engine.value,
+                host=upstream.target.host,
+                port=upstream.target.port,
+            )
+        )
 
     # ------------------------------------------------------------------ Running, Live
 

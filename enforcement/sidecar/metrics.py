@@ -34,6 +34,7 @@ class Metrics:
         self.cuts: Counter[str] = Counter()  # reason
         self.events_sent = 0
         self.uncaught = 0
+        self.telemetry: Callable[[], Mapping[str, int]] = dict  # result
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(_Collector(self))
@@ -73,6 +74,12 @@ class _Collector(Collector):
             ("cuts", "Streams that were cut", "reason", found.cuts),
         ):
             yield _pairs(name, text, [label], {(key,): n for key, n in counts.items()})
+        yield _pairs(
+            "telemetry_spans",
+            "Spans for the OpenTelemetry collector",
+            ["result"],
+            {(result,): n for result, n in found.telemetry().items()},
+        )
         for name, text, value in (
             ("charge_nanos", "Charged nano-dollars", found.charge_nanos),
             ("presumed", "Calls charged their whole hold", found.presumed),

@@ -437,7 +437,7 @@ class Placement(Unsent):
 
     def _answer(self, refusal: Refuse) -> None:
         call = self._call
-        self._desk.count_refusal(refusal, agent=call.agent.policy.id, model=call.parsed.model)
+        self._desk.refuse(call, refusal, request_id=self._event_id, started_ms=self._started_ms)
         send_refusal(self._client, refusal, request_id=self._event_id, dialect=call.dialect)
 
     def _finish(self) -> None:

@@ -1,6 +1,7 @@
 """What the sidecar answers to: model calls, the list of models, health and metrics."""
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import msgspec
 
 from enforcement.rules.dialects import BY_PATH, Dialect, Engine, anthropic, dialect_near, ollama
 from enforcement.rules.requests import RequestError, object_of
+from enforcement.rules.tracecontext import trace_of
 from enforcement.rules.verdicts import Refuse
 from enforcement.sidecar import clock
 from enforcement.sidecar.admission import RefusedError, admit, identify
@@ -18,6 +20,7 @@ from enforcement.sidecar.engines import Upstream
 from enforcement.sidecar.front import ClientConnection
 from enforcement.sidecar.http1 import HttpError, RequestHead
 from enforcement.sidecar.placement import Placement
+from enforcement.sidecar.telemetry import RefusedCall, Telemetry
 
 LARGE_BODY = 64 * 1024
 SHOW_PATH = b"/api/show"
@@ -76,6 +79,8 @@ class Routes:
         except RefusedError as error:
             agent = error.agent.policy.id if error.agent else ""
             self._desk.count_refusal(error.refusal, agent=agent, model=error.model)
+            if agent and self._desk.telemetry is not None:
+                self._tell(self._desk.telemetry, head, error, request_id)
             near = dialect_near(head.path)
             send_refusal(connection, error.refusal, request_id=request_id, dialect=near)
         except Exception:
@@ -84,6 +89,25 @@ class Routes:
             connection.keep_alive = False
             near = dialect_near(head.path)
             send_refusal(connection, _INTERNAL, request_id=request_id, dialect=near)
+
+    def _tell(
+        self, telemetry: Telemetry, head: RequestHead, error: RefusedError, request_id: str
+    ) -> None:
+        """Tell of a call that was refused before it could wait for anything."""
+        dialect, now_ns = BY_PATH.get(head.path), time.time_ns()
+        served = error.model in self._desk.router.models()
+        telemetry.refused(
+            RefusedCall(
+                trace=trace_of(head.headers),
+                refusal=error.refusal,
+                request_id=request_id,
+                agent=error.agent.policy.id if error.agent else "",
+                started_ns=now_ns,
+                ended_ns=now_ns,
+                endpoint=dialect.endpoint.value if dialect else "",
+                model=error.model if served else "",
+            )
+        )
 
     def refuse_http(self, connection: ClientConnection, error: HttpError) -> None:
         """Answer what is no proper request; the connection is closed behind it."""

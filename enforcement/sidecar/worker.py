@@ -22,11 +22,13 @@ from enforcement.sidecar.desk import Desk, Unsent
 from enforcement.sidecar.engines import Upstream
 from enforcement.sidecar.journal import RECORD, Journal
 from enforcement.sidecar.spooling import kernel_boot_id, restatement, revive
+from enforcement.sidecar.telemetry import telemetry_of
 
 SWEEP_S = 0.1
 FORGET_AFTER_MS = 24 * 3_600_000
 MAX_RESTATED = 20_000  # a longer backlog of events stays where it is until it is told
 VERSION = "0.1.0"
+TELL_S = 2.0  # for the last spans and metrics, at the end
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,9 @@ class Worker:
         )
         self._journal.trust_again()
         self.desk = Desk(config, book=revived.book, journal=self._journal, router=Router(upstreams))
+        self.desk.telemetry = telemetry_of(config, version=VERSION)
+        if self.desk.telemetry is not None:
+            self.desk.metrics.telemetry = self.desk.telemetry.counts
         self.desk.unsent.extend(
             Unsent.of(self._journal.sequence, event) for event in revived.unsent
         )
@@ -167,6 +172,8 @@ class Worker:
 
     def close(self) -> None:
         """Close the spool and the way home."""
+        if self.desk.telemetry is not None:
+            self.desk.telemetry.close(within_s=TELL_S)
         self._client.close()
         self._journal.close()
 

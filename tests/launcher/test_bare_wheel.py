@@ -79,3 +79,12 @@ def test_the_control_plane_names_the_missing_extra(bare: Path, tmp_path: Path) -
 
     assert answer.returncode == 6
     assert "install the extra 'embedded'" in answer.stderr
+
+
+def test_the_sidecar_names_the_missing_extra(bare: Path, tmp_path: Path) -> None:
+    flags = ["--upstream", "http://127.0.0.1:9", "--control-url", "http://127.0.0.1:9"]
+    more = ["--spool-dir", tmp_path, "--token", "t", "--otlp-endpoint", "http://127.0.0.1:4318"]
+    answer = run(bare / "comptroller", "sidecar", "run", *flags, *more, check=False)
+
+    assert answer.returncode == 2
+    assert "--otlp-endpoint: needs the extra: pip install 'comptroller[otel]'" in answer.stderr

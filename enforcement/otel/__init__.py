@@ -1,0 +1,1 @@
+"""OpenTelemetry GenAI spans and metrics of the sidecar. Needs the extra `otel`."""
