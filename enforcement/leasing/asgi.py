@@ -19,7 +19,6 @@ from budgets.errors import (
     DelegationError,
     DelegationNotFoundError,
     NotFreeError,
-    StillLearningError,
     UsageEventError,
 )
 from controlplane.identity.errors import CredentialError
@@ -68,7 +67,6 @@ STATUS: dict[type[Exception], int] = {
     psycopg.DataError: 422,
     DjangoDataError: 422,
     BusyError: 503,
-    StillLearningError: 503,
     psycopg.OperationalError: 503,
     DjangoOperationalError: 503,
 }

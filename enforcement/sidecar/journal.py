@@ -40,6 +40,10 @@ class SpoolError(Exception):
     """The spool cannot be used; the sentence says why."""
 
 
+class SpoolTakenError(SpoolError):
+    """Another process owns the spool."""
+
+
 class Frame(NamedTuple):
     sequence: int
     kind: bytes
@@ -82,7 +86,7 @@ class Journal:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(lock)
-            raise SpoolError(f"{self.directory}: another sidecar uses this spool") from error
+            raise SpoolTakenError(f"{self.directory}: another sidecar uses this spool") from error
         return lock
 
     def _identity(self) -> str:

@@ -13,6 +13,7 @@ from openai import AsyncOpenAI
 
 from enforcement.rules.policy import AgentPolicy, BudgetPolicy, PricePolicy, Rates, ScopeKind, Unit
 from enforcement.sidecar.config import Config, parse_upstream
+from enforcement.sidecar.desk import Desk
 from enforcement.sidecar.service import Service
 from tests.sidecar.engine import FakeEngine
 from tests.sidecar.plane import TOKEN, Plane, key_policy
@@ -50,17 +51,11 @@ def budget(limit: int, unit: Unit = Unit.USD, **fields: Any) -> BudgetPolicy:
     )
 
 
-class Stack:
-    """What a test holds on to."""
+class Caller:
+    """Speaks to a port, and knows the desk behind it."""
 
-    def __init__(self, engine: FakeEngine, plane: Plane, service: Service) -> None:
-        self.engine = engine
-        self.plane = plane
-        self.service = service
-
-    @property
-    def port(self) -> int:
-        return self.service.port
+    port: int
+    desk: Desk
 
     @property
     def url(self) -> str:
@@ -97,14 +92,28 @@ class Stack:
 
     async def quiet(self) -> None:
         """Wait until nothing runs and all is told."""
-        desk = self.service.desk
+        desk = self.desk
         async with asyncio.timeout(5):
             while desk.live or desk.unsent or desk.refusals or self._unsaid():
                 await asyncio.sleep(0.01)
 
     def _unsaid(self) -> bool:
-        lots = self.service.desk.book.lots.by_lease.values()
+        lots = self.desk.book.lots.by_lease.values()
         return any(lot.said != lot.state() for lot in lots if not lot.acked)
+
+
+class Stack(Caller):
+    """What a test holds on to."""
+
+    def __init__(self, engine: FakeEngine, plane: Plane, service: Service) -> None:
+        self.engine = engine
+        self.plane = plane
+        self.service = service
+        self.desk = service.desk
+
+    @property
+    def port(self) -> int:
+        return self.service.port
 
 
 def split_answer(raw: bytes) -> tuple[int, dict[str, str], bytes]:
