@@ -135,6 +135,7 @@ class Router:
 
     def __init__(self, upstreams: tuple[Upstream, ...]) -> None:
         self.upstreams = upstreams
+        self._leaving: list[Upstream] = []  # replaced, with calls that still run
         self._by_model: dict[str, list[Upstream]] = {}
         self._speakers: dict[tuple[str, Family], list[Upstream]] = {}
 
@@ -147,6 +148,20 @@ class Router:
                 self._by_model.setdefault(model, []).append(upstream)
                 for family in filter(upstream.speaks, Family):
                     self._speakers.setdefault((model, family), []).append(upstream)
+
+    def replace(self, upstreams: tuple[Upstream, ...]) -> None:
+        """Take other nodes; those that are gone finish what runs on them."""
+        self._leaving += [node for node in self.upstreams if node not in upstreams]
+        self.upstreams = upstreams
+        self.refresh()
+
+    def every(self) -> list[Upstream]:
+        """The nodes, and those that are leaving; what has left is closed here."""
+        for node in self._leaving:
+            if not node.running:
+                node.pool.close()
+        self._leaving = [node for node in self._leaving if node.running]
+        return [*self.upstreams, *self._leaving]
 
     def models(self) -> dict[str, list[Upstream]]:
         return self._by_model

@@ -12,8 +12,13 @@ app = typer.Typer(
     add_completion=False,
 )
 
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file with these settings and more; flags win over it."),
+]
 Upstreams = Annotated[
-    list[str], typer.Option("--upstream", help="A serving node: URL or name=URL. May be repeated.")
+    list[str] | None,
+    typer.Option("--upstream", help="A serving node: URL or name=URL. May be repeated."),
 ]
 Dialects = Annotated[
     list[str] | None,
@@ -27,7 +32,14 @@ ControlUrl = Annotated[
     str, typer.Option(envvar="COMPTROLLER_CONTROL_URL", help="Address of the control plane.")
 ]
 SpoolDir = Annotated[
-    Path, typer.Option(help="Directory of the journal. It must outlive the process.")
+    Path | None, typer.Option(help="Directory of the journal. It must outlive the process.")
+]
+Workers = Annotated[int, typer.Option(help="Processes that share the port, a book for each.")]
+AdminListen = Annotated[
+    str, typer.Option(help="HOST:PORT of worker 0 alone; worker N listens at PORT + N.")
+]
+Attempts = Annotated[
+    int, typer.Option(help="Nodes that a call is tried on before anything reaches its caller.")
 ]
 Token = Annotated[
     str | None,
@@ -73,15 +85,20 @@ def sidecar() -> None:
 
 @app.command()
 def run(
+    context: typer.Context,
     *,
-    upstream: Upstreams,
-    control_url: ControlUrl,
-    spool_dir: SpoolDir,
+    config: ConfigFile = None,
+    upstream: Upstreams = None,
+    control_url: ControlUrl = "",
+    spool_dir: SpoolDir = None,
     dialects: Dialects = None,
     listen: Listen = "127.0.0.1:8400",
+    admin_listen: AdminListen = "",
+    workers: Workers = 1,
     token: Token = None,
     token_file: TokenFile = None,
     book: BookName = "",
+    attempts: Attempts = 2,
     context_window: Window = None,
     accelerators: Accelerators = 1,
     max_tool_calls: ToolCalls = 32,
@@ -97,56 +114,31 @@ def run(
     shutdown_timeout: ShutdownTimeout = 10.0,
     otlp_endpoint: OtlpEndpoint = "",
 ) -> None:
-    """Listen, hold, forward, meter, settle."""
-    _serve(
-        {
-            "listen": listen,
-            "upstream": upstream,
-            "dialects": dialects or [],
-            "token": token,
-            "token_file": token_file,
-        },
-        control_url=control_url,
-        spool_dir=spool_dir,
-        book=book,
-        context_window=context_window,
-        accelerators=accelerators,
-        max_tool_calls=max_tool_calls,
-        default_max_output_tokens=default_max_output_tokens,
-        floor_output_tokens=floor_output_tokens,
-        metered_slice_tokens=metered_slice,
-        metered_margin_tokens=metered_margin,
-        max_body_bytes=max_body_bytes,
-        grant_timeout=grant_timeout,
-        request_timeout=request_timeout,
-        upstream_head_timeout=upstream_head_timeout,
-        upstream_idle_timeout=upstream_idle_timeout,
-        shutdown_timeout=shutdown_timeout,
-        otlp_endpoint=otlp_endpoint,
-    )
+    """Listen, hold, forward, meter, settle. SIGHUP reads --config again."""
+    settings = dict(locals())  # the flags, by name
+    del settings["context"], settings["config"]
+    _serve(config, {name: settings[name] for name in settings if _is_given(context, name)})
 
 
-def _serve(raw: dict[str, Any], **settings: Any) -> None:
-    """Make the configuration and run; `raw` are the flags that need parsing."""
-    from enforcement.sidecar import config  # noqa: PLC0415 -- slow import
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether a flag was given, on the line or by its variable."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
 
-    environ = config.environment()
+
+def _serve(path: Path | None, given: dict[str, Any]) -> None:
+    """Make the configuration and run."""
+    from enforcement.sidecar import config, configfile  # noqa: PLC0415 -- slow import
+
+    for name in ("metered_slice", "metered_margin"):
+        if name in given:
+            given[f"{name}_tokens"] = given.pop(name)
+    source = configfile.Source(given, environ=config.environment(), path=path)
     try:
-        host, port = config.parse_listen(raw["listen"])
-        upstreams = [
-            config.parse_upstream(text, index=index, environ=environ)
-            for index, text in enumerate(raw["upstream"])
-        ]
-        found = config.Config(
-            upstreams=config.with_dialects(upstreams, raw["dialects"]),
-            token=config.read_token(raw["token"], raw["token_file"], environ),
-            listen_host=host,
-            listen_port=port,
-            **settings,
-        )
+        found = source.load()
     except config.ConfigError as error:
         typer.echo(f"comptroller sidecar: {error}", err=True)
         raise typer.Exit(2) from error
-    from enforcement.sidecar.service import serve  # noqa: PLC0415 -- slow import
+    from enforcement.sidecar.supervisor import serve  # noqa: PLC0415 -- slow import
 
-    raise typer.Exit(serve(found))
+    raise typer.Exit(serve(source, found))

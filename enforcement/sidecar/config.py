@@ -1,14 +1,15 @@
-"""The sidecar's configuration: read once from flags and environment, then never changed."""
+"""The sidecar's configuration as values that never change; a reload makes others."""
 
 import importlib.util
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from enforcement.rules.dialects import Family
+from enforcement.sidecar.tls import SYSTEM, ClientTls, ServerTls
 
 TOKEN_ENV = "COMPTROLLER_SIDECAR_TOKEN"  # noqa: S105 -- the name of a variable, not a secret
 CONTROL_ENV = "COMPTROLLER_CONTROL_URL"
@@ -23,7 +24,13 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class UpstreamConfig:
-    """A serving node. `key` is the bearer token that the node wants, if any."""
+    """A serving node or paid API. `key` is the bearer token that it wants, if any.
+
+    `models` are what it may be asked for, by the names that callers, prices and budgets use; empty:
+    all that it lists. `renamed` gives the names by which it knows them, where those differ.
+    `concurrency` is how many calls it gets at once: `queue` more wait for at most
+    `queue_timeout` seconds, agents in turn.
+    """
 
     name: str
     base_url: str
@@ -31,9 +38,20 @@ class UpstreamConfig:
     port: int
     path: str = ""  # in front of /v1/…
     tls: bool = False
-    key: str = ""
+    key: str = field(default="", repr=False)
     provider: str = ""
     dialects: frozenset[Family] = frozenset()  # what it speaks; empty: what its engine does
+    local: bool = True  # ours: probed; else a paid API, judged by its answers alone
+    models: tuple[str, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()  # our name, its name
+    concurrency: int | None = None
+    queue: int = 64
+    queue_timeout: float = 10.0
+    weight: int = 1  # takes so many times the load of a node of weight 1
+    priority: bool = False  # whether the engine takes a priority with each request
+    failures: int = 5  # in a row, until it is left alone
+    rest: float = 10.0  # seconds that it is left alone then
+    encrypted: ClientTls = SYSTEM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +60,17 @@ class Config:
 
     upstreams: tuple[UpstreamConfig, ...]
     control_url: str
-    token: str
+    token: str = field(repr=False)
     spool_dir: Path
     listen_host: str = "127.0.0.1"
     listen_port: int = 8400
     book: str = ""
+    workers: int = 1
+    worker: int = 0  # which of them this is
+    admin_listen: str = ""
+    tls: ServerTls | None = None
+    control_tls: ClientTls = SYSTEM
+    attempts: int = 2  # of a call, each on another node, before anything reached its caller
     context_window: int | None = None
     accelerators: int = 1
     max_tool_calls: int = 32
@@ -76,7 +100,7 @@ class Config:
     def __post_init__(self) -> None:
         """Refuse values that make no sense together or alone."""
         if not self.upstreams:
-            raise ConfigError("--upstream: at least one is needed")
+            raise ConfigError("--upstream: at least one is needed, here or in --config")
         names = [upstream.name for upstream in self.upstreams]
         if len(set(names)) != len(names):
             raise ConfigError(f"--upstream: names must differ: {', '.join(names)}")
@@ -87,6 +111,8 @@ class Config:
             _check_url("--otlp-endpoint", self.otlp_endpoint)
             _check_otel()
         for flag, value in (
+            ("--workers", self.workers),
+            ("--attempts", self.attempts),
             ("--context-window", self.context_window),
             ("--accelerators", self.accelerators),
             ("--max-tool-calls", self.max_tool_calls),
@@ -162,11 +188,17 @@ def read_token(token: str | None, token_file: Path | None, environ: Mapping[str,
         return _printable("--token", token)
     path = token_file or environ.get(f"{TOKEN_ENV}_FILE")
     if path:
-        try:
-            return _printable("--token-file", Path(path).read_text().strip())
-        except OSError as error:
-            raise ConfigError(f"--token-file: {error.strerror}: {path}") from error
+        return read_secret("--token-file", path)
     return _printable(TOKEN_ENV, environ.get(TOKEN_ENV, ""))
+
+
+def read_secret(name: str, path: Path | str) -> str:
+    """What a file holds, without the white space around it."""
+    try:
+        return _printable(name, Path(path).read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not text"
+        raise ConfigError(f"{name}: {why}: {path}") from error
 
 
 def environment() -> Mapping[str, str]:

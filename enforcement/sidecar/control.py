@@ -15,6 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from enforcement.rules.lots import BalanceKey
+from enforcement.rules.policy import PolicySnapshot
 from enforcement.rules.wire import (
     Header,
     Health,
@@ -176,12 +177,16 @@ class Control:
             book.needs_hello = True  # a node was found while this one was under way
         self._desk.commit()
         if effects.policy is not None:
-            self._desk.view = PolicyView(effects.policy, previous=self._desk.view)
+            self._take_policy(effects.policy)
             self._orders.enforce_states()
             self._orders.enforce_budgets()
         self._wake.set()
         self._usage_wake.set()
         log.info("in step with the ledger: epoch %d, policy %d", book.epoch, book.policy_revision)
+
+    def _take_policy(self, policy: PolicySnapshot) -> None:
+        desk = self._desk
+        desk.view = PolicyView(policy, previous=desk.view, books=desk.config.workers)
 
     def upstream_infos(self) -> list[UpstreamInfo]:
         return [upstream.info() for upstream in self._desk.router.upstreams]
@@ -198,8 +203,9 @@ class Control:
         """One Sync and all that follows from its answer."""
         desk, book = self._desk, self._desk.book
         sent_ns = clock.now_ns()
-        book.ask_ahead(new_id=clock.new_id, now_ns=sent_ns)
-        book.refill(new_id=clock.new_id, now_ns=sent_ns)
+        if not desk.closing:  # nobody would use, nor send home, what came of it
+            book.ask_ahead(new_id=clock.new_id, now_ns=sent_ns)
+            book.refill(new_id=clock.new_id, now_ns=sent_ns)
         sync = book.make_sync(now_ns=sent_ns, health=self._health(), sessions=self._sessions())
         desk.journal.append_records(book.lots.journal_out)
         try:
@@ -223,7 +229,7 @@ class Control:
             self._on_fenced()
             return
         if effects.policy is not None:
-            desk.view = PolicyView(effects.policy, previous=desk.view)
+            self._take_policy(effects.policy)
         for order in effects.orders:  # first: what they cut is theirs, not the policy's
             self._orders.carry_out(order)
         if effects.policy is not None:

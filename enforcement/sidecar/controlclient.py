@@ -1,7 +1,6 @@
 """HTTP to the control plane: a few keep-alive connections, strict answers, deadlines on all."""
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -9,6 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from enforcement.sidecar.http1 import HttpError, ResponseHead, parse_response_head
+from enforcement.sidecar.tls import SYSTEM, ClientTls
 
 MAX_ANSWER = 64 * 1024 * 1024
 MAX_IDLE = 4
@@ -43,18 +43,28 @@ class PayloadTooLargeError(ControlError):
 class ControlClient:
     """Speaks for one sidecar."""
 
-    def __init__(self, url: str, token: str, *, within: float = 10.0) -> None:
+    def __init__(
+        self, url: str, token: str, *, tls: ClientTls = SYSTEM, within: float = 10.0
+    ) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._netloc = parts.netloc
+        self._secure = parts.scheme == "https"
         self._prefix = parts.path.rstrip("/") + PREFIX
         self._within = within
         self._idle: list[tuple[float, Connection]] = []
+        self.configure(token, tls=tls)
+
+    def configure(self, token: str, *, tls: ClientTls) -> None:
+        """Say who we are from now on; what is under way goes on."""
+        self._tls = tls.context() if self._secure else None
+        self._server_name = tls.server_name or None if self._secure else None
         self._common = (
-            f"host: {parts.netloc}\r\nauthorization: Bearer {token}\r\n"
+            f"host: {self._netloc}\r\nauthorization: Bearer {token}\r\n"
             "accept-encoding: identity\r\n"
         )
+        self.close()
 
     async def post(self, path: str, body: bytes) -> bytes:
         """POST JSON. All our messages may be said twice: a stale connection is replaced.
@@ -92,7 +102,11 @@ class ControlClient:
 
     async def _connect(self) -> Connection:
         return await asyncio.open_connection(
-            self._host, self._port, ssl=self._tls, limit=MAX_ANSWER
+            self._host,
+            self._port,
+            ssl=self._tls,
+            server_hostname=self._server_name,
+            limit=MAX_ANSWER,
         )
 
     async def _ask(self, connection: Connection, request: bytes) -> bytes:

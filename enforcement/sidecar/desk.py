@@ -84,6 +84,7 @@ class Desk:
         self.unsent: deque[Unsent] = deque()
         self.refusals: dict[tuple[str, str, str, str], RefusalCount] = {}
         self.closing = False
+        self.config_error = ""  # why the last configuration was not taken up
         self._releasing = False
         self.post: Callable[[str, bytes], Awaitable[bytes]] = _nowhere  # to the control plane
         self.wake: Callable[[bool], None] = lambda _: None  # True: at once, False: soon

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from enforcement.rules.dialects import SPOKEN, Dialect, Engine, Family, anthropic
-from enforcement.rules.requests import ParsedRequest
+from enforcement.rules.requests import ParsedRequest, rerouted
 from enforcement.rules.wire import UpstreamInfo
 from enforcement.sidecar.config import Config, UpstreamConfig
 from enforcement.sidecar.http1 import ResponseHead
@@ -118,9 +118,10 @@ class Upstream:
         self.engine = _HOSTS.get(target.host, Engine.UNKNOWN)
         self.provider = target.provider or (self.engine.value if target.host in _HOSTS else "")
         self.version = ""
-        self.models: tuple[str, ...] = ()
-        self.healthy = False
-        self.last_error = "not probed yet"
+        self._wire_names = dict(target.renamed)
+        self.models: tuple[str, ...] = () if self.probed else target.models
+        self.healthy = not self.probed
+        self.last_error = "not probed yet" if self.probed else ""
         self.running = 0
         self._configured_window = config.context_window
         self._probed_window: int | None = None
@@ -131,6 +132,16 @@ class Upstream:
         elif target.key:
             lines.append(f"authorization: Bearer {target.key}")
         self._common = "\r\n".join([*lines, "accept-encoding: identity", ""]).encode("ascii")
+
+    @property
+    def probed(self) -> bool:
+        """Whether it is asked how it is. A paid API whose models are known never is."""
+        return self.target.local or not self.target.models
+
+    def as_sent(self, parsed: ParsedRequest) -> ParsedRequest:
+        """The request as this node gets it: with the model's name that it knows."""
+        name = self._wire_names.get(parsed.model) if self._wire_names else None
+        return parsed if name is None else rerouted(parsed, name)
 
     @property
     def abort_tokens(self) -> int:
@@ -205,6 +216,8 @@ class Upstream:
 
     async def probe(self) -> None:
         """Find out what runs there."""
+        if not self.probed or (self.models and not self.target.local):
+            return
         try:
             status, body = await self.fetch("GET", "/v1/models")
             if status != 200:
@@ -214,10 +227,17 @@ class Upstream:
             self.healthy = False
             self.last_error = str(error) or type(error).__name__
             return
-        self.models = tuple(model.id for model in models if model.id)
+        self.models = self._served([model.id for model in models if model.id])
         self.healthy, self.last_error = True, ""
         if self.target.host not in _HOSTS:
             await self._identify(models)
+
+    def _served(self, listed: list[str]) -> tuple[str, ...]:
+        """The models that it is asked for, of those that it lists."""
+        if not self.target.models:
+            return tuple(listed)
+        wire = self._wire_names
+        return tuple(name for name in self.target.models if wire.get(name, name) in listed)
 
     async def _identify(self, models: list[_Model]) -> None:
         owners = {model.owned_by for model in models}
@@ -273,6 +293,7 @@ class Upstream:
 
     async def count_prompt(self, dialect: Dialect, parsed: ParsedRequest) -> int | None:
         """The exact tokens of a prompt as this engine renders it; None if it cannot be had."""
+        parsed = self.as_sent(parsed)
         questions = dialect.questions(parsed, self.engine)
         if not 0 < len(questions) <= MAX_COUNTED_PROMPTS:
             return None

@@ -70,13 +70,17 @@ class Front:
 
     def __init__(self, config: Config, handler: Handler) -> None:
         self.handler = handler
+        self.connections: set[HttpClient] = set()
+        self.closing = False
+        self._heads: dict[bytes, RequestHead] = {}
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Take limits, for requests that come from now on."""
         self.max_body_bytes = config.max_body_bytes
         self.head_ns = int(config.head_timeout * _NS)
         self.body_ns = int(config.body_timeout * _NS)
         self.idle_ns = int(config.idle_timeout * _NS)
-        self.connections: set[HttpClient] = set()
-        self.closing = False
-        self._heads: dict[bytes, RequestHead] = {}
 
     def head_of(self, raw: bytes) -> RequestHead:
         """Parse a head; clients repeat theirs byte for byte, so the last ones are kept."""

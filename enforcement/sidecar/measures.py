@@ -16,6 +16,14 @@ from enforcement.rules.verdicts import Cut, Refuse, measure_cut, measure_refusal
 _STOPS = (ActionKind.CUT, ActionKind.REFUSE, ActionKind.PAUSE)  # what ends a call, the worst first
 
 
+def share_of(per_minute: int, books: int) -> int:
+    """What one of several books of a sidecar may let through: at least 1.
+
+    The sum stays within the rate, unless that is below one for each (L1).
+    """
+    return max(per_minute // books, 1)
+
+
 class Throttle:
     """One rate of one balance."""
 
@@ -29,7 +37,9 @@ class Throttle:
 class Measures:
     """The measures of a policy, by balance."""
 
-    def __init__(self, snapshot: PolicySnapshot, *, previous: "Measures | None") -> None:
+    def __init__(
+        self, snapshot: PolicySnapshot, *, previous: "Measures | None", books: int = 1
+    ) -> None:
         self._by_balance: dict[BalanceKey, list[Measure]] = {}
         for measure in snapshot.measures:
             self._by_balance.setdefault((measure.budget, measure.value), []).append(measure)
@@ -41,7 +51,7 @@ class Measures:
         for measure in snapshot.measures:
             if measure.kind == ActionKind.THROTTLE:
                 key = (measure.budget, measure.value, measure.requests_per_minute)
-                fresh = Throttle(Limit(measure.requests_per_minute))
+                fresh = Throttle(Limit(share_of(measure.requests_per_minute, books)))
                 self._throttles[key] = known.get(key, fresh)
 
     def of(self, subject: Subject) -> tuple[Measure, ...]:

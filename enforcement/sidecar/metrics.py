@@ -26,6 +26,7 @@ class Metrics:
         self.tokens: Counter[str] = Counter()  # kind
         self.upstream_failures: Counter[tuple[str, str]] = Counter()  # upstream, kind
         self.syncs: Counter[str] = Counter()  # result
+        self.reloads: Counter[str] = Counter()  # result
         self.charge_nanos = 0
         self.presumed = 0
         self.estimated = 0
@@ -71,6 +72,7 @@ class _Collector(Collector):
             ("http_errors", "Malformed or oversized requests", "status", found.http_errors),
             ("tokens", "Metered tokens", "kind", found.tokens),
             ("syncs", "Syncs with the control plane", "result", found.syncs),
+            ("config_reloads", "Configurations that were read again", "result", found.reloads),
             ("cuts", "Streams that were cut", "reason", found.cuts),
         ):
             yield _pairs(name, text, [label], {(key,): n for key, n in counts.items()})

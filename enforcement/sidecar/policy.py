@@ -25,7 +25,7 @@ from enforcement.rules.policy import (
 from enforcement.rules.sessiontree import Lineage, LineageError, at_level, key_of, pairs_of, unseal
 from enforcement.rules.skillgate import CardGate
 from enforcement.rules.wire import Denial, DenialCause, Order
-from enforcement.sidecar.measures import Measures
+from enforcement.sidecar.measures import Measures, share_of
 
 MAX_CACHED_KEYS = 10_000
 OVERFLOW_VALUE = "*"  # the balance that values beyond a split's `max_values` share
@@ -52,13 +52,14 @@ class RateState:
 
 
 class Agent:
-    """An agent as decisions see it."""
+    """An agent as decisions see it. Its rates are shared evenly by so many `books`."""
 
-    __slots__ = ("policy", "rates", "requests", "state", "tokens")
+    __slots__ = ("_books", "policy", "rates", "requests", "state", "tokens")
 
-    def __init__(self, policy: AgentPolicy, rates: RateState) -> None:
+    def __init__(self, policy: AgentPolicy, rates: RateState, *, books: int = 1) -> None:
         self.policy = policy
         self.rates = rates
+        self._books = books
         self.state = AgentState.ACTIVE
         self.requests: Limit | None = None
         self.tokens: Limit | None = None
@@ -77,19 +78,25 @@ class Agent:
             requests = max((requests or 0) // THROTTLED_SHARE, 1) if requests else None
             requests = requests or THROTTLED_REQUESTS_PER_MINUTE
             tokens = max(tokens // THROTTLED_SHARE, 1) if tokens else None
-        self.requests = Limit(requests) if requests else None
-        self.tokens = Limit(tokens) if tokens else None
+        self.requests = Limit(share_of(requests, self._books)) if requests else None
+        self.tokens = Limit(share_of(tokens, self._books)) if tokens else None
 
 
 class PolicyView:
-    """One snapshot, compiled."""
+    """One snapshot, compiled for one of so many `books` that share this sidecar's rates."""
 
-    def __init__(self, snapshot: PolicySnapshot, *, previous: "PolicyView | None" = None) -> None:
+    def __init__(
+        self,
+        snapshot: PolicySnapshot,
+        *,
+        previous: "PolicyView | None" = None,
+        books: int = 1,
+    ) -> None:
         self.snapshot = snapshot
         self.gate: CardGate = CardGate(snapshot, previous=previous.gate if previous else None)
         self.budgets = {budget.id: budget for budget in snapshot.budgets}
         self.measures: Measures = Measures(
-            snapshot, previous=previous.measures if previous else None
+            snapshot, previous=previous.measures if previous else None, books=books
         )
         self._overlay: dict[tuple[ScopeKind, str], AgentState] = {}
         self._pepper = bytes.fromhex(snapshot.pepper)
@@ -107,7 +114,7 @@ class PolicyView:
         for policy in snapshot.agents:
             before = known.get(policy.id)
             rates = before.rates if before else RateState()
-            agent = Agent(policy, rates)
+            agent = Agent(policy, rates, books=books)
             agent.become(policy.state)
             self.agents[policy.id] = agent
         if previous is not None:

@@ -213,7 +213,9 @@ class Routes:
             "status": "ok" if closed is None else closed.reason,
             "ready": closed is None,
             "spool": desk.book.spool,
+            "worker": desk.config.worker,
             "policy_revision": desk.book.policy_revision,
+            "config_error": desk.config_error,
             "upstreams": [
                 {
                     "name": upstream.name,

@@ -9,16 +9,21 @@ import gc
 import logging
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 
-from enforcement.sidecar.config import Config
+from enforcement.sidecar.config import Config, parse_listen
+from enforcement.sidecar.configfile import Source
 from enforcement.sidecar.engines import Upstream
 from enforcement.sidecar.front import Front, HttpClient
 from enforcement.sidecar.journal import SpoolError
+from enforcement.sidecar.reloading import Reloader
 from enforcement.sidecar.routes import Routes
 from enforcement.sidecar.worker import Worker
 
 BACKLOG = 4096
+HANDSHAKE_S = 10.0
+FENCED = 3
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +31,11 @@ log = logging.getLogger(__name__)
 class Service:
     """One worker behind one listener."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, source: Source | None = None) -> None:
         self.config = config
         self.port = 0
+        self.admin_port = 0
+        self._tls = config.tls.context() if config.tls is not None else None
         self._stop = asyncio.Event()
         upstreams = tuple(Upstream(target, config) for target in config.upstreams)
         self._worker = Worker(config, upstreams, on_fenced=self.stop)
@@ -36,6 +43,9 @@ class Service:
         self._front = Front(config, Routes(self.desk))
         self.desk.metrics.gauge(
             "connections", "Client connections", lambda: len(self._front.connections)
+        )
+        self._reloader = (
+            Reloader(source, self.desk, taken=self._take_config) if source is not None else None
         )
 
     def stop(self) -> None:
@@ -50,20 +60,14 @@ class Service:
         """Serve until told to stop."""
         loop = asyncio.get_running_loop()
         try:
-            server = await loop.create_server(
-                lambda: HttpClient(self._front),
-                self.config.listen_host,
-                self.config.listen_port,
-                backlog=BACKLOG,
-            )
+            servers = await self._listen()
         except OSError as error:
             log.critical("cannot listen: %s", error)
             self._worker.close()
             return 1
-        self.port = server.sockets[0].getsockname()[1]
-        for signal_number in (signal.SIGTERM, signal.SIGINT):
-            with suppress(NotImplementedError, ValueError, RuntimeError):
-                loop.add_signal_handler(signal_number, self.stop)
+        self._on_signal(signal.SIGTERM, self.stop)
+        self._on_signal(signal.SIGINT, self.stop)
+        self._on_signal(signal.SIGHUP, self.reload)
         log.info(
             "listening on %s:%d, spool %s", self.config.listen_host, self.port, self._worker.spool
         )
@@ -71,19 +75,64 @@ class Service:
             loop.create_task(self._worker.sweep(self._front.sweep), name="sweep"),
             loop.create_task(self._worker.talk(), name="talk"),
         ]
+        if self._reloader is not None:
+            tasks.append(loop.create_task(self._reloader.run(), name="reload"))
         stopping = loop.create_task(self._stop.wait())
         _settle_memory()
         await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
         failed = [task for task in tasks if task.done() and not task.cancelled()]
         for task in failed:
             log.critical("%s ended", task.get_name(), exc_info=task.exception())
-        await self._shut_down(server, tasks)
-        return 3 if self._worker.fenced else 1 if failed else 0
+        await self._shut_down(servers, tasks)
+        return FENCED if self._worker.fenced else 1 if failed else 0
 
-    async def _shut_down(self, server: asyncio.Server, tasks: list[asyncio.Task[None]]) -> None:
+    async def _listen(self) -> list[asyncio.Server]:
+        """Open the port that workers share, and this worker's own one if there is to be any."""
+        config = self.config
+        servers = [await self._serve_at(config.listen_host, config.listen_port, shared=True)]
+        self.port = servers[0].sockets[0].getsockname()[1]
+        if config.admin_listen:
+            host, port = parse_listen(config.admin_listen)
+            port += config.worker if port else 0
+            servers.append(await self._serve_at(host, port, shared=False))
+            self.admin_port = servers[1].sockets[0].getsockname()[1]
+        return servers
+
+    async def _serve_at(self, host: str, port: int, *, shared: bool) -> asyncio.Server:
+        return await asyncio.get_running_loop().create_server(
+            lambda: HttpClient(self._front),
+            host,
+            port,
+            backlog=BACKLOG,
+            reuse_port=True if shared and self.config.workers > 1 else None,
+            ssl=self._tls,
+            ssl_handshake_timeout=HANDSHAKE_S if self._tls is not None else None,
+        )
+
+    def _on_signal(self, number: int, then: Callable[[], None]) -> None:
+        with suppress(NotImplementedError, ValueError, RuntimeError):
+            asyncio.get_running_loop().add_signal_handler(number, then)
+
+    def reload(self) -> None:
+        """Read the configuration again, soon."""
+        if self._reloader is not None:
+            self._reloader.ask()
+
+    def _take_config(self, config: Config) -> None:
+        """A reload found another configuration."""
+        self.config = config
+        self._front.configure(config)
+        if config.tls is not None and self._tls is not None:
+            self._tls.load_cert_chain(config.tls.cert_file, config.tls.key_file or None)
+        self._worker.configure(config)
+
+    async def _shut_down(
+        self, servers: list[asyncio.Server], tasks: list[asyncio.Task[None]]
+    ) -> None:
         """Take no new request, let running ones end, then send home what is left."""
         self.desk.closing = self._front.closing = True
-        server.close()
+        for server in servers:
+            server.close()
         for connection in list(self._front.connections):
             if not connection.busy:
                 connection.close()
@@ -104,22 +153,25 @@ def _settle_memory() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def serve(config: Config) -> int:
-    """Run a sidecar until it ends; the exit code."""
+def configure_logs() -> None:
     logging.basicConfig(
         level=os.environ.get("COMPTROLLER_LOG_LEVEL", "INFO").upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+
+
+def serve_here(config: Config, *, source: Source) -> int:
+    """Run one worker in this process until it ends; the exit code."""
     try:
-        return _run(config)
+        return _run(config, source)
     except SpoolError as error:
         log.critical("%s", error)
         return 1
 
 
-def _run(config: Config) -> int:
+def _run(config: Config, source: Source) -> int:
     async def main() -> int:
-        return await Service(config).run()
+        return await Service(config, source=source).run()
 
     try:
         import uvloop  # noqa: PLC0415 -- absent on some platforms

@@ -276,10 +276,13 @@ class Pool:
         self.idle_ns = int(config.upstream_idle_timeout * _NS)
         self._head_ns = int(config.upstream_head_timeout * _NS)
         self._keepalive_ns = int(config.upstream_keepalive * _NS)
+        self._tls = target.encrypted.context() if target.tls else None
+        self._server_name = target.encrypted.server_name or None if target.tls else None
         self._connect_timeout = config.upstream_connect_timeout
         self._idle: deque[NodeConnection] = deque()
         self._all: set[NodeConnection] = set()
         self._opening: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def send(self, sink: Sink, pieces: list[bytes]) -> UpstreamConnection | None:
         """Send on an idle connection, or open one and send if `sink.on_connected` says so."""
@@ -305,7 +308,8 @@ class Pool:
                     lambda: NodeConnection(self),
                     self.target.host,
                     self.target.port,
-                    ssl=True if self.target.tls else None,
+                    ssl=self._tls,
+                    server_hostname=self._server_name,
                 )
         except (OSError, TimeoutError, ValueError) as error:
             sink.on_failure(f"upstream cannot be reached: {error or 'timeout'}", sent=False)
@@ -319,6 +323,9 @@ class Pool:
 
     def release(self, connection: NodeConnection) -> None:
         """Take a connection back after a complete answer."""
+        if self._closed:
+            connection.abort()
+            return
         connection.idle_since_ns = clock.now_ns()
         self._idle.append(connection)
 
@@ -336,6 +343,7 @@ class Pool:
                 connection.abort()
 
     def close(self) -> None:
+        self._closed = True
         for task in self._opening:
             task.cancel()
         for connection in list(self._all):

@@ -55,7 +55,7 @@ class Worker:
         revived = revive(
             self._journal,
             self._journal.open(),
-            name=config.book or f"{socket.gethostname()}/0",
+            name=config.book or f"{socket.gethostname()}/{config.worker}",
             boot_id=self._boot_id,
         )
         self._journal.trust_again()
@@ -66,7 +66,7 @@ class Worker:
         self.desk.unsent.extend(
             Unsent.of(self._journal.sequence, event) for event in revived.unsent
         )
-        self._client = ControlClient(config.control_url, config.token)
+        self._client = ControlClient(config.control_url, config.token, tls=config.control_tls)
         self.desk.post = self._client.post
         self._control = Control(
             self.desk,
@@ -87,6 +87,12 @@ class Worker:
         log.critical("another life of this spool has taken over: this one may not spend any more")
         self.fenced = True
         self._on_fenced()
+
+    def configure(self, config: Config) -> None:
+        """Take another configuration, whose nodes have been taken up already."""
+        self.config = config
+        self._client.configure(config.token, tls=config.control_tls)
+        self._control.upstreams_changed()
 
     # ------------------------------------------------------------------ running
 
@@ -118,7 +124,7 @@ class Worker:
             await asyncio.sleep(SWEEP_S)
             now_ns = clock.now_ns()
             clients(now_ns)
-            for upstream in self.desk.router.upstreams:
+            for upstream in self.desk.router.every():
                 upstream.pool.sweep(now_ns)
             for live in list(self.desk.live):
                 live.check_deadline(now_ns)
@@ -167,7 +173,7 @@ class Worker:
             await self._control.say_goodbye()
         if not self.desk.live:
             self._journal.append([(RECORD, records.encode(records.Closed()))])
-        for upstream in self.desk.router.upstreams:
+        for upstream in self.desk.router.every():
             upstream.pool.close()
 
     def close(self) -> None:
