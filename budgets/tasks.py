@@ -46,6 +46,8 @@ def verify_ledger() -> None:
         )
     if report.ratings_astray:
         log.error("ratings do not follow from each other", ratings=report.ratings_astray)
+    if report.rejected_astray:
+        log.error("events kept aside are not what was said", events=report.rejected_astray)
     chain = check_chain()
     for broken in chain.breaks:
         log.error(

@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from budgets.models import Rating
+from budgets.models import Rating, RejectedEvent
 from controlplane.identity.domain import upkeep
 from controlplane.identity.enums import State
 from controlplane.identity.models import Agent, Organization
@@ -56,6 +56,11 @@ class Totals(Collector):
         )
         rated.add_metric([], Rating.objects.count())
         yield rated
+        rejected = CounterMetricFamily(
+            "comptroller_usage_events_rejected", "Usage events that cannot be true, kept aside."
+        )
+        rejected.add_metric([], RejectedEvent.objects.count())
+        yield rejected
         age = upkeep.age_of_pulse(now=timezone.now())
         if age is not None:
             worker = GaugeMetricFamily(

@@ -14,6 +14,7 @@ from budgets.models import (
     PriceVersion,
     Rating,
     Refusal,
+    RejectedEvent,
     Transfer,
     UsageEvent,
 )
@@ -85,6 +86,15 @@ class UsageEventFilter(Filters):
             "presumed",
             "estimated",
         ]
+
+
+class RejectedEventFilter(Filters):
+    since = filters.IsoDateTimeFilter(field_name="received_at", lookup_expr="gte")
+    until = filters.IsoDateTimeFilter(field_name="received_at", lookup_expr="lt")
+
+    class Meta:
+        model = RejectedEvent
+        fields = ["sidecar", "spool", "event"]
 
 
 class RatingFilter(Filters):

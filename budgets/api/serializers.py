@@ -13,6 +13,7 @@ from budgets.models import (
     Lease,
     PriceVersion,
     Refusal,
+    RejectedEvent,
     Transfer,
     UsageEvent,
 )
@@ -292,6 +293,31 @@ class TransferSerializer(serializers.ModelSerializer[Transfer]):
             "reason",
         ]
         read_only_fields = fields
+
+
+class RejectedEventSerializer(serializers.ModelSerializer[RejectedEvent]):
+    """A usage event that cannot be true. `document`: as it was said, cut at 16,384 letters."""
+
+    sha256 = serializers.SerializerMethodField()
+
+    class Meta:
+        model = RejectedEvent
+        fields = [
+            "id",
+            "event",
+            "reason",
+            "sidecar",
+            "spool",
+            "document",
+            "whole",
+            "size_bytes",
+            "sha256",
+            "received_at",
+        ]
+        read_only_fields = fields
+
+    def get_sha256(self, row: RejectedEvent) -> str:
+        return bytes(row.digest).hex()
 
 
 class UsageEventSerializer(serializers.ModelSerializer[UsageEvent]):

@@ -36,6 +36,7 @@ from budgets.models import (
     PriceVersion,
     Rating,
     Refusal,
+    RejectedEvent,
     Transfer,
     UsageEvent,
 )
@@ -72,6 +73,10 @@ class BySequence(CursorPagination):
 
 class ByInstant(CursorPagination):
     ordering: Any = ("-at", "-id")
+
+
+class ByReceipt(CursorPagination):
+    ordering: Any = ("-received_at", "-id")
 
 
 class BudgetViews(_ReadViews):
@@ -289,6 +294,15 @@ class RefusalViews(_ReadViews):
     serializer_class = forms.RefusalSerializer
     filterset_class = filters.RefusalFilter
     pagination_class = ByInstant
+
+
+class RejectedEventViews(_ReadViews):
+    """Usage events that cannot be true: kept aside, charged nowhere."""
+
+    queryset = RejectedEvent.objects.all()
+    serializer_class = forms.RejectedEventSerializer
+    filterset_class = filters.RejectedEventFilter
+    pagination_class = ByReceipt
 
 
 class RatingViews(_ReadViews):

@@ -19,11 +19,12 @@ from budgets.errors import (
     BudgetValidationError,
     FiringNotFoundError,
 )
-from budgets.models import ApprovalRequest, Notification, ThresholdFiring
+from budgets.models import ApprovalRequest, Notification, RejectedEvent, ThresholdFiring
 from controlplane.dashboard.web import PageRequest, page, show, writing
 from enforcement.rules.thresholds import line_of, read_thresholds
 
 SHOWN = 100
+REJECTED_SHOWN = 10
 
 
 @page
@@ -39,12 +40,15 @@ def alerts(request: PageRequest) -> HttpResponse:
         .order_by("-fired_at", "-id")[:SHOWN]
     )
     told = Notification.objects.filter(organization=request.organization)
+    aside = RejectedEvent.objects.filter(organization=request.organization)
     context = {
         "section": "alerts",
         "pending": [(row, _value(places, row)) for row in pending],
         "decided": approvals.exclude(state="pending").order_by(F("decided_at").desc())[:10],
         "firings": [(row, _value(places, row), words_of(row)) for row in firings],
         "notifications": told.order_by("-created_at", "-id")[:SHOWN],
+        "rejected": aside.order_by("-received_at", "-id")[:REJECTED_SHOWN],
+        "rejected_count": aside.count(),
         "unseen": told.filter(seen_at__isnull=True).count(),
     }
     return show(request, "budgets/alerts.html", context, fragment="budgets/_alerts.html")

@@ -36,6 +36,7 @@ from enforcement.rules.wire import Outcome, RefusalCount
 
 MAX_SPLIT_CHARS = 200  # of a balance's value
 MAX_COUNT = 2**62
+MAX_ATTEMPT = 2**31 - 1
 OLDEST = timedelta(days=366)  # an event that claims to be older has a broken clock behind it
 _INSERT = """
 INSERT INTO budgets_usageevent
@@ -48,10 +49,11 @@ IDLE_FAILURE = Q(
 
 
 class Booked(NamedTuple):
-    """How many events were new, and how many were known already."""
+    """How many events were new, how many were known already, and how many cannot be true."""
 
     accepted: int
     duplicates: int
+    rejected: int = 0
 
 
 class Charge(NamedTuple):
@@ -80,7 +82,7 @@ def book_usage(
     if not events:
         return Booked(0, 0)
     for event in events:
-        _check(event)
+        check_event(event)
     locks.share_budgets(organization_id)
     agents = {
         str(agent.id): agent
@@ -136,12 +138,12 @@ def book_refusals(
                 model=_text(refusal.model, 200),
                 budget_id=_uuid_or_none(refusal.budget),
                 code=_text(refusal.code, 64),
-                count=refusal.count,
+                count=min(refusal.count, MAX_COUNT),
                 message=_text(refusal.message, 500),
                 at=_instant(refusal.last_at_ms, now=now),
             )
             for refusal in refusals
-            if refusal.count > 0
+            if refusal.count > 0 and _uuid_or_none(refusal.id)
         ],
         ignore_conflicts=True,
     )
@@ -150,8 +152,12 @@ def book_refusals(
 # ------------------------------------------------------------------------------ storing
 
 
-def _check(event: wire.UsageEvent) -> None:
-    """Refuse what no sidecar of ours says, before the database must."""
+def check_event(event: wire.UsageEvent) -> None:
+    """Refuse what no sidecar of ours says, before the database must.
+
+    Raises:
+        UsageEventError: it cannot be true.
+    """
     if _uuid_or_none(event.id) is None or _uuid_or_none(event.agent) is None:
         raise UsageEventError(event.id, "ids must be UUIDs")
     counts = (
@@ -164,10 +170,13 @@ def _check(event: wire.UsageEvent) -> None:
         event.tool_calls,
         event.charge_nanos,
         event.duration_ms,
+        event.ttft_ms or 0,
         *(part.amount for part in event.parts),
     )
     if not all(0 <= count <= MAX_COUNT for count in counts):
         raise UsageEventError(event.id, "a count is negative or beyond 62 bits")
+    if not 0 <= event.attempt <= MAX_ATTEMPT:
+        raise UsageEventError(event.id, "no call is tried so often")
 
 
 def _text(value: str, length: int) -> str:

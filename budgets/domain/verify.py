@@ -11,6 +11,8 @@ from uuid import UUID
 
 from django.db import connection
 
+from budgets.domain.rejected import astray as rejected_astray
+
 _RECOMPUTED = """
 SELECT b.id, b.spent_amount, b.held_amount, b.suspense_amount, b.overrun_amount, b.given_amount,
     coalesce(t.spent, 0), coalesce(t.held, 0), coalesce(t.suspense, 0), coalesce(t.overrun, 0),
@@ -74,6 +76,9 @@ SELECT count(*) FROM (
 WHERE before IS DISTINCT FROM old_charge_nanos OR number <> due
     OR least <> delta OR most <> delta
 """
+_REJECTED = """
+SELECT count(*) FROM budgets_rejectedevent WHERE (%s::uuid IS NULL OR organization_id = %s::uuid)
+"""
 
 
 class Amounts(NamedTuple):
@@ -105,10 +110,12 @@ class Report(NamedTuple):
     differences: list[Difference]
     unexplained: dict[UUID, int]
     ratings_astray: int = 0
+    rejected_events: int = 0  # kept aside: they explain use that has no event
+    rejected_astray: int = 0  # kept, but not as they were said
 
     @property
     def holds(self) -> bool:
-        return not self.differences and not self.ratings_astray
+        return not (self.differences or self.ratings_astray or self.rejected_astray)
 
 
 def verify(*, organization_id: UUID | None = None) -> Report:
@@ -126,7 +133,15 @@ def verify(*, organization_id: UUID | None = None) -> Report:
         if settled != paid.get(balance_id, 0):
             unexplained[balance_id] = settled - paid.get(balance_id, 0)
     ((astray,),) = _rows(_RATED, scope)
-    return Report(count, differences, unexplained, ratings_astray=int(astray))
+    ((rejected,),) = _rows(_REJECTED, scope)
+    return Report(
+        count,
+        differences,
+        unexplained,
+        ratings_astray=int(astray),
+        rejected_events=int(rejected),
+        rejected_astray=rejected_astray(organization_id=organization_id),
+    )
 
 
 def _rows(query: str, parameters: list[UUID | None]) -> Iterator[tuple[Any, ...]]:

@@ -7,6 +7,7 @@ from budgets.models.delegation import Delegation
 from budgets.models.lease import Lease
 from budgets.models.price import PriceVersion
 from budgets.models.rating import Rating
+from budgets.models.rejected import RejectedEvent
 from budgets.models.rollup import RollupWatermark, UsageRollup
 from budgets.models.threshold import ApprovalRequest, Notification, ThresholdFiring
 from budgets.models.transfer import JournalSeal, LedgerIncarnation, SealHorizon, Transfer
@@ -26,6 +27,7 @@ __all__ = [
     "PriceVersion",
     "Rating",
     "Refusal",
+    "RejectedEvent",
     "RollupWatermark",
     "SealHorizon",
     "ThresholdFiring",

@@ -1,23 +1,77 @@
-"""Usage batches of sidecars: each event and each refusal is booked exactly once."""
+"""Usage batches of sidecars: each event and each refusal is booked exactly once.
 
+An event that cannot be read, or cannot be true, is kept aside: the others are booked, and the
+sidecar may cut all of them from its spool. So no event can hold up those behind it.
+"""
+
+from collections.abc import Iterable
 from datetime import datetime
+from uuid import UUID
 
-from django.db import transaction
+import msgspec
+from django.db import DataError, IntegrityError, transaction
 
-from budgets.domain.usage import Booked, book_refusals, book_usage
+from budgets.domain.rejected import Rejected, keep_aside
+from budgets.domain.usage import Booked, book_refusals, book_usage, check_event
+from budgets.errors import UsageEventError
 from enforcement.models import Sidecar
-from enforcement.rules.wire import Usage
+from enforcement.rules.wire import EncodedUsage, UsageEvent
 
 
 @transaction.atomic
-def take_usage(*, sidecar: Sidecar, usage: Usage, now: datetime) -> Booked:
-    """Raises UsageEventError: an event cannot be true, and nothing of the batch is booked."""
-    booked = book_usage(
+def take_usage(*, sidecar: Sidecar, usage: EncodedUsage, now: datetime) -> Booked:
+    """Book what can be true of a batch, and keep the rest aside."""
+    events, rejected = _read(usage.events)
+    booked, refused = _book(sidecar, events, now=now)
+    rejected += refused
+    keep_aside(
         organization_id=sidecar.organization_id,
         sidecar_id=sidecar.pk,
-        events=usage.events,
+        spool=UUID(usage.header.spool),
+        events=rejected,
         now=now,
     )
     if usage.refusals:
         book_refusals(organization_id=sidecar.organization_id, refusals=usage.refusals, now=now)
-    return booked
+    return booked._replace(rejected=len(rejected))
+
+
+def _read(documents: Iterable[msgspec.Raw]) -> tuple[list[UsageEvent], list[Rejected]]:
+    """The events that can be true, and the others with what is wrong."""
+    events, rejected = [], []
+    for document in documents:
+        try:
+            event = msgspec.json.decode(document, type=UsageEvent)
+            check_event(event)
+        except (msgspec.MsgspecError, RecursionError, UsageEventError) as error:
+            rejected.append(Rejected(bytes(document), str(error)))
+        else:
+            events.append(event)
+    return events, rejected
+
+
+def _book(
+    sidecar: Sidecar, events: list[UsageEvent], *, now: datetime
+) -> tuple[Booked, list[Rejected]]:
+    """All at once; one by one if the database refuses that, as when a sum does not fit."""
+    try:
+        return _book_together(sidecar, events, now=now), []
+    except (DataError, IntegrityError):
+        accepted, duplicates, rejected = 0, 0, []
+        for event in events:
+            try:
+                booked = _book_together(sidecar, [event], now=now)
+            except (DataError, IntegrityError) as error:
+                reason = str(error).partition("\n")[0]
+                rejected.append(Rejected(msgspec.json.encode(event), f"not booked: {reason}"))
+            else:
+                accepted += booked.accepted
+                duplicates += booked.duplicates
+        return Booked(accepted, duplicates), rejected
+
+
+@transaction.atomic
+def _book_together(sidecar: Sidecar, events: list[UsageEvent], *, now: datetime) -> Booked:
+    return book_usage(
+        organization_id=sidecar.organization_id, sidecar_id=sidecar.pk, events=events, now=now
+    )

@@ -19,7 +19,6 @@ from budgets.errors import (
     DelegationError,
     DelegationNotFoundError,
     NotFreeError,
-    UsageEventError,
 )
 from controlplane.identity.errors import CredentialError
 from controlplane.problems import kind_of, problem_document
@@ -33,7 +32,7 @@ from enforcement.errors import (
 from enforcement.leasing import metrics
 from enforcement.leasing.auth import SidecarIdentity
 from enforcement.leasing.service import LeaseService
-from enforcement.rules.wire import PROTOCOL, Delegate, EndDelegation, Hello, Sync, Usage
+from enforcement.rules.wire import PROTOCOL, Delegate, EncodedUsage, EndDelegation, Hello, Sync
 
 PREFIX = "/sidecar/v1/"
 MAX_BODY_BYTES = 16 * 1024 * 1024
@@ -45,7 +44,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-T = TypeVar("T", Hello, Sync, Usage, Delegate, EndDelegation)
+T = TypeVar("T", Hello, Sync, EncodedUsage, Delegate, EndDelegation)
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,6 @@ STATUS: dict[type[Exception], int] = {
     BodyTooLargeError: 413,
     GroupKeyReusedError: 422,
     MessageError: 422,
-    UsageEventError: 422,
     NotFreeError: 409,
     DelegationError: 422,
     DelegationNotFoundError: 404,
@@ -151,7 +149,7 @@ async def _answer(
     if route == ("POST", "sync"):
         return await service.sync(identity, await _read(receive, Sync))
     if route == ("POST", "usage"):
-        return await service.usage(identity, await _read(receive, Usage))
+        return await service.usage(identity, await _read(receive, EncodedUsage))
     if route == ("POST", "delegate"):
         return await service.delegate(identity, await _read(receive, Delegate))
     if route == ("POST", "undelegate"):

@@ -44,12 +44,12 @@ from enforcement.rules.ledger import Balance
 from enforcement.rules.wire import (
     Delegate,
     Delegated,
+    EncodedUsage,
     EndDelegation,
     Hello,
     Recall,
     Sync,
     SyncAnswer,
-    Usage,
     UsageAnswer,
     Welcome,
 )
@@ -199,15 +199,15 @@ class LeaseService:
             answer.recalls.extend(Recall(budget, value) for budget, value in sorted(recalls))
         return answer
 
-    async def usage(self, identity: SidecarIdentity, usage: Usage) -> UsageAnswer:
-        """Book usage events and refusals, each once.
+    async def usage(self, identity: SidecarIdentity, usage: EncodedUsage) -> UsageAnswer:
+        """Book usage events and refusals, each once; what cannot be true is kept aside.
 
-        Raises MessageError, SpoolOfAnotherError, UsageEventError.
+        Raises MessageError, SpoolOfAnotherError.
         """
         check_header(usage.header, organization=identity.organization)
         sidecar = await self._threads.run(_sidecar, identity.sidecar)
         booked = await self._threads.run(take_usage, sidecar=sidecar, usage=usage, now=_now())
-        return UsageAnswer(booked.accepted, booked.duplicates, usage.position)
+        return UsageAnswer(*booked[:2], usage.position, rejected=booked.rejected)
 
     async def delegate(self, identity: SidecarIdentity, message: Delegate) -> Delegated:
         """Let a session give to a child session; what sidecars have idle is called home for it.

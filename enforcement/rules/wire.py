@@ -411,21 +411,24 @@ class Usage(Struct, frozen=True):
     position: int = 0  # spool position behind the last event
 
 
-class _EncodedUsage(Struct, frozen=True):
+class EncodedUsage(Struct, frozen=True):
+    """A `Usage` whose events are JSON still: one that cannot be read does not spoil the others."""
+
     header: Header
-    events: list[Raw]
-    refusals: list[RefusalCount]
-    position: int
+    events: list[Raw] = field(default_factory=list)
+    refusals: list[RefusalCount] = field(default_factory=list)
+    position: int = 0
 
 
 def usage_message(
     header: Header, *, events: Iterable[bytes], refusals: list[RefusalCount], position: int
 ) -> bytes:
     """A `Usage` of events that are JSON already."""
-    return encode(_EncodedUsage(header, [Raw(event) for event in events], refusals, position))
+    return encode(EncodedUsage(header, [Raw(event) for event in events], refusals, position))
 
 
 class UsageAnswer(Struct, frozen=True):
     accepted: int
     duplicates: int
     position: int  # everything before it may be cut from the spool
+    rejected: int = 0  # events that cannot be true, kept aside by the ledger

@@ -328,7 +328,7 @@ class Control:
         )
         try:
             body = await self._client.post("usage", usage)
-            msgspec.json.decode(body, type=UsageAnswer)
+            answer = msgspec.json.decode(body, type=UsageAnswer)
         except PayloadTooLargeError:
             self._events_limit //= 2
             fewer = self._events_limit > 0
@@ -338,6 +338,8 @@ class Control:
             desk.metrics.syncs["usage_failed"] += 1
             log.debug("usage was not taken: %s", error)
             return False
+        if answer.rejected:
+            log.error("the ledger set %d untrue usage events aside", answer.rejected)
         self._kept_refusals = []
         for _ in batch:
             desk.unsent.popleft()

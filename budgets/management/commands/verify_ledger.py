@@ -52,6 +52,8 @@ class Command(BaseCommand):
                 "balances": report.balances,
                 "balances_that_differ": len(report.differences),
                 "without_a_usage_event": len(report.unexplained),
+                "events_set_aside": report.rejected_events,
+                "events_set_aside_astray": report.rejected_astray,
                 "ratings_astray": report.ratings_astray,
                 "transfers": chain.sealed + chain.unsealed,
                 "not_sealed_yet": chain.unsealed,

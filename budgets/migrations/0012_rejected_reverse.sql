@@ -1,0 +1,1 @@
+DROP TRIGGER IF EXISTS rejected_append_only ON budgets_rejectedevent;
