@@ -19,7 +19,9 @@ MAX_NANOS = 2**63 - 1
 class TokenUsage(Struct, frozen=True):
     """Tokens of one request. `input_tokens` is the total: cached and cache-written included.
 
-    `tier`: the service tier that the provider says it served, empty if it says nothing.
+    `cache_write_long_tokens`: written for longer than the provider's shortest time (Anthropic an
+    hour instead of five minutes, OpenAI twelve hours instead of 30 minutes). `tier`: the service
+    tier that the provider says it served, empty if it says nothing.
     """
 
     input_tokens: int = 0
@@ -27,7 +29,7 @@ class TokenUsage(Struct, frozen=True):
     cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0  # a part of output_tokens
-    cache_write_1h_tokens: int = 0  # a part of cache_write_tokens: kept for an hour
+    cache_write_long_tokens: int = 0  # a part of cache_write_tokens
     input_audio_tokens: int = 0  # parts of input_tokens
     input_image_tokens: int = 0
     output_audio_tokens: int = 0  # a part of output_tokens
@@ -42,7 +44,7 @@ class TokenUsage(Struct, frozen=True):
         """Whether no count is negative and no part is more than its whole."""
         least = min(
             self.cached_input_tokens,
-            self.cache_write_1h_tokens,
+            self.cache_write_long_tokens,
             self.input_audio_tokens,
             self.input_image_tokens,
             self.reasoning_tokens,
@@ -50,7 +52,7 @@ class TokenUsage(Struct, frozen=True):
         )
         return (
             least >= 0
-            and self.cache_write_1h_tokens <= self.cache_write_tokens
+            and self.cache_write_long_tokens <= self.cache_write_tokens
             and self.cached_input_tokens + self.cache_write_tokens <= self.input_tokens
             and self.input_audio_tokens + self.input_image_tokens <= self.input_tokens
             and self.reasoning_tokens + self.output_audio_tokens <= self.output_tokens
@@ -91,10 +93,10 @@ def _input_scaled(usage: TokenUsage, rates: Rates) -> int:
     ):
         if tokens and rate is not None:
             left, scaled = left - tokens, scaled + tokens * rate
-    hour = usage.cache_write_1h_tokens
+    long = usage.cache_write_long_tokens
     for tokens, rate in (
-        (hour, rates.cache_write if rates.cache_write_1h is None else rates.cache_write_1h),
-        (usage.cache_write_tokens - hour, rates.cache_write),
+        (long, rates.cache_write if rates.cache_write_long is None else rates.cache_write_long),
+        (usage.cache_write_tokens - long, rates.cache_write),
         (usage.cached_input_tokens, rates.cached_input),
     ):
         if tokens:

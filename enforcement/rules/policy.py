@@ -181,8 +181,9 @@ class Measure(Struct, frozen=True):
 class Rates(Struct, frozen=True):
     """Nano-dollars per million tokens of each kind, and nano-dollars per request.
 
-    A kind without a rate of its own (None) pays what the kind that it is a part of pays: audio and
-    images the input's, a write that lasts an hour `cache_write`, audio and reasoning the output's.
+    A kind without a rate of its own (None) pays what the kind pays that it is a part of: audio and
+    images of the prompt `input`, a cache write that lasts longer `cache_write`, audio and reasoning
+    of the answer `output`.
     """
 
     input: int = 0
@@ -190,7 +191,7 @@ class Rates(Struct, frozen=True):
     cache_write: int = 0
     output: int = 0
     request: int = 0
-    cache_write_1h: int | None = None
+    cache_write_long: int | None = None
     input_audio: int | None = None
     input_image: int | None = None
     output_audio: int | None = None
@@ -203,7 +204,7 @@ class Rates(Struct, frozen=True):
             self.input,
             self.cached_input,
             self.cache_write,
-            self.cache_write_1h or 0,
+            self.cache_write_long or 0,
             self.input_audio or 0,
             self.input_image or 0,
         )

@@ -34,10 +34,17 @@ _BLANKS = re.compile(rb"\n{3,}")
 _DONE = b"data: [DONE]"
 
 
+class CacheWrites(Struct, gc=False):
+    """Tokens that OpenAI wrote to its cache, by how long they are kept."""
+
+    ttl_12h_tokens: int | None = None
+
+
 class _Details(Struct, gc=False):
     cached_tokens: int | None = None
     created_cache_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_write_tokens_details: CacheWrites | None = None
     reasoning_tokens: int | None = None
     audio_tokens: int | None = None
     image_tokens: int | None = None
@@ -107,6 +114,11 @@ _decode_deltas = msgspec.json.Decoder(_Deltas).decode
 _decode_named = msgspec.json.Decoder(_Named).decode
 
 
+def long_writes(said: CacheWrites | None) -> int:
+    """Tokens that are kept longer than usual."""
+    return said.ttl_12h_tokens or 0 if said is not None else 0
+
+
 def read_usage(text: bytes | msgspec.Raw, *, tier: str | None = None) -> TokenUsage | None:
     """The tokens of a usage object of the OpenAI dialect; None when it cannot be true."""
     try:
@@ -119,6 +131,7 @@ def read_usage(text: bytes | msgspec.Raw, *, tier: str | None = None) -> TokenUs
         input_tokens=said.prompt_tokens,
         cached_input_tokens=prompt.cached_tokens or 0,
         cache_write_tokens=prompt.created_cache_tokens or prompt.cache_write_tokens or 0,
+        cache_write_long_tokens=long_writes(prompt.cache_write_tokens_details),
         output_tokens=said.completion_tokens or 0,
         reasoning_tokens=completion.reasoning_tokens or 0,
         input_audio_tokens=prompt.audio_tokens or 0,

@@ -350,7 +350,7 @@ class UsageEvent(Struct, frozen=True, gc=False, omit_defaults=True):
     upstream_id: str = ""
     presumed: bool = False  # usage never arrived: the whole hold is charged
     estimated: bool = False  # counted by us, not by the engine
-    cache_write_1h_tokens: int = 0  # a part of cache_write_tokens
+    cache_write_long_tokens: int = 0  # a part of cache_write_tokens
     input_audio_tokens: int = 0  # parts of input_tokens
     input_image_tokens: int = 0
     output_audio_tokens: int = 0  # a part of output_tokens

@@ -205,7 +205,7 @@ def final_event(
         cache_write_tokens=usage.cache_write_tokens,
         output_tokens=usage.output_tokens,
         reasoning_tokens=usage.reasoning_tokens,
-        cache_write_1h_tokens=usage.cache_write_1h_tokens,
+        cache_write_long_tokens=usage.cache_write_long_tokens,
         input_audio_tokens=usage.input_audio_tokens,
         input_image_tokens=usage.input_image_tokens,
         output_audio_tokens=usage.output_audio_tokens,

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import uvloop
 from openai import AsyncOpenAI
 
 from enforcement.rules.policy import AgentPolicy, BudgetPolicy, PricePolicy, Rates, ScopeKind, Unit
-from enforcement.sidecar.config import Config, parse_upstream
+from enforcement.sidecar.config import Config, parse_upstream, with_dialects
 from enforcement.sidecar.desk import Desk
 from enforcement.sidecar.service import Service
 from tests.sidecar.engine import FakeEngine
@@ -169,10 +169,19 @@ async def stack(
             assert await running == 0
 
 
-def make_config(spool_dir: Path, *, engine: FakeEngine, plane: Plane, **settings: Any) -> Config:
+def make_config(
+    spool_dir: Path,
+    *,
+    engine: FakeEngine,
+    plane: Plane,
+    dialects: Sequence[str] = (),
+    **settings: Any,
+) -> Config:
     settings = {"context_window": 1000, "shutdown_timeout": 1.0} | settings
+    node = parse_upstream(f"node={engine.url}", index=0, environ={})
+    declared = [f"node={','.join(dialects)}"] if dialects else []
     return Config(
-        upstreams=(parse_upstream(f"node={engine.url}", index=0, environ={}),),
+        upstreams=with_dialects([node], declared),
         control_url=plane.url,
         token=TOKEN,
         spool_dir=spool_dir,

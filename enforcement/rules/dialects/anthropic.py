@@ -4,8 +4,8 @@ Source: the Anthropic API reference (Messages, streaming, prompt caching, thinki
 
 1. `input_tokens` excludes what was read from and written to the cache; here it is added again.
 2. The thinking budget is a part of `max_tokens`: where the limit is lowered, so is the budget.
-3. What makes more output than `max_tokens` (compaction), costs more than the rates say (`speed`,
-   `inference_geo`) or runs at the provider (containers, MCP servers) is refused by name.
+3. What makes more output than `max_tokens` (compaction), costs more than the rates say (fast
+   `speed`, `inference_geo`) or runs at the provider (containers, MCP servers) is refused by name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,12 +44,13 @@ _COUNTED = words(
     " context_management cache_control"
 )
 _KNOWN = _COUNTED | words(
-    "max_tokens stream metadata stop_sequences temperature top_k top_p service_tier"
+    "max_tokens stream metadata stop_sequences temperature top_k top_p service_tier speed"
+    " diagnostics"
 )
 _PLAIN_BLOCKS = frozenset(["text", "tool_use", "tool_result", "thinking"])
 # Tools that Anthropic describes and the agent runs: their descriptions are not in the body.
 _AGENTS_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")
-_TIERS = ("auto", "standard_only")
+_CHOICES = {"service_tier": ("auto", "standard_only"), "speed": ("standard",)}
 # Betas whose effect on cost is known: none, or told by a body field that is read here.
 _BETAS = (
     b"claude-code-",
@@ -152,7 +153,7 @@ def _usage_of(said: _Usage) -> TokenUsage:
         input_tokens=(said.input_tokens or 0) + read + written,
         cached_input_tokens=read,
         cache_write_tokens=written,
-        cache_write_1h_tokens=(
+        cache_write_long_tokens=(
             said.cache_creation.ephemeral_1h_input_tokens or 0 if said.cache_creation else 0
         ),
         output_tokens=said.output_tokens or 0,
@@ -295,8 +296,9 @@ class Messages(Dialect):
         parsed.stream = flag_of(fields, "stream")
         parsed.output_limit = count_of(fields, "max_tokens", most=MAX_OUTPUT_TOKENS)
         parsed.user = name_of(object_in(fields, "metadata"), "user_id")
-        if fields.get("service_tier") not in (None, *_TIERS):
-            bad("service_tier", f"must be one of {', '.join(_TIERS)}")
+        for name, allowed in _CHOICES.items():
+            if fields.get(name) not in (None, *allowed):
+                bad(name, f"must be one of {', '.join(allowed)}")
         parsed.wants_usage = True
         return parsed
 

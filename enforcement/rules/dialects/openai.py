@@ -53,11 +53,13 @@ _CHAT = (
         " function_call top_logprobs response_format metadata service_tier store modalities"
         " audio reasoning_effort verbosity safety_identifier prompt_cache_key"
         " web_search_options add_generation_prompt continue_final_message"
-        " chat_template_kwargs documents include_reasoning"
+        " chat_template_kwargs documents include_reasoning prompt_cache_options"
+        " prompt_cache_retention"
     )
 )
 _COMPLETIONS = _COMMON | SAMPLING | frozenset(["prompt", "suffix", "echo", "response_format"])
 _EMBEDDINGS = frozenset(["model", "input", "encoding_format", "dimensions", "user"])
+CACHE_OPTIONS = frozenset(["mode", "ttl"])
 _STREAM_OPTIONS = frozenset(["include_usage", "continuous_usage_stats", "include_obfuscation"])
 _TEXT_PARTS = frozenset(["text", "refusal"])
 _PLAIN_TOOLS = frozenset(["function", "custom"])
@@ -124,6 +126,8 @@ class Chat(OpenAI):
         _read_output(parsed)
         _read_messages(parsed)
         _read_tools(parsed)
+        options = object_in(parsed.fields, "prompt_cache_options")
+        check_known(options, CACHE_OPTIONS, inside="prompt_cache_options")
 
     def _limit_field(self, engine: Engine) -> str:
         return "max_completion_tokens" if engine is Engine.OPENAI else "max_tokens"

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from enforcement.rules.dialects.base import Dialect, Engine, Family, Question
+from enforcement.rules.dialects.openai import CACHE_OPTIONS
 from enforcement.rules.frames import Answer, FrameMeter, Meter, plausible, sse
 from enforcement.rules.money import TokenUsage
 from enforcement.rules.requests import (
@@ -36,6 +37,7 @@ from enforcement.rules.requests import (
     tool_name,
     words,
 )
+from enforcement.rules.stream import CacheWrites, long_writes
 from enforcement.rules.verdicts import Refuse, refusal_body
 
 MAX_KEPT_CHARACTERS = 1024 * 1024  # of the text of an open item, for its end
@@ -44,7 +46,7 @@ _KNOWN = words(
     " temperature top_p top_logprobs tools tool_choice parallel_tool_calls text reasoning"
     " include store metadata user safety_identifier prompt_cache_key prompt_cache_retention"
     " service_tier truncation previous_response_id conversation prompt background"
-    " client_metadata"
+    " client_metadata prompt_cache_options"
 )
 _STREAM_OPTIONS = frozenset(["include_obfuscation"])
 _ELSEWHERE = ("previous_response_id", "conversation", "prompt")
@@ -69,6 +71,7 @@ _WRONG = (msgspec.MsgspecError, ValueError, RecursionError)
 class _InputDetails(Struct, gc=False):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_write_tokens_details: CacheWrites | None = None
     audio_tokens: int | None = None
     image_tokens: int | None = None
 
@@ -132,6 +135,7 @@ def read_usage(text: msgspec.Raw, *, tier: str | None) -> TokenUsage | None:
         input_tokens=said.input_tokens,
         cached_input_tokens=read.cached_tokens or 0,
         cache_write_tokens=read.cache_write_tokens or 0,
+        cache_write_long_tokens=long_writes(read.cache_write_tokens_details),
         output_tokens=said.output_tokens,
         reasoning_tokens=made.reasoning_tokens or 0,
         input_audio_tokens=read.audio_tokens or 0,
@@ -322,6 +326,9 @@ class Responses(Dialect):
             )
         options = object_in(fields, "stream_options")
         check_known(options, _STREAM_OPTIONS, inside="stream_options")
+        check_known(
+            object_in(fields, "prompt_cache_options"), CACHE_OPTIONS, inside="prompt_cache_options"
+        )
         parsed.stream = flag_of(fields, "stream")
         parsed.output_limit = count_of(fields, "max_output_tokens", most=MAX_OUTPUT_TOKENS)
         parsed.user = name_of(fields, "user") or name_of(fields, "safety_identifier")

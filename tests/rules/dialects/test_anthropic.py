@@ -17,7 +17,7 @@ USAGE = TokenUsage(
     input_tokens=37,
     cached_input_tokens=22,
     cache_write_tokens=10,
-    cache_write_1h_tokens=6,
+    cache_write_long_tokens=6,
     output_tokens=3,
 )
 
