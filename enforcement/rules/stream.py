@@ -224,12 +224,11 @@ class StreamMeter(Meter):
         if not self.started:
             frames = frames.removeprefix(b"\xef\xbb\xbf")
             self.started = True
+        if self.done or _DONE in frames:
+            frames = self._until_done(frames)
         if not self._head and b"data: {" in frames:
             self._head = frames[frames.index(b"data: {") :][:_RECENT]
         self.events += frames.count(b"\ndata:") + frames.startswith(b"data:")
-        if not self.done and _DONE in frames:
-            self.done = frames.startswith(_DONE) or b"\n" + _DONE in frames
-            self.events -= self.done
         recent = self._recent + frames if len(frames) < _RECENT else frames
         self._recent = recent[-_RECENT:]
         if b'"usage"' in frames or b'"timings"' in frames:
@@ -239,6 +238,17 @@ class StreamMeter(Meter):
         if self._clamp_note:
             frames = self._with_clamp_note(frames)
         return frames
+
+    def _until_done(self, frames: bytes) -> bytes:
+        """What stands before the mark of the end, which is told apart from text that holds it."""
+        if self.done:
+            return b""
+        found = 0 if frames.startswith(_DONE) else frames.find(b"\n" + _DONE) + 1
+        if not found and not frames.startswith(_DONE):
+            return frames
+        self.done = True
+        self.events -= 1
+        return frames[: frames.index(b"\n\n", found) + 2]
 
     def _with_counts(self, frames: bytes) -> bytes:
         kept = []

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from enforcement.rules.dialects.ollama import LOADED
 from enforcement.rules.estimate import Bound, amount_of
 from enforcement.rules.frames import Answer, Meter
 from enforcement.rules.money import TokenUsage, charge_nanos
@@ -98,12 +99,24 @@ def believable(usage: TokenUsage, bound: Bound) -> bool:
     )
 
 
+def _told(said: Answer | Meter, bound: Bound) -> TokenUsage | None:
+    """The engine's own usage, if it can be true.
+
+    A prompt of no tokens was not counted, unless a model was loaded and nothing more was done.
+    """
+    usage = said.usage
+    if usage is None or not believable(usage, bound):
+        return None
+    counted = usage.input_tokens > 0 or said.input_missing or said.finish_reason in LOADED
+    return usage if counted else None
+
+
 def reckon_answer(
     call: Call, bound: Bound, answer: Answer, *, output_tokens: int
 ) -> tuple[Reckoning, bool]:
     """The charge for a whole answer, and whether its usage cannot be true."""
-    usage = answer.usage
-    if usage is not None and believable(usage, bound):
+    usage = _told(answer, bound)
+    if usage is not None:
         if answer.input_missing:
             usage = replace(usage, input_tokens=estimated_input(call, bound))
         return reckon(call, usage, estimated=answer.input_missing), False
@@ -135,10 +148,11 @@ def reckon_unseen(call: Call, bound: Bound) -> Reckoning:
 
 def _stream_usage(call: Call, bound: Bound, meter: Meter) -> tuple[TokenUsage, bool]:
     """What was seen of a stream, and whether that is only our own count."""
-    said = meter.usage
-    if said is None or not believable(said, bound):
-        counted = estimated_input(call, bound)
-        return TokenUsage(input_tokens=counted, output_tokens=meter.produced), True
+    said = _told(meter, bound)
+    if said is None:
+        read = estimated_input(call, bound)
+        made = meter.produced if meter.usage is None else meter.events  # its figures are none
+        return TokenUsage(input_tokens=read, output_tokens=made), True
     if meter.input_missing:
         return replace(said, input_tokens=estimated_input(call, bound)), True
     seen = meter.events - _EXTRA_FRAMES

@@ -69,6 +69,7 @@ class NodeConnection(asyncio.Protocol):
         "_left",
         "_parser",
         "_pool",
+        "_surplus",
         "deadline_ns",
         "head",
         "idle_since_ns",
@@ -92,6 +93,7 @@ class NodeConnection(asyncio.Protocol):
         self._parser: Any = None
         self._body: list[bytes] = []
         self._complete = False
+        self._surplus = False  # more came behind the last chunk
         self._interim = 0
 
     # ------------------------------------------------------------------ asyncio.Protocol
@@ -173,7 +175,12 @@ class NodeConnection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of a chunk, from httptools."""
-        self._body.append(body)
+        if not self._complete:
+            self._body.append(body)
+
+    def on_message_begin(self) -> None:
+        """An answer begins, from httptools; there is only one."""
+        self._surplus = self._complete
 
     def on_message_complete(self) -> None:
         """The last chunk has been read, from httptools."""
@@ -197,7 +204,12 @@ class NodeConnection(asyncio.Protocol):
                 self._finish(sink)
 
     def _read_chunks(self, data: bytes, sink: Sink) -> None:
-        self._parser.feed_data(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            if not self._complete:
+                raise
+            self._surplus = True
         body = self._body
         if body:
             piece = body[0] if len(body) == 1 else b"".join(body)
@@ -208,9 +220,10 @@ class NodeConnection(asyncio.Protocol):
 
     def _finish(self, sink: Sink) -> None:
         head = self.head
+        reusable = head is not None and head.keep_alive and not self._surplus
         self.sink = None
         self._reset()
-        if head is not None and head.keep_alive and self.transport is not None:
+        if reusable and self.transport is not None:
             self._pool.release(self)
         else:
             self.abort()

@@ -38,6 +38,7 @@ from enforcement.rules.requests import (
 from enforcement.rules.verdicts import Refuse, refusal_facts
 
 NO_TIME = "1970-01-01T00:00:00Z"
+LOADED = ("load", "unload")  # reasons of answers for which nothing was read or made
 _COMMON = frozenset(["model", "stream", "format", "options", "keep_alive", "think"])
 _COMMON |= frozenset(["logprobs", "top_logprobs"])
 _CHAT = _COMMON | frozenset(["messages", "tools"])
@@ -128,7 +129,7 @@ class LinesMeter(FrameMeter):
         if not line.done:
             return
         self.done, self._stop = True, line.done_reason or "stop"
-        if self._stop in ("load", "unload"):
+        if self._stop in LOADED:
             self.usage, self.running = TokenUsage(), 0
             return
         usage = _usage_of(line)
@@ -224,7 +225,7 @@ class _Ollama(Dialect):
             return Answer()
         usage = _usage_of(line)
         believed = plausible(usage)
-        loaded = line.done_reason in ("load", "unload")
+        loaded = line.done_reason in LOADED
         return Answer(
             valid=True,
             usage=usage if believed else None,
