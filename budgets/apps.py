@@ -23,6 +23,7 @@ class BudgetsConfig(AppConfig):
         register(errors.NotificationNotFoundError, 404)
         register(errors.DelegationError, 422)
         register(errors.NotFreeError, 409)
+        register(errors.StillLearningError, 503)
         register(errors.DelegationNotFoundError, 404)
         register(errors.LeaseNotFoundError, 404)
         register(errors.LeaseNotSuspendedError, 409)

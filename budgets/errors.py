@@ -94,6 +94,13 @@ class NotFreeError(DelegationError):
         self.held = held
 
 
+class StillLearningError(BudgetError):
+    """After a failover nobody knows what is free until sidecars have told what they leased."""
+
+    def __init__(self) -> None:
+        super().__init__("the ledger is learning what is out after a failover: try again soon")
+
+
 class DelegationNotFoundError(BudgetError):
     """No such delegation in this organization, or it is of other agents."""
 

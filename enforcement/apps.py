@@ -9,9 +9,11 @@ class EnforcementConfig(AppConfig):
 
     def ready(self) -> None:
         from budgets.domain.checks import know  # noqa: PLC0415 -- needs loaded apps
+        from budgets.domain.incarnation import know_learning  # noqa: PLC0415 -- needs loaded apps
         from controlplane.problems import register  # noqa: PLC0415 -- needs loaded apps
         from enforcement import errors, queries  # noqa: PLC0415 -- needs loaded apps
 
+        know_learning(queries.is_learning)
         know("node", queries.node_names)
         know("provider", queries.node_providers)
         know("model", queries.served_models)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
+from django.db import connection
 from django.db.models import F, QuerySet, Sum
 
 from budgets.enums import LIVE_LEASE_STATES
@@ -17,6 +18,20 @@ from enforcement.rules.wire import SessionInfo
 
 ONLINE = timedelta(seconds=10)  # since the last word of a book
 EXPECTED_TO_ANSWER = timedelta(seconds=60)  # a book that was silent for longer is not waited for
+
+# The organizations of which a spool has not told this incarnation its leases. One that was silent
+# for a day before the others has no lease that it could tell of.
+LEARNING = """
+    SELECT DISTINCT s.organization_id::text
+    FROM enforcement_spool s
+    JOIN enforcement_sidecar c ON c.id = s.sidecar_id
+    JOIN identity_apitoken t ON t.id = c.token_id AND t.revoked_at IS NULL
+    JOIN budgets_ledgerincarnation i ON i.ended_at IS NULL
+    WHERE s.organization_id = ANY(%s::uuid[]) AND s.incarnation <> i.id
+        AND s.waived_for IS DISTINCT FROM i.id
+        AND s.last_sync_at > (SELECT max(a.last_sync_at) FROM enforcement_spool a
+            WHERE a.organization_id = s.organization_id) - interval '24 hours'
+"""
 
 
 @dataclass(frozen=True)
@@ -29,6 +44,13 @@ class Exposure:
     leased: int
     open: int
     suspense: int
+
+
+def is_learning(organization_id: UUID) -> bool:
+    """Whether leases of an organization may be out that a failover forgot (L11)."""
+    with connection.cursor() as cursor:
+        cursor.execute(LEARNING, [[organization_id]])
+        return cursor.fetchone() is not None
 
 
 def exposures(spools: Collection[UUID]) -> dict[UUID, list[Exposure]]:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from budgets.domain.balances import OTHER_VALUE
 from controlplane.identity.models import Agent, Organization, Project, Team
 from enforcement.rules.policy import ScopeKind
+from enforcement.rules.splits import OTHER_VALUE
 
 ICONS = {
     ScopeKind.ORGANIZATION: "building",

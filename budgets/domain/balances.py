@@ -13,9 +13,7 @@ from budgets.enums import LIMIT_TRANSFER
 from budgets.models import Balance, Budget, BudgetOverride, Transfer
 from controlplane.audit.domain import Actor
 from enforcement.rules.policy import Mode, Unit
-
-OTHER_VALUE = "*"  # shared by all split values beyond a budget's `max_values` (L15)
-
+from enforcement.rules.splits import OTHER_VALUE, is_counted
 
 _FIND = """
 SELECT b.* FROM budgets_balance b
@@ -117,7 +115,7 @@ def _standins(
     budgets: Mapping[UUID, Budget], missing: Iterable[BalanceKey]
 ) -> dict[BalanceKey, BalanceKey]:
     """For new split values of budgets that are full: the key of the shared balance."""
-    split = [key for key in missing if key.value and key.value != OTHER_VALUE]
+    split = [key for key in missing if is_counted(key.value)]
     counts: dict[tuple[UUID, datetime], int] = {}
     standins = {}
     for key in split:

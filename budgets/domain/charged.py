@@ -13,7 +13,6 @@ from typing import NamedTuple
 from uuid import UUID
 
 from budgets.domain.balances import (
-    OTHER_VALUE,
     BalanceKey,
     Windows,
     find_balances,
@@ -25,6 +24,7 @@ from budgets.enums import WindowKind
 from budgets.models import Balance, Budget, Lease, UsageEvent
 from enforcement.rules.matching import Matcher, value_of
 from enforcement.rules.policy import Unit
+from enforcement.rules.splits import OTHER_VALUE
 from enforcement.rules.windows import window_at
 
 

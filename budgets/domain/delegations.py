@@ -1,11 +1,8 @@
 """Session trees: a session gives part of its balances to a child session (L14).
 
-1. What is given leaves what the parent has free and becomes the limit of the child's balance, in
-   one transaction: the fan-out of a session can never hold more than the session had.
+1. The rules of giving and coming home are `enforcement.rules.delegation`.
 2. A child gets new balances: a session that has begun with its budget's own limit is no child.
-3. At the end (its own, its parent's, or when its time is over) nothing more is granted to it. What
-   is free comes home at once, what sidecars still have as it comes home; then what it spent is
-   settled on its parent. Its own children end before it.
+3. A child ends by its own word, its parent's, a person's, or when its time is over.
 4. Only budgets without a window are delegated: a tree does not outlive its money.
 """
 
@@ -18,26 +15,34 @@ from uuid import UUID
 from django.db import transaction
 
 from budgets.domain import locks
-from budgets.domain.balances import BalanceKey, open_balances
+from budgets.domain.balances import BalanceKey, find_balances, open_balances
+from budgets.domain.incarnation import is_learning
 from budgets.enums import LIMIT_TRANSFER, DelegationState, WindowKind
 from budgets.errors import (
     DelegationError,
     DelegationNotFoundError,
     NotFreeError,
+    StillLearningError,
 )
 from budgets.models import Balance, Budget, Delegation, Transfer
 from controlplane.identity.ids import new_id
 from controlplane.identity.models import Agent
-from enforcement.rules.ledger import TransferKind
+from enforcement.rules.delegation import Delegation as Part
+from enforcement.rules.delegation import DelegationState as RuleState
+from enforcement.rules.delegation import bring_home, end, give
 from enforcement.rules.money import parse_usd
 from enforcement.rules.policy import Mode, Per, Unit
-from enforcement.rules.sessiontree import MAX_DEPTH, Level, Lineage
+from enforcement.rules.sessiontree import MAX_DEPTH, Level, Lineage, is_given
 from enforcement.rules.windows import EPOCH
 
 MAX_CHILDREN = 1_000  # open ones of one balance
 MAX_SESSION_CHARS = 128
 LONGEST = timedelta(days=30)
 ACTOR = "session tree"
+MOVED = [
+    *("limit_amount", "cap_amount", "spent_amount", "overrun_amount", "given_amount"),
+    *("closed_at", "updated_at"),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +74,16 @@ def delegate(*, organization_id: UUID, wish: Wish, now: datetime) -> Given:
 
     Raises:
         DelegationError: it cannot be meant.
+        StillLearningError: after a failover, nobody knows yet what is free.
         NotFreeError: the parent has less free; leases out may still come home.
     """
     locks.share_budgets(organization_id)
     _check(wish)
+    if is_learning(organization_id):
+        raise StillLearningError
     child_agent = _agent(organization_id, wish)
     budgets = _budgets(organization_id, wish)
-    parents = _balances(budgets, wish.values, now=now)
+    parents = _balances(budgets, wish, now=now)
     amounts = _amounts(wish, budgets, parents)
     handle, expires_at = new_id(), now + wish.expires_in
     children = _open_children(budgets, amounts, wish.child_session, now=now)
@@ -95,10 +103,7 @@ def delegate(*, organization_id: UUID, wish: Wish, now: datetime) -> Given:
             created_at=now,
             expires_at=expires_at,
         )
-        parent.given_amount += amount
-        parent.updated_at = now
-        parent.save(update_fields=["given_amount", "updated_at"])
-        _write(parent, TransferKind.DELEGATE.value, amount, now=now)
+        _take_from(parent, budgets[budget_id], amount, now=now)
         _write(child, LIMIT_TRANSFER, amount, now=now, reason=f"from {wish.parent_session}")
     above = (
         wish.lineage.levels
@@ -204,11 +209,12 @@ def _budgets(organization_id: UUID, wish: Wish) -> dict[UUID, Budget]:
     return {names[name]: known[names[name]] for name in wish.amounts}
 
 
-def _balances(
-    budgets: Mapping[UUID, Budget], values: Mapping[str, str], *, now: datetime
-) -> dict[UUID, Balance]:
-    """The parent's balances, locked; made where it has not begun yet."""
-    windows = {BalanceKey(one, values[str(one)], EPOCH): None for one in budgets}
+def _balances(budgets: Mapping[UUID, Budget], wish: Wish, *, now: datetime) -> dict[UUID, Balance]:
+    """The parent's balances, locked; made where it has not begun yet, and was not given them."""
+    windows = {BalanceKey(one, wish.values[str(one)], EPOCH): None for one in budgets}
+    given = {key for key in windows if wish.lineage and is_given(wish.lineage, key.value)}
+    if len(list(find_balances(given))) < len(given):
+        raise DelegationError("what this session was given is not there any more")
     rows = open_balances(budgets=budgets, windows=windows, now=now)
     return {key.budget_id: balance for key, balance in rows.items()}
 
@@ -231,6 +237,17 @@ def _amounts(
             raise DelegationError(f"a session has at most {MAX_CHILDREN} children at once")
         given[budget_id] = asked
     return given
+
+
+def _take_from(parent: Balance, budget: Budget, amount: int, *, now: datetime) -> None:
+    place = parent.as_rule()
+    moved = give(place, amount)
+    if moved is None:
+        raise NotFreeError(budget, free=max(0, place.free), held=place.held)
+    parent.take(place)
+    parent.updated_at = now
+    parent.save(update_fields=["given_amount", "updated_at"])
+    _write(parent, moved.kind.value, moved.amount, now=now)
 
 
 def _amount(budget: Budget, given: str | int | None) -> int:
@@ -273,7 +290,7 @@ def _open_children(
 
 
 def _close(delegation_id: UUID, *, now: datetime) -> bool:
-    """One step towards the end: bring home what is free; settle when nothing is out."""
+    """End a part and everything below it, and bring home what can come."""
     row = Delegation.objects.get(id=delegation_id)
     if row.state == DelegationState.CLOSED:
         return False
@@ -285,46 +302,32 @@ def _close(delegation_id: UUID, *, now: datetime) -> bool:
     if row.state == DelegationState.CLOSED:
         return False
     parent, child = balances[row.parent_id], balances[row.child_id]
-    row.state, child.closed_at = DelegationState.CLOSING, child.closed_at or now
-    home = max(0, child.free_amount)
-    if home:
-        child.limit_amount -= home
-        child.cap_amount = max(child.limit_amount, child.committed_amount)
-        row.home_amount += home
-        _write(parent, TransferKind.COME_HOME.value, home, now=now)
-    if not child.held_amount and not child.suspense_amount and not child.given_amount:
-        _settle(row, parent, child, now=now)
-    parent.given_amount = parent.given_amount - home - row.spent_amount
-    parent.spent_amount += row.spent_amount
-    parent.cap_amount = min(parent.cap_amount, max(parent.limit_amount, parent.committed_amount))
-    for balance in (parent, child):
-        balance.updated_at = now
-    Balance.objects.bulk_update(
-        [parent, child],
-        [
-            "limit_amount",
-            "cap_amount",
-            "spent_amount",
-            "overrun_amount",
-            "given_amount",
-            "closed_at",
-            "updated_at",
-        ],
-    )
+    part = _part_of(row)
+    places = parent.as_rule(), child.as_rule()
+    end(part, places[1])
+    if not is_learning(row.organization_id):
+        for moved in bring_home(part, *places):
+            _write(parent, moved.kind.value, moved.amount, now=now)
+    row.home_amount, row.spent_amount, row.state = part.home, part.spent, part.state.value
+    row.closed_at = now if part.state is RuleState.CLOSED else None
     row.save()
+    child.closed_at = child.closed_at or now
+    for balance, place in zip((parent, child), places, strict=True):
+        balance.take(place)
+        balance.updated_at = now
+    Balance.objects.bulk_update([parent, child], MOVED)
     return True
 
 
-def _settle(row: Delegation, parent: Balance, child: Balance, *, now: datetime) -> None:
-    """The child's final: what it was given is accounted for, to the last."""
-    row.spent_amount = row.amount - row.home_amount
-    row.state, row.closed_at = DelegationState.CLOSED, now
-    if row.spent_amount:
-        _write(parent, TransferKind.CHILD_SPENT.value, row.spent_amount, now=now)
-    over = child.spent_amount + child.overrun_amount - row.spent_amount
-    if over > 0:  # measured use that nothing held: the parent's truth too
-        parent.overrun_amount += over
-        _write(parent, TransferKind.OVERRUN.value, over, now=now)
+def _part_of(row: Delegation) -> Part:
+    return Part(
+        parent=str(row.parent_id),
+        child=str(row.child_id),
+        amount=row.amount,
+        home=row.home_amount,
+        spent=row.spent_amount,
+        state=RuleState(row.state),
+    )
 
 
 def _locked(ids: Iterable[UUID]) -> dict[UUID, Balance]:

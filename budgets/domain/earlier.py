@@ -8,7 +8,7 @@ from django.db.models.expressions import Combinable
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast, Coalesce, Extract, Floor
 
-from budgets.domain.balances import OTHER_VALUE, BalanceKey, new_balance
+from budgets.domain.balances import BalanceKey, new_balance
 from budgets.domain.ratings import with_charges
 from budgets.domain.rings import ring_of
 from budgets.domain.usage import IDLE_FAILURE
@@ -19,6 +19,7 @@ from enforcement.rules.ledger import TransferKind
 from enforcement.rules.matching import TAG
 from enforcement.rules.policy import Per, ScopeKind, Unit
 from enforcement.rules.rolling import Ring
+from enforcement.rules.splits import OTHER_VALUE
 from enforcement.rules.windows import EPOCH, window_at
 
 _SCOPE_FIELDS = {

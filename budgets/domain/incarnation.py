@@ -1,7 +1,9 @@
 """The ledger's incarnation: one uninterrupted history (L11)."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
+from uuid import UUID
 
 from django.db import connection, transaction
 
@@ -38,6 +40,26 @@ def begin_incarnation(*, now: datetime) -> LedgerIncarnation:
     """End the current incarnation and begin another: after a promotion or a restore."""
     LedgerIncarnation.objects.filter(ended_at__isnull=True).update(ended_at=now)
     return LedgerIncarnation.objects.create(started_at=now, **_history()._asdict())
+
+
+_learning: list[Callable[[UUID], bool]] = []
+
+
+def know_learning(ask: Callable[[UUID], bool]) -> None:
+    """Say who knows whether an organization's leases are not all known yet (L11)."""
+    _learning.append(ask)
+
+
+def is_learning(organization_id: UUID) -> bool:
+    """Whether what looks free may be leased: a failover forgot it, its spool has not told yet.
+
+    So it is too while nobody has noticed yet that the database has another history.
+    """
+    known = LedgerIncarnation.objects.filter(ended_at__isnull=True).first()
+    if known is None or known.system_identifier is None:
+        return any(ask(organization_id) for ask in _learning)
+    moved = _history() != History(known.system_identifier, known.timeline)
+    return moved or any(ask(organization_id) for ask in _learning)
 
 
 def _history() -> History:

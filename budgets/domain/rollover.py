@@ -17,6 +17,7 @@ from django.db.models import F
 
 from budgets.domain import locks
 from budgets.domain.balances import BalanceKey, open_balances
+from budgets.domain.incarnation import is_learning
 from budgets.enums import Rollover
 from budgets.models import Balance, Budget, Transfer
 from enforcement.rules.ledger import TransferKind
@@ -60,6 +61,8 @@ def begin_rollover(budget: Budget, *, now: datetime) -> None:
 @transaction.atomic
 def _roll(organization_id: UUID, balance_id: UUID, *, now: datetime) -> bool:
     locks.share_budgets(organization_id)
+    if is_learning(organization_id):
+        return False  # what looks free may be leased
     place = Balance.objects.select_related("budget").get(id=balance_id)
     budget = place.budget
     coming = window_after(budget.window, (place.window_start, place.window_end))

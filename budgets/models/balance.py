@@ -4,6 +4,7 @@ from django.db.models import F, Q
 
 from budgets.models.budget import Budget
 from controlplane.identity.ids import new_id
+from enforcement.rules.ledger import Balance as RuleBalance
 from enforcement.rules.rolling import Ring
 
 
@@ -141,3 +142,28 @@ class Balance(models.Model):
     def free_amount(self) -> int:
         """What the limit still leaves. Negative after the limit was lowered or overrun."""
         return self.limit_amount - self.committed_amount - self.overrun_amount
+
+    def as_rule(self) -> RuleBalance:
+        """The counters as the rules know them."""
+        return RuleBalance(
+            id=str(self.pk),
+            budget=str(self.budget_id),
+            value=self.value,
+            window_start_s=int(self.window_start.timestamp()),
+            limit=self.limit_amount,
+            cap=self.cap_amount,
+            spent=self.spent_amount,
+            held=self.held_amount,
+            suspense=self.suspense_amount,
+            overrun=self.overrun_amount,
+            lends=self.lends,
+            given=self.given_amount,
+            ring=self.ring,
+            closed=self.closed_at is not None,
+        )
+
+    def take(self, rule: RuleBalance) -> None:
+        """What a rule has changed: limit, cap, spent, overrun and given."""
+        self.limit_amount, self.cap_amount = rule.limit, rule.cap
+        self.spent_amount, self.overrun_amount = rule.spent, rule.overrun
+        self.given_amount = rule.given

@@ -19,6 +19,7 @@ from budgets.errors import (
     DelegationError,
     DelegationNotFoundError,
     NotFreeError,
+    StillLearningError,
 )
 from controlplane.identity.errors import CredentialError
 from controlplane.problems import kind_of, problem_document
@@ -65,6 +66,7 @@ STATUS: dict[type[Exception], int] = {
     psycopg.DataError: 422,
     DjangoDataError: 422,
     BusyError: 503,
+    StillLearningError: 503,
     psycopg.OperationalError: 503,
     DjangoOperationalError: 503,
 }

@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from budgets.domain.balances import OTHER_VALUE
 from budgets.domain.locks import key_pair
 from controlplane.identity.ids import new_id
 from enforcement.leasing import metrics
@@ -13,6 +12,7 @@ from enforcement.leasing.later import Connection, Later, Rows, known, send
 from enforcement.rules.ledger import may_fetch_ahead
 from enforcement.rules.policy import BudgetPolicy, WindowSpec
 from enforcement.rules.rolling import new_ring
+from enforcement.rules.splits import OTHER_VALUE, is_counted, is_full
 from enforcement.rules.windows import Window, has_ended, window_after, window_at
 from enforcement.rules.wire import DenialCause, Group
 
@@ -116,7 +116,7 @@ async def open_balances(
         if want.given:
             places[want.key] = DenialCause.ENDED
             continue
-        if want.key.value not in ("", OTHER_VALUE) and await _is_full(connection, want):
+        if is_counted(want.key.value) and await _is_full(connection, want):
             metrics.SPLIT_OVERFLOWS.labels(budget=want.key.budget).inc()
             places[want.key] = DenialCause.MAX_VALUES
             continue
@@ -172,7 +172,7 @@ async def _is_full(connection: Connection, want: Wanted) -> bool:
         [budget, want.key.window_start, OTHER_VALUE],
     )
     row = await cursor.fetchone()
-    return row is not None and row[0] >= want.budget.max_values
+    return row is not None and is_full(want.budget, values=row[0])
 
 
 async def _share_budgets(connection: Connection, organization: str) -> None:

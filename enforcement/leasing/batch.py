@@ -1,12 +1,9 @@
 """One transaction of the coordinator: lock, run the rules, write back."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
-
-import msgspec
 
 from controlplane.identity.ids import new_id
 from enforcement.errors import GroupKeyReusedError, SpoolOfAnotherError
@@ -23,7 +20,7 @@ from enforcement.leasing.balances import (
 from enforcement.leasing.later import Connection
 from enforcement.leasing.policies import Policy
 from enforcement.leasing.spools import SpoolRow
-from enforcement.rules.grantqueue import GrantQueue
+from enforcement.rules.grantqueue import GrantQueue, content_of
 from enforcement.rules.ledger import (
     Ask,
     Balance,
@@ -225,7 +222,7 @@ class Batch:
             else:
                 pairs = zip(wants, group.items, strict=True)
                 given = [w._replace(given=work.policy.is_given(group, i)) for w, i in pairs]
-                self._asks.append(Asked(work, group, given, _content(group)))
+                self._asks.append(Asked(work, group, given, content_of(group)))
 
     # ------------------------------------------------------------------ the working set
 
@@ -394,9 +391,3 @@ class Batch:
 def _refuse(group: Group, cause: DenialCause, *, item: GroupItem | None = None) -> Denial:
     item = item or group.items[0]
     return Denial(group=group.key, budget=item.budget, value=item.value, cause=cause)
-
-
-def _content(group: Group) -> str:
-    """What a key stands for; a retry may be more patient, but may not ask for something else."""
-    body = msgspec.json.encode((group.attribution, group.items))
-    return hashlib.sha256(body).hexdigest()

@@ -10,6 +10,7 @@ import msgspec
 from controlplane.identity.ids import new_id
 from enforcement.leasing.arrays import array
 from enforcement.leasing.later import Connection, Later, Rows, send
+from enforcement.queries import LEARNING
 from enforcement.rules.policy import OrderKind, ScopeKind
 from enforcement.rules.spools import Spool
 from enforcement.rules.wire import Order, SessionInfo
@@ -17,18 +18,6 @@ from enforcement.rules.wire import Order, SessionInfo
 if TYPE_CHECKING:
     from enforcement.leasing.batch import Work
 
-
-_LEARNING = """
-    SELECT DISTINCT s.organization_id::text
-    FROM enforcement_spool s
-    JOIN enforcement_sidecar c ON c.id = s.sidecar_id
-    JOIN identity_apitoken t ON t.id = c.token_id AND t.revoked_at IS NULL
-    JOIN budgets_ledgerincarnation i ON i.ended_at IS NULL
-    WHERE s.organization_id = ANY(%s::uuid[]) AND s.incarnation <> i.id
-        AND s.waived_for IS DISTINCT FROM i.id
-        AND s.last_sync_at > (SELECT max(a.last_sync_at) FROM enforcement_spool a
-            WHERE a.organization_id = s.organization_id) - interval '24 hours'
-"""
 
 MAX_SESSIONS = 500
 SEEN_EVERY = timedelta(seconds=2)  # a sidecar's row is not written for each of its messages
@@ -73,7 +62,7 @@ async def still_learning(connection: Connection, organizations: Collection[str])
 
     One that was silent for a day before the others has no lease that it could tell of.
     """
-    cursor = await connection.execute(_LEARNING, [array(organizations)])
+    cursor = await connection.execute(LEARNING, [array(organizations)])
     return {row[0] async for row in cursor}
 
 

@@ -8,7 +8,7 @@ from enforcement.errors import MessageError
 from enforcement.leasing.policies import Policy
 from enforcement.rules.matching import in_scope
 from enforcement.rules.policy import Mode, Per, Unit
-from enforcement.rules.sessiontree import Lineage, LineageError, seal, session_of, unseal
+from enforcement.rules.sessiontree import Lineage, LineageError, seal, session_of
 from enforcement.rules.verdicts import shown
 from enforcement.rules.wire import Delegate, Delegated
 
@@ -48,7 +48,7 @@ def _lineage(token: str, policy: Policy) -> Lineage | None:
     if not token:
         return None
     try:
-        return unseal(token, key=policy.tree_key)
+        return policy.lineage(token)
     except LineageError as error:
         raise MessageError(str(error)) from error
 

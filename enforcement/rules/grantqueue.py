@@ -5,10 +5,13 @@ what it waits for. A queue lives in one coordinator's memory between transaction
 books ask again under the same keys.
 """
 
+import hashlib
+
+import msgspec
 from msgspec import Struct, field
 
 from enforcement.rules.ledger import Ask, Balance, Lease, Ledger
-from enforcement.rules.wire import Denial, DenialCause, GroupItem
+from enforcement.rules.wire import Denial, DenialCause, Group, GroupItem
 
 SHARERS_MS = 10_000  # a book counts as active on a balance for so long after its last grant
 RECALL_EVERY_MS = 100
@@ -105,6 +108,12 @@ class GrantQueue:
         if ledger.balances[balance].free < item.need and balance not in answers.recalls:
             self._recalled[balance] = now_ms
             answers.recalls.append(balance)
+
+
+def content_of(group: Group) -> str:
+    """What a key stands for (L10): a retry may be more patient, but asks for the same."""
+    body = msgspec.json.encode((group.attribution, group.items))
+    return hashlib.sha256(body).hexdigest()
 
 
 def _hopeless(ask: Ask, ledger: Ledger) -> bool:

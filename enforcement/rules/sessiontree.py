@@ -106,6 +106,11 @@ def session_of(lineage: Lineage, budget: str) -> str:
     return lineage.levels[-1].session
 
 
+def is_given(lineage: Lineage, value: str) -> bool:
+    """Whether a session's balance came from its parent: only a delegation makes such a one."""
+    return value != lineage.levels[-1].session
+
+
 def pairs_of(
     lineage: Lineage,
     *,

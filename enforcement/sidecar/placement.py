@@ -250,7 +250,8 @@ class Placement(Unsent):
         """The hold is placed: once it is on disk, forward."""
         desk = self._desk
         self._finish()
-        if not desk.commit():
+        stale = not desk.book.policy_is_fresh(now_ns=clock.now_ns())  # it waited for too long
+        if stale or not desk.commit():
             desk.book.lots.settle(hold, {}, now_ns=clock.now_ns())
             desk.commit()
             self._answer(desk.ready(now_ns=clock.now_ns()) or unreachable())

@@ -17,19 +17,17 @@ from enforcement.rules.policy import (
     KeyPolicy,
     Mode,
     OrderKind,
-    Overflow,
     PolicySnapshot,
     PricePolicy,
     ScopeKind,
 )
 from enforcement.rules.sessiontree import Lineage, LineageError, at_level, key_of, pairs_of, unseal
 from enforcement.rules.skillgate import CardGate
-from enforcement.rules.wire import Denial, DenialCause, Order
+from enforcement.rules.splits import Overflows
+from enforcement.rules.wire import Denial, Order
 from enforcement.sidecar.measures import Measures, share_of
 
 MAX_CACHED_KEYS = 10_000
-OVERFLOW_VALUE = "*"  # the balance that values beyond a split's `max_values` share
-OVERFLOW_NS = 60_000_000_000  # how long a value is known to have no balance of its own
 THROTTLED_REQUESTS_PER_MINUTE = 6
 THROTTLED_SHARE = 10  # a throttled agent keeps a tenth of its rates
 
@@ -101,7 +99,7 @@ class PolicyView:
         self._overlay: dict[tuple[ScopeKind, str], AgentState] = {}
         self._pepper = bytes.fromhex(snapshot.pepper)
         self._matcher = Matcher([b for b in snapshot.budgets if b.mode is Mode.HARD])
-        self._overflows: dict[BalanceKey, int] = {}
+        self._overflows = Overflows()
         self._keys: dict[str, tuple[str, KeyPolicy]] = {
             key.hash: (agent.id, key) for agent in snapshot.agents for key in agent.keys
         }
@@ -176,25 +174,11 @@ class PolicyView:
 
     def balances(self, plan: Plan, subject: Subject, *, now_ns: int) -> tuple[BalanceKey, ...]:
         """The balances of a plan's budgets, in their order."""
-        found = plan.balances(subject)
-        if not self._overflows:
-            return found
-        return tuple(
-            (key[0], OVERFLOW_VALUE) if self._overflows.get(key, 0) > now_ns else key
-            for key in found
-        )
+        return self._overflows.apply(plan.balances(subject), now_ns=now_ns)
 
     def overflows(self, denial: Denial, *, now_ns: int) -> bool:
         """Whether a denial means that its value shares the balance of others. It is remembered."""
-        budget = self.budgets.get(denial.budget)
-        if denial.cause is not DenialCause.MAX_VALUES or denial.value == OVERFLOW_VALUE:
-            return False
-        if budget is None or budget.overflow is not Overflow.SHARE:
-            return False
-        if len(self._overflows) >= MAX_CACHED_KEYS:
-            self._overflows.clear()
-        self._overflows[denial.budget, denial.value] = now_ns + OVERFLOW_NS
-        return True
+        return self._overflows.note(denial, self.budgets.get(denial.budget), now_ns=now_ns)
 
     def price(self, *, model: str, provider: str) -> PricePolicy | None:
         """The price version that holds for a model of a provider."""

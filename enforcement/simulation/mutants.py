@@ -6,23 +6,11 @@ proves nothing, so a mutant stays only while some seed exposes it.
 
 from dataclasses import dataclass
 
-from msgspec.structs import replace
-
-from enforcement.rules import records
-from enforcement.rules.book import Book
-from enforcement.rules.ledger import Ask, Lease, LeaseState, Ledger, TransferKind
-from enforcement.rules.lots import Hold, Lot, Lots, Need, Shortage
-from enforcement.rules.rolling import Aged
-from enforcement.rules.spools import Spool
-from enforcement.rules.wire import (
-    Grant,
-    InventoryItem,
-    LeaseAck,
-    LeaseReport,
-    Sync,
-)
-from enforcement.simulation.controlplane import ControlPlane, Reply
-from enforcement.simulation.sidecar import MARGIN, SLICE, Request, Sidecar
+from enforcement.rules.ledger import Ledger
+from enforcement.simulation import policybugs as policies
+from enforcement.simulation import protocolbugs as protocol
+from enforcement.simulation.controlplane import ControlPlane
+from enforcement.simulation.sidecar import Sidecar
 
 
 @dataclass(frozen=True)
@@ -43,375 +31,96 @@ class Mutant:
         return self.sidecar.__name__
 
 
-# ---------------------------------------------------------------------------- the ledger's side
-
-
-class VoidOnExpiry(Ledger):
-    def expire(self, lease_id: str, *, now_ms: int) -> bool:
-        lease = self.leases[lease_id]
-        if not super().expire(lease_id, now_ms=now_ms):
-            return False
-        self.balances[lease.balance].suspense -= lease.rest
-        lease.returned = lease.amount - lease.used
-        return True
-
-
-class ExpiryIsFinal(Ledger):
-    def expire(self, lease_id: str, *, now_ms: int) -> bool:
-        if not super().expire(lease_id, now_ms=now_ms):
-            return False
-        lease = self.leases[lease_id]
-        self.balances[lease.balance].suspense -= lease.rest
-        self.balances[lease.balance].spent += lease.rest
-        lease.used += lease.rest
-        lease.state = LeaseState.SETTLED
-        return True
-
-
-class ReportsAsDeltas(Ledger):
-    def report(
-        self, report: LeaseReport, *, spool: str, now_ms: int, recalled: bool = False
-    ) -> LeaseAck | None:
-        lease = self.leases.get(report.lease)
-        if lease is not None and lease.state is LeaseState.GRANTED and report.used:
-            more = min(report.used, lease.rest)
-            lease.used += more
-            self.balances[lease.balance].held -= more
-            self.balances[lease.balance].spent += more
-        return super().report(report, spool=spool, now_ms=now_ms, recalled=recalled)
-
-
-class LastReportWins(Ledger):
-    def _book(self, lease: Lease, report: LeaseReport) -> None:
-        fallen = max(0, lease.used - report.used)
-        balance = self.balances[lease.balance]
-        if lease.state is LeaseState.GRANTED and fallen:
-            lease.used -= fallen
-            balance.spent -= fallen
-            balance.held += fallen
-        super()._book(lease, report)
-
-
-class ReturnsAsDeltas(Ledger):
-    def _book(self, lease: Lease, report: LeaseReport) -> None:
-        if not report.final and lease.state is LeaseState.GRANTED:
-            report = replace(report, returned=lease.returned + report.returned)
-        super()._book(lease, report)
-
-
-class FinalReturnsAll(Ledger):
-    def _book(self, lease: Lease, report: LeaseReport) -> None:
-        super()._book(lease, replace(report, used=0) if report.final else report)
-
-
-class FinalSpendsAll(Ledger):
-    def _book(self, lease: Lease, report: LeaseReport) -> None:
-        super()._book(lease, replace(report, used=lease.amount) if report.final else report)
-
-
-class LateUseIsForgiven(Ledger):
-    def _book(self, lease: Lease, report: LeaseReport) -> None:
-        late = lease.state is LeaseState.SUSPENDED
-        super()._book(lease, replace(report, used=lease.used) if late else report)
-
-
-class FinalityForgotten(Ledger):
-    def _book(self, lease: Lease, report: LeaseReport) -> None:
-        super()._book(lease, replace(report, final=False))
-
-
-class GrantsWithoutALimit(Ledger):
-    def grant(self, ask: Ask, **how):  # type: ignore[no-untyped-def]  # noqa: ANN003, ANN201
-        for balance_id, _ in ask.items:
-            self.balances[balance_id].limit *= 2
-        leases = super().grant(ask, **how)
-        for balance_id, _ in ask.items:
-            self.balances[balance_id].limit //= 2
-        return leases
-
-
-class GroupsGrantedInPart(Ledger):
-    def grant(self, ask: Ask, **how):  # type: ignore[no-untyped-def]  # noqa: ANN003, ANN201
-        leases = super().grant(ask, **how)
-        return leases[:1]
-
-
-class GrantsBesideTheJournal(Ledger):
-    def _write(self, lease: Lease, kind: TransferKind, amount: int) -> None:
-        if kind is not TransferKind.LATE_SETTLE:
-            super()._write(lease, kind, amount)
-
-
-class LeasesLiveForEver(Ledger):
-    def expire(self, lease_id: str, *, now_ms: int) -> bool:  # noqa: ARG002
-        return False
-
-
-class TrustsItsOwnClock(Ledger):
-    def expire(self, lease_id: str, *, now_ms: int) -> bool:
-        if now_ms < self.leases[lease_id].expires_at_ms:
-            return False
-        return super().expire(lease_id, now_ms=now_ms)
-
-
-class RollsOneBucketTooSoon(Ledger):
-    def turn(self, *, now_ms: int) -> None:
-        super().turn(now_ms=now_ms)
-        for balance in self.balances.values():
-            if balance.ring is not None:
-                oldest, balance.ring.spent[0] = balance.ring.spent[0], 0
-                self._age(balance, Aged(oldest))
-
-
-class EveryAskIsNew(ControlPlane):
-    def _repeat(self, group: str) -> list[Grant]:
-        del self._groups[group]
-        return []
-
-    def on_sync(self, sync: Sync, reply: Reply) -> None:
-        for group in sync.groups:
-            if group.key in self._groups:
-                self._repeat(group.key)
-        super().on_sync(sync, reply)
-
-
-class LearnsNothing(ControlPlane):
-    @property
-    def learning(self) -> bool:
-        return False
-
-
-class AdoptsNothing(ControlPlane):
-    def _adopt(self, item: InventoryItem, spool: Spool) -> None:
-        """Says Welcome, and forgets what it was told."""
-
-
-# ---------------------------------------------------------------------------- the book's side
-
-
-class TakesOldGrants(Book):
-    def on_answer(self, answer, sync, **how):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN003, ANN201
-        asked_by = self.asked_by
-        if answer.status == "ok":
-            self.asked_by = self.incarnation
-        effects = super().on_answer(answer, sync, **how)
-        if answer.status == "ok":
-            self.asked_by = asked_by
-        return effects
-
-
-class NostalgicBooks(Sidecar):
-    book_type = TakesOldGrants
-
-
-class TrustsAnOldPolicy(Book):
-    def policy_is_fresh(self, *, now_ns: int) -> bool:  # noqa: ARG002
-        return not self.fenced
-
-
-class StaleBooks(Sidecar):
-    book_type = TrustsAnOldPolicy
-
-
-class OpensAtOnce(Lots):
-    def add(self, grant, **how):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN003, ANN201
-        lot = super().add(grant, **how)
-        lot.opens_ns = 0
-        return lot
-
-
-class EarlyBooks(Sidecar):
-    lots_type = OpensAtOnce
-
-
-class OneBalanceForgotten(Lots):
-    def _take(self, needs, *, now_ns):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        return super()._take([n for n in needs if n.budget != "org"], now_ns=now_ns)
-
-
-class ForgetfulBooks(Sidecar):
-    lots_type = OneBalanceForgotten
-
-
-class TakesWhatThereIs(Lots):
-    def _take(self, needs, *, now_ns):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        wanted = list(needs)
-        taken = super()._take(wanted, now_ns=now_ns)
-        if not isinstance(taken, Shortage):
-            return taken
-        less = []
-        for budget, value, amount in wanted:
-            here = self.free_of((budget, value), now_ns=now_ns)
-            less.append(Need(budget, value, min(amount, here)))
-        return super()._take(less, now_ns=now_ns) if all(n.amount for n in less) else taken
-
-
-class GenerousBooks(Sidecar):
-    lots_type = TakesWhatThereIs
-
-
-class DebitsTwice(Lots):
-    def _debit(self, pairs, amount, paid):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        left = super()._debit(pairs, amount, paid)
-        for lot, _ in pairs[:1]:
-            lot.used += min(1, lot.free)
-        return left
-
-
-class SloppyBooks(Sidecar):
-    lots_type = DebitsTwice
-
-
-class SendsHomeWhatIsOpen(Lots):
-    def send_home(self, lot: Lot) -> None:
-        if not lot.final and lot.open:
-            lot.returned += lot.open
-            lot.open = 0
-        super().send_home(lot)
-
-
-class HomesickBooks(Sidecar):
-    lots_type = SendsHomeWhatIsOpen
-
-
-class FinalBeforeItsRequests(Lots):
-    def send_home(self, lot: Lot) -> None:
-        super().send_home(lot)
-        if not lot.final:
-            lot.final, lot.live = True, False
-            self.journal_out.append(records.Final(lot.lease))
-
-
-class ImpatientBooks(Sidecar):
-    lots_type = FinalBeforeItsRequests
-
-
-class ForgetsWhatItDebited(Lots):
-    def settle(self, hold: Hold, used, **how):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN003, ANN201
-        return super().settle(hold, {key: amount // 2 for key, amount in used.items()}, **how)
-
-
-class CheapBooks(Sidecar):
-    lots_type = ForgetsWhatItDebited
-
-
-class HoldsOnlyASlice(Sidecar):
-    def _needs(self, request: Request) -> list[Need]:
-        amount = request.prompt + SLICE
-        return [Need(budget, value, amount) for budget, value in request.keys]
-
-
-class HoldsNoPrompt(Sidecar):
-    def _needs(self, request: Request) -> list[Need]:
-        amount = SLICE + MARGIN if self.metered else request.limit
-        return [Need(budget, value, amount) for budget, value in request.keys]
-
-
-class MetersWithoutAMargin(Sidecar):
-    def _needs(self, request: Request) -> list[Need]:
-        amount = request.prompt + (SLICE if self.metered else request.limit)
-        return [Need(budget, value, amount) for budget, value in request.keys]
-
-
-class ServesBeforeTheJournal(Sidecar):
-    def _write(self) -> None:
-        out = self.book.lots.journal_out
-        out[:] = [record for record in out if not isinstance(record, records.Held)]
-        settled = [record for record in out if isinstance(record, records.Settled)]
-        self.disk.written.extend(records.Held(r.hold, r.used) for r in settled)
-        super()._write()
-
-
-class JournalWithoutSettlements(Sidecar):
-    def _write(self) -> None:
-        out = self.book.lots.journal_out
-        for record in out:
-            if isinstance(record, records.Settled):
-                record.used.clear()
-        super()._write()
-
-
-class TrustsTheTailAfterPowerLoss(Sidecar):
-    def _lose_power(self) -> None:
-        boot = self.kernel_boot
-        super()._lose_power()
-        self.kernel_boot = boot
-
-
-class SpoolWithoutIdentity(Sidecar):
-    def lose_disk(self) -> str:
-        gone = self.disk.spool
-        self.disk.written = []
-        self.disk.durable = 0
-        return gone
-
-
-class ForgetsBeforeItIsTold(Sidecar):
-    def _send_sync(self) -> None:
-        super()._send_sync()
-        for lot in list(self.book.lots.by_lease.values()):
-            if lot.final:
-                self.book.lots.acknowledge_final(lot, at_ms=0)
-                del self.book.lots.by_lease[lot.lease]
-
-
-class DisownsItsLeases(Sidecar):
-    def boot(self) -> None:
-        super().boot()
-        if isinstance(self.book, Book):
-            self.book.lots.by_lease.clear()
-            self.book.lots.by_balance.clear()
-
-
-class AnswersNobody(Book):
-    def _answer_unsettled(self, items: list[InventoryItem], *, now_ns: int) -> None:
-        """Says nothing of leases that the ledger asks for."""
-
-
-class SilentBooks(Sidecar):
-    book_type = AnswersNobody
-
-
 MUTANTS = (
-    Mutant("L1", "a settlement is paid twice from its lot", sidecar=SloppyBooks),
-    Mutant("L2", "a hold is placed though one balance is short", sidecar=ForgetfulBooks),
-    Mutant("L2", "a hold takes what there is, not what it needs", sidecar=GenerousBooks),
-    Mutant("L2", "a strict hold covers a slice only", sidecar=HoldsOnlyASlice),
-    Mutant("L2", "a hold covers the answer, not the prompt", sidecar=HoldsNoPrompt),
+    Mutant("L1", "a settlement is paid twice from its lot", sidecar=protocol.SloppyBooks),
+    Mutant("L2", "a hold is placed though one balance is short", sidecar=protocol.ForgetfulBooks),
+    Mutant("L2", "a hold takes what there is, not what it needs", sidecar=protocol.GenerousBooks),
+    Mutant("L2", "a strict hold covers a slice only", sidecar=protocol.HoldsOnlyASlice),
+    Mutant("L2", "a hold covers the answer, not the prompt", sidecar=protocol.HoldsNoPrompt),
     Mutant(
-        "L2", "a metered hold has no margin for the engine's stop", sidecar=MetersWithoutAMargin
+        "L2",
+        "a metered hold has no margin for the engine's stop",
+        sidecar=protocol.MetersWithoutAMargin,
     ),
-    Mutant("L3", "running requests lose what they hold at the deadline", sidecar=HomesickBooks),
-    Mutant("L3", "a lease never expires", ledger=LeasesLiveForEver),
-    Mutant("L3", "a deadline is believed after the clock stepped back", ledger=TrustsItsOwnClock),
-    Mutant("L4", "bytes go out before the hold is journaled", sidecar=ServesBeforeTheJournal),
-    Mutant("L4", "settlements are not journaled", sidecar=JournalWithoutSettlements),
     Mutant(
-        "L4", "a torn journal is believed after a power loss", sidecar=TrustsTheTailAfterPowerLoss
+        "L3",
+        "running requests lose what they hold at the deadline",
+        sidecar=protocol.HomesickBooks,
     ),
-    Mutant("L5", "use is reported as deltas", ledger=ReportsAsDeltas),
-    Mutant("L5", "what came home is reported as deltas", ledger=ReturnsAsDeltas),
-    Mutant("L5", "the last report wins, not the highest", ledger=LastReportWins),
-    Mutant("L5", "a final is sent while requests still run", sidecar=ImpatientBooks),
-    Mutant("L6", "an expired lease is given back", ledger=VoidOnExpiry),
-    Mutant("L6", "an expired lease is spent at once", ledger=ExpiryIsFinal),
-    Mutant("L6", "use that is told out of suspense is forgiven", ledger=LateUseIsForgiven),
-    Mutant("L6", "leases that the ledger asks for are never answered", sidecar=SilentBooks),
-    Mutant("L7", "an empty disk speaks for the old spool", sidecar=SpoolWithoutIdentity),
-    Mutant("L7", "a new life of a book disowns its leases", sidecar=DisownsItsLeases),
-    Mutant("L8", "a group is granted in part", ledger=GroupsGrantedInPart),
-    Mutant("L9", "a grant is not checked against the limit", ledger=GrantsWithoutALimit),
-    Mutant("L9", "a movement is not in the journal", ledger=GrantsBesideTheJournal),
-    Mutant("L11", "a final is forgotten before it is booked", sidecar=ForgetsBeforeItIsTold),
-    Mutant("L10", "the same ask is granted twice", control=EveryAskIsNew),
-    Mutant("L11", "a new incarnation grants before all have told", control=LearnsNothing),
-    Mutant("L11", "what was forgotten is not adopted", control=AdoptsNothing),
-    Mutant("L11", "a grant of the old incarnation is taken", sidecar=NostalgicBooks),
-    Mutant("L12", "calls are let through under a policy that is over", sidecar=StaleBooks),
-    Mutant("L13", "less is settled than was used", sidecar=CheapBooks),
-    Mutant("L16", "a lot of the coming window is used before that begins", sidecar=EarlyBooks),
-    Mutant("I1", "a rolling window lets go one part too soon", ledger=RollsOneBucketTooSoon),
-    Mutant("I7", "a final gives back what was used", ledger=FinalReturnsAll),
-    Mutant("I7", "a final spends what came home", ledger=FinalSpendsAll),
-    Mutant("I7", "finals are not final", ledger=FinalityForgotten),
+    Mutant("L3", "a lease never expires", ledger=protocol.LeasesLiveForEver),
+    Mutant(
+        "L3",
+        "a deadline is believed after the clock stepped back",
+        ledger=protocol.TrustsItsOwnClock,
+    ),
+    Mutant(
+        "L4",
+        "bytes go out before the hold is journaled",
+        sidecar=protocol.ServesBeforeTheJournal,
+    ),
+    Mutant("L4", "settlements are not journaled", sidecar=protocol.JournalWithoutSettlements),
+    Mutant(
+        "L4",
+        "a torn journal is believed after a power loss",
+        sidecar=protocol.TrustsTheTailAfterPowerLoss,
+    ),
+    Mutant("L5", "use is reported as deltas", ledger=protocol.ReportsAsDeltas),
+    Mutant("L5", "what came home is reported as deltas", ledger=protocol.ReturnsAsDeltas),
+    Mutant("L5", "the last report wins, not the highest", ledger=protocol.LastReportWins),
+    Mutant("L5", "a final is sent while requests still run", sidecar=protocol.ImpatientBooks),
+    Mutant("L6", "an expired lease is given back", ledger=protocol.VoidOnExpiry),
+    Mutant("L6", "an expired lease is spent at once", ledger=protocol.ExpiryIsFinal),
+    Mutant("L6", "use that is told out of suspense is forgiven", ledger=protocol.LateUseIsForgiven),
+    Mutant(
+        "L6", "leases that the ledger asks for are never answered", sidecar=protocol.SilentBooks
+    ),
+    Mutant("L7", "an empty disk speaks for the old spool", sidecar=protocol.SpoolWithoutIdentity),
+    Mutant("L7", "a new life of a book disowns its leases", sidecar=protocol.DisownsItsLeases),
+    Mutant("L8", "a group is granted in part", ledger=protocol.GroupsGrantedInPart),
+    Mutant("L9", "a grant is not checked against the limit", ledger=protocol.GrantsWithoutALimit),
+    Mutant("L9", "a movement is not in the journal", ledger=protocol.GrantsBesideTheJournal),
+    Mutant(
+        "L11",
+        "a final is forgotten before it is booked",
+        sidecar=protocol.ForgetsBeforeItIsTold,
+    ),
+    Mutant("L10", "the same ask is granted twice", control=protocol.EveryAskIsNew),
+    Mutant("L11", "a new incarnation grants before all have told", control=protocol.LearnsNothing),
+    Mutant("L11", "what was forgotten is not adopted", control=protocol.AdoptsNothing),
+    Mutant("L11", "a grant of the old incarnation is taken", sidecar=protocol.NostalgicBooks),
+    Mutant("L12", "calls are let through under a policy that is over", sidecar=protocol.StaleBooks),
+    Mutant("L13", "less is settled than was used", sidecar=protocol.CheapBooks),
+    Mutant(
+        "L16",
+        "a lot of the coming window is used before that begins",
+        sidecar=protocol.EarlyBooks,
+    ),
+    Mutant(
+        "I1",
+        "a rolling window lets go one part too soon",
+        ledger=protocol.RollsOneBucketTooSoon,
+    ),
+    Mutant("I7", "a final gives back what was used", ledger=protocol.FinalReturnsAll),
+    Mutant("I7", "a final spends what came home", ledger=protocol.FinalSpendsAll),
+    Mutant("I7", "finals are not final", ledger=protocol.FinalityForgotten),
+    Mutant("L10", "a key with other content is answered", control=policies.AnswersAnyContent),
+    Mutant("L11", "a final is forgotten once it is booked", sidecar=policies.CutsWhatIsBooked),
+    Mutant("L12", "a budget is armed before books know it", control=policies.ArmsAtOnce),
+    Mutant("L12", "a policy is acknowledged, not taken", sidecar=policies.AcknowledgesUnread),
+    Mutant("L12", "an old policy is renewed", sidecar=policies.StubbornBooks),
+    Mutant("L14", "what is given stays with the parent", control=policies.GivesTwice),
+    Mutant("L14", "what a child has out comes home", control=policies.BringsHomeWhatIsOut),
+    Mutant("L14", "a child's suspense comes home", control=policies.BringsHomeSuspense),
+    Mutant("L14", "a child has own undelegated budgets", control=policies.FreshChildren),
+    Mutant("L14", "a child pays its parent as well", control=policies.ChildrenPayTwice),
+    Mutant("L14", "any token is believed", control=policies.AnyToken),
+    Mutant("L14", "a part that nobody gave is made", control=policies.GiftsOfNobody),
+    Mutant("L14", "parts are given before all is known", control=policies.GivesWhileLearning),
+    Mutant("L14", "parts come home before all is known", control=policies.EndsWhileLearning),
+    Mutant("L15", "a split has no end", control=policies.EndlessSplits),
+    Mutant("L15", "a balance is leased to whom names it", control=policies.AnyClaim),
+    Mutant("L15", "what overflows pays nothing", sidecar=policies.FreeOverflow),
+    Mutant("L15", "a used up balance is made anew", control=policies.SecondHelpings),
+    Mutant("L16", "a lease outlives its window", ledger=policies.OutlivesItsWindow),
+    Mutant("L16", "a grant does not say when it opens", ledger=policies.TellsNoOpening),
 )

@@ -6,14 +6,34 @@ the oracle of truth: it counts what it makes, also while nobody listens.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+
+from msgspec.structs import replace
 
 from enforcement.rules import records
 from enforcement.rules.book import Book
+from enforcement.rules.grantqueue import content_of
 from enforcement.rules.lots import Hold, Lots, Need, Shortage
+from enforcement.rules.matching import BalanceOf
+from enforcement.rules.policy import PolicySnapshot
 from enforcement.rules.recovery import recover
-from enforcement.rules.wire import Attribution, Part, Recall, Sync, SyncAnswer, Welcome
+from enforcement.rules.rights import Rights
+from enforcement.rules.splits import Overflows
+from enforcement.rules.wire import (
+    Attribution,
+    Denial,
+    DenialCause,
+    Group,
+    GroupItem,
+    Part,
+    Recall,
+    Sync,
+    SyncAnswer,
+    Welcome,
+)
 from enforcement.simulation.controlplane import ControlPlane
 from enforcement.simulation.kernel import Kernel, Link
+from enforcement.simulation.organization import OF_SESSIONS, balances_of, root_of
 
 SYNC_EVERY_MS = 250
 STEP_MS = 20
@@ -23,7 +43,7 @@ ABORT_STEPS = 10  # how long an engine may go on after nobody listens
 MARGIN = FASTEST * (ABORT_STEPS + 1)
 FLOOR = 24
 PATIENCE_MS = 400
-DEADLINE_MS = 1_500
+DEADLINE_MS = 2_500
 
 
 @dataclass
@@ -39,7 +59,8 @@ class Disk:
 class Request:
     """One call of an agent, and the engine's own truth about it."""
 
-    keys: list[tuple[str, str]]
+    facts: Attribution
+    keys: tuple[BalanceOf, ...]  # the balances that it pays
     prompt: int
     output: int  # what the model would say if nobody stopped it
     limit: int  # the output limit written into the forwarded request
@@ -83,8 +104,11 @@ class Sidecar:
         self.allowed_over: dict[str, int] = {}  # by lease: what a crash may count too much
         self.power_lost: set[str] = set()
         self.refused = self.served = 0
+        self.of_trees: dict[BalanceOf, int] = {}  # by budget and root: what a tree made
+        self.fooled: set[str] = set()  # keys that came again with other content, and were answered
+        self.lies: set[str] = set()  # groups that nobody had a right to ask for
         self.on_refused: Callable[[Request, str], None] = lambda _request, _cause: None
-        self.on_held: Callable[[Hold], None] = lambda _hold: None
+        self.on_held: Callable[[Request, Hold], None] = lambda _request, _hold: None
 
     # ------------------------------------------------------------------ life
 
@@ -102,13 +126,15 @@ class Sidecar:
             organization="org", spool=self.disk.spool, name=f"book-{self.number}"
         )
         self.book.lots = self.lots_type()
+        self._rights: Rights | None = None  # nothing is known before a Welcome
+        self._overflows = Overflows()
+        self._answered: Group | None = None  # the last group that was granted
         self._boot = f"boot-{self.number}.{self.life}"
         found = recover(self.book, self.disk.written, kernel_boot_id=str(self.kernel_boot))
         self._write()
         self.book.epoch = found.epoch
-        self._welcomed = False
+        self._welcomed = self._stepping = False
         self._kernel.at(1, self._hello, self.life)
-        self._kernel.at(STEP_MS, self._step, self.life)
         self._kernel.at(SYNC_EVERY_MS, self._heartbeat, self.life)
 
     def crash(self, *, power: bool = False) -> None:
@@ -170,24 +196,67 @@ class Sidecar:
 
     # ------------------------------------------------------------------ requests
 
-    def call(self, keys: list[tuple[str, str]], prompt: int, output: int, limit: int) -> None:
+    def call(self, facts: Attribution, prompt: int, output: int, limit: int) -> None:
         """An agent calls: hold, or ask and wait; then forward."""
-        if not self.up or self.paused or not self.book.policy_is_fresh(now_ns=self.now_ns):
+        if not self.listens or self._rights is None:
             return
-        request = Request(keys, prompt, output, limit)
+        request = Request(facts, balances_of(self._rights, facts), prompt, output, limit)
         request.deadline_us = self._kernel.now_us + DEADLINE_MS * 1_000
         self._admit(request)
+
+    @property
+    def listens(self) -> bool:
+        fresh = self.up and not self.paused
+        return fresh and self.book.policy_is_fresh(now_ns=self.now_ns)
+
+    def lie(self, facts: Attribution, key: BalanceOf) -> None:
+        """Ask for a balance that does not follow from the attribution."""
+        if self.listens:
+            group = self._new_group()
+            self.lies.add(group)
+            self.book.ask(group, facts, [GroupItem(*key, 1, 50, 50)], wait_ms=150)
+            self._send_sync()
+
+    def ask_again_for_more(self) -> None:
+        """Say a key again that was answered, with other content (L10)."""
+        if self.listens and self._answered is not None:
+            group, item = self._answered, self._answered.items[0]
+            more = [replace(item, need=item.need + 1, want=item.want + 1)]
+            self.book.ask(group.key, group.attribution, more)
+            self._send_sync()
+            self.book.abandon(group.key)
+
+    def delegate(
+        self,
+        facts: Attribution,
+        child: str,
+        *,
+        percent: int,
+        lasts_ms: int,
+        given: Callable[[str], None],
+    ) -> None:
+        """Pass a session's gift to its child on to the control plane (L14)."""
+
+        def reply(token: str) -> None:
+            self.link.send(given, token, once=True)
+
+        if self.listens:
+            ask = partial(self._control.on_delegate, percent=percent, lasts_ms=lasts_ms)
+            self.link.send(partial(ask, reply=reply), facts, child, once=True)
 
     def _needs(self, request: Request) -> list[Need]:
         amount = request.prompt + (SLICE + MARGIN if self.metered else request.limit)
         return [Need(budget, value, amount) for budget, value in request.keys]
 
     def _admit(self, request: Request) -> None:
+        if self._rights is None:
+            raise AssertionError("a call was let in without a policy")
+        request.keys = self._shared(balances_of(self._rights, request.facts))
         needs = self._needs(request)
         placed = self.book.lots.place(needs, now_ns=self.now_ns)
         if isinstance(placed, Hold):
             self.book.note_demand(needs, now_ns=self.now_ns)
-            self.on_held(placed)
+            self.on_held(request, placed)
             self._write()
             self._forward(request, placed)
             return
@@ -195,12 +264,16 @@ class Sidecar:
         missing = needs if full else list(placed.missing)
         self._ask(request, missing)
 
+    def _shared(self, keys: tuple[BalanceOf, ...]) -> tuple[BalanceOf, ...]:
+        """Values beyond a split's own balances pay from the one of the others (L15)."""
+        return self._overflows.apply(keys, now_ns=self.now_ns)
+
     def _ask(self, request: Request, missing: list[Need]) -> None:
         request.waited = True
         request.asked = self._new_group()
         floor = request.prompt + FLOOR
         items = [self.book.item(need, floor=floor) for need in missing]
-        self.book.ask(request.asked, Attribution(agent="a"), items, wait_ms=150)
+        self.book.ask(request.asked, request.facts, items, wait_ms=150)
         self.waiting.append(request)
         self._send_sync()
 
@@ -208,6 +281,9 @@ class Sidecar:
         request.hold = hold
         request.forwarded = True
         self.running.append(request)
+        if not self._stepping:
+            self._stepping = True
+            self._kernel.at(STEP_MS, self._step, self.life)
         self._count(request, request.prompt)
 
     def _refuse(self, request: Request, cause: str) -> None:
@@ -229,7 +305,11 @@ class Sidecar:
         if request.hold is None:
             raise AssertionError("an engine made tokens that nobody forwarded")
         before = request.tokens - tokens
+        root = root_of(request.facts.session)
         for key in request.keys:
+            if tokens and key[0] in OF_SESSIONS:
+                place = (key[0], root)
+                self.of_trees[place] = self.of_trees.get(place, 0) + tokens
             position, left = 0, tokens
             for lot, amount in request.hold.parts.get(key, ()):
                 start = max(position, before)
@@ -243,7 +323,9 @@ class Sidecar:
     def _step(self, life: int) -> None:
         if life != self.life:
             return
-        self._kernel.at(STEP_MS, self._step, life)
+        self._stepping = bool(self.running)
+        if self._stepping:
+            self._kernel.at(STEP_MS, self._step, life)
         for request in list(self.running):
             if self.paused and self.metered:
                 continue  # back-pressure stops an engine that nobody reads; see the bound
@@ -323,9 +405,15 @@ class Sidecar:
             welcome, sent_ns=sent_ns, now_ns=self.now_ns, kernel_boot_id=str(self.kernel_boot)
         )
         self._welcomed = not self.book.needs_hello
+        if self._welcomed:
+            self._take_policy(welcome.policy)
+            self._answered = None  # a new incarnation may have forgotten what it stood for
         self._write()
         if not self._welcomed:
             self._kernel.at(1, self._hello, self.life)
+
+    def _take_policy(self, policy: PolicySnapshot) -> None:
+        self._rights = self._control.rights_type(policy)
 
     def _heartbeat(self, life: int) -> None:
         if life == self.life:
@@ -362,29 +450,50 @@ class Sidecar:
             answer, sync, sent_ns=sent_ns, now_ns=self.now_ns, now_ms=self._kernel.now_ms
         )
         self._write()
+        self._note_answered(answer, sync)
         if effects.fenced:
             self.crash()
             return
         if effects.rehello and self._welcomed:
             self._welcomed = False
             self._kernel.at(1, self._hello, self.life)
+        if effects.policy is not None:
+            self._take_policy(effects.policy)
         leases = [lease for group in effects.granted.values() for lease in group]
         if leases:
             self._sync_disk(lambda: self._granted(leases))
         for group, denial in effects.denied.items():
             for request in [r for r in self.waiting if r.asked == group]:
                 self.waiting.remove(request)
-                if denial.cause == "held" and self._kernel.now_us < request.deadline_us:
+                if self._may_ask_again(denial) and self._kernel.now_us < request.deadline_us:
                     self._admit(request)
                 else:
                     self._refuse(request, denial.cause)
         self._retry_waiting()
+
+    def _note_answered(self, answer: SyncAnswer, sync: Sync) -> None:
+        told, first = {grant.group for grant in answer.grants}, self._answered
+        for group in sync.groups:
+            if group.key in told:
+                if first and first.key == group.key and content_of(first) != content_of(group):
+                    self.fooled.add(group.key)
+                self._answered = group
+
+    def _may_ask_again(self, denial: Denial) -> bool:
+        if self._rights is None or not self.listens:
+            return False
+        budget = self._rights.budget(denial.budget)
+        shares = self._overflows.note(denial, budget, now_ns=self.now_ns)
+        return shares or denial.cause in (DenialCause.HELD, DenialCause.STALE_POLICY)
 
     def _granted(self, leases: list[str]) -> None:
         self.book.lots.mark_durable(leases)
         groups = set(self.book.pending)
         for request in [r for r in self.waiting if r.asked not in groups]:
             self.waiting.remove(request)
+            if not self.listens:
+                self._refuse(request, "stale")
+                continue
             self._clamp(request)
             self._admit(request)
 

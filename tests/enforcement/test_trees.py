@@ -8,6 +8,7 @@ import pytest
 from django.db import connection, transaction
 
 from budgets.domain.delegations import settle_delegations
+from budgets.domain.incarnation import begin_incarnation
 from budgets.domain.verify import verify
 from budgets.models import Balance, Budget, Delegation
 from enforcement.rules.wire import (
@@ -94,6 +95,45 @@ def test_a_part_that_nobody_gave_is_never_made(site: Site, peer: Peer, run: Budg
     key = ask(peer, site, given, {(str(run.id), "run/1"): 1})
     assert peer.sync().denied[key].cause is DenialCause.ENDED
     assert not Balance.objects.filter(value="run/1").exists()
+
+
+def test_a_child_whose_part_is_forgotten_has_nothing_to_give(
+    site: Site, peer: Peer, run: Budget
+) -> None:
+    peer.learn(site)
+    given = delegate(peer, site)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        for table, where in (("delegation", "true"), ("balance", "value = 'run/1'")):
+            cursor.execute(f"DELETE FROM budgets_{table} WHERE {where}")
+    facts = Attribution(str(site.agent.id), given.session, delegation=given.token)
+    message = Delegate(peer.book.make_header(), facts, "run/1/1", amounts={"Run": 10})
+    with pytest.raises(HttpError) as refused:
+        post(peer.url + "delegate", peer.token, msgspec.json.encode(message), Delegated)
+    assert refused.value.status == 422
+    assert not Balance.objects.filter(value__startswith="run/1").exists()
+
+
+def test_after_a_failover_no_part_moves_before_all_leases_are_known(
+    site: Site, peer: Peer, run: Budget
+) -> None:
+    peer.learn(site)
+    given = delegate(peer, site)
+    begin_incarnation(now=now())
+    with pytest.raises(HttpError) as refused:
+        delegate(peer, site, "run/2")
+    assert refused.value.status == 503
+    end(peer, site, given)
+    assert settle_delegations(now=now()) == 1
+    parent = Balance.objects.get(budget=run, value="run")
+    assert (parent.given_amount, Delegation.objects.get().state) == (300, "closing")
+    assert peer.sync().rehello
+    peer.hello()
+    assert settle_delegations(now=now()) == 1
+    parent.refresh_from_db()
+    assert (parent.given_amount, parent.free_amount) == (0, 1_000)
+    assert Delegation.objects.get().state == "closed"
+    assert verify().holds
 
 
 def test_a_child_pays_its_parents_undelegated_budgets(site: Site, peer: Peer, run: Budget) -> None:
