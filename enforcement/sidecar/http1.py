@@ -24,6 +24,7 @@ _REQUEST = re.compile(
     rb"([A-Z]{3,16}) ([!-~]{1,8192}) HTTP/1\.([01])\r\n" + _HEADERS,
 )
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: " + _VALUE + rb")?\r\n" + _HEADERS)
+_BETA = b"?beta=true"
 _PATH = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,=:@/]*")
 _HOST = re.compile(rb"(?:[A-Za-z0-9\-._~]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
 _LENGTH = re.compile(rb"[0-9]{1,15}")
@@ -180,7 +181,13 @@ def _check_host(host: bytes) -> None:
 
 
 def _path_of(target: bytes, host: bytes) -> bytes:
-    """The path of a request target: no query, no escapes, no dot segments, no empty segments."""
+    """The path of a request target: no query, no escapes, no dot segments, no empty segments.
+
+    Anthropic's clients write `?beta=true` behind a path where they name betas in a header: that
+    one is understood, since the header says all of it.
+    """
+    if target.endswith(_BETA) and b"/v1/messages" in target:
+        target = target[: -len(_BETA)]
     if not target.startswith(b"/"):
         scheme, mark, rest = target.partition(b"://")
         authority, slash, path = rest.partition(b"/")

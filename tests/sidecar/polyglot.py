@@ -43,6 +43,10 @@ class Polyglot(FakeEngine):
     """Counts what it makes, stops when nobody listens, calls a tool if one is offered."""
 
     routes: frozenset[str] = frozenset()
+    call: dict[str, Any] = CALL  # the tool that it calls, and how
+
+    def wants_tool(self, body: dict[str, Any]) -> bool:
+        return bool(body.get("tools"))
 
     async def _answer(
         self,
@@ -96,14 +100,14 @@ class Anthropic(Polyglot):
             send_json(writer, self._message(body, count))
 
     def _reason(self, body: dict[str, Any], count: int) -> str:
-        if body.get("tools"):
+        if self.wants_tool(body):
             return "tool_use"
         return "max_tokens" if count == body["max_tokens"] else "end_turn"
 
     def _message(self, body: dict[str, Any], count: int) -> dict[str, Any]:
         content: list[dict[str, Any]] = [{"type": "text", "text": "word " * count}]
-        if body.get("tools"):
-            tool = {"name": CALL["name"], "input": CALL["arguments"]}
+        if self.wants_tool(body):
+            tool = {"name": self.call["name"], "input": self.call["arguments"]}
             content.append({"type": "tool_use", "id": "toolu_1"} | tool)
         return {
             "id": "msg_1",
@@ -130,7 +134,7 @@ class Anthropic(Polyglot):
             count, delta = n, {"type": "text_delta", "text": "word "}
             event(writer, {"type": "content_block_delta", "index": 0, "delta": delta})
         event(writer, {"type": "content_block_stop", "index": 0})
-        if body.get("tools"):
+        if self.wants_tool(body):
             self._call(writer)
         reason = {"stop_reason": self._reason(body, count), "stop_sequence": None}
         usage = {"output_tokens": count}
@@ -139,9 +143,9 @@ class Anthropic(Polyglot):
         end_chunks(writer)
 
     def _call(self, writer: Writer) -> None:
-        block = {"type": "tool_use", "id": "toolu_1", "name": CALL["name"], "input": {}}
+        block = {"type": "tool_use", "id": "toolu_1", "name": self.call["name"], "input": {}}
         event(writer, {"type": "content_block_start", "index": 1, "content_block": block})
-        text = json.dumps(CALL["arguments"])
+        text = json.dumps(self.call["arguments"])
         delta = {"type": "input_json_delta", "partial_json": text}
         event(writer, {"type": "content_block_delta", "index": 1, "delta": delta})
         event(writer, {"type": "content_block_stop", "index": 1})
@@ -190,8 +194,8 @@ class Responses(Polyglot):
         part = {"type": "output_text", "text": "word " * count, "annotations": []}
         item: dict[str, Any] = {"type": "message", "id": "msg_1", "role": "assistant"}
         output = [item | {"status": "completed", "content": [part]}]
-        if body.get("tools"):
-            called = {"name": CALL["name"], "arguments": json.dumps(CALL["arguments"])}
+        if self.wants_tool(body):
+            called = {"name": self.call["name"], "arguments": json.dumps(self.call["arguments"])}
             call = {"type": "function_call", "id": "fc_1", "call_id": "call_1"}
             output.append(call | called | {"status": "completed"})
         limited = count == body["max_output_tokens"]
@@ -265,8 +269,8 @@ class Ollama(Polyglot):
         if not chat:
             return head | {"response": text}
         message: dict[str, Any] = {"role": "assistant", "content": text}
-        if body.get("tools"):
-            message["tool_calls"] = [{"function": CALL}]
+        if self.wants_tool(body):
+            message["tool_calls"] = [{"function": self.call}]
         return head | {"message": message}
 
     def _end(self, count: int, limit: int) -> dict[str, Any]:

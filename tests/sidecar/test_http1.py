@@ -137,3 +137,8 @@ def test_answers_say_their_length() -> None:
 def test_an_ambiguous_answer_is_refused(raw: bytes) -> None:
     with pytest.raises(HttpError):
         parse_response_head(raw)
+
+
+def test_the_query_of_anthropics_clients_is_understood() -> None:
+    head = b"POST /v1/messages?beta=true HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+    assert parse_request_head(head).path == b"/v1/messages"
