@@ -1,10 +1,12 @@
 """What the API says and takes. Unknown fields are refused by name."""
 
+from collections.abc import Callable
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from budgets.api.fields import AmountField, GivenAmountField, RateField, amount_in
+from budgets.api.fields import AmountField, GivenAmountField, RateField, amount_in, amount_out
 from budgets.domain.budgets import BudgetSpec
 from budgets.enums import Period, PriceMatch, Rollover, WindowKind, choices_of
 from budgets.models import (
@@ -47,6 +49,7 @@ _WHAT = (
 
 class BudgetSerializer(serializers.ModelSerializer[Budget]):
     limit = AmountField("limit_amount")
+    thresholds = serializers.SerializerMethodField()
     increase = AmountField("increase_amount")
     rollover_amount = AmountField("rollover_amount")
 
@@ -85,6 +88,10 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
             "archived_at",
         ]
         read_only_fields = fields
+
+    @extend_schema_field({"type": "array", "items": {"type": "object", "additionalProperties": {}}})
+    def get_thresholds(self, budget: Budget) -> list[dict[str, Any]]:
+        return _each_amount(budget.thresholds, lambda amount: amount_out(budget.unit, amount))
 
 
 class NewBudgetSerializer(StrictSerializer):
@@ -144,6 +151,7 @@ class NewBudgetSerializer(StrictSerializer):
         if attrs["rollover_amount"] is not None:
             given = attrs["rollover_amount"]
             attrs["rollover_amount"] = given_amount(attrs["unit"], "rollover_amount", given)
+        attrs["thresholds"] = _thresholds_in(attrs["unit"], attrs["thresholds"])
         return attrs
 
     def to_spec(self) -> BudgetSpec:
@@ -176,6 +184,8 @@ class BudgetChangeSerializer(StrictSerializer):
             values["limit_amount"] = limit_in(budget.unit, values.pop("limit"))
         if (given := values.get("rollover_amount")) is not None:
             values["rollover_amount"] = given_amount(budget.unit, "rollover_amount", given)
+        if "thresholds" in values:
+            values["thresholds"] = _thresholds_in(budget.unit, values["thresholds"])
         return values
 
 
@@ -197,6 +207,29 @@ class CorrectionSerializer(StrictSerializer):
 
 def limit_in(unit: str, given: object) -> int:
     return given_amount(unit, "limit", given)
+
+
+def _thresholds_in(unit: str, thresholds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Thresholds with the amounts of their approvals as the ledger counts them."""
+    return _each_amount(thresholds, lambda amount: given_amount(unit, "thresholds", amount))
+
+
+def _each_amount(
+    thresholds: list[dict[str, Any]], change: Callable[[Any], Any]
+) -> list[dict[str, Any]]:
+    """A copy whose actions have other amounts; what has another shape is left to the rules."""
+
+    def changed(action: Any) -> Any:
+        if not isinstance(action, dict) or not action.get("amount"):
+            return action
+        return action | {"amount": change(action["amount"])}
+
+    return [
+        one | {"actions": [changed(action) for action in actions]}
+        if isinstance(actions := one.get("actions"), list)
+        else one
+        for one in thresholds
+    ]
 
 
 def given_amount(unit: str, field: str, given: object) -> int:

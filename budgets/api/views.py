@@ -42,6 +42,7 @@ from budgets.models import (
 )
 from budgets.queries.spending import GROUPINGS, Spend
 from controlplane.api import CursorPagination
+from controlplane.idempotency import idempotent
 from controlplane.identity.enums import Scope
 from controlplane.identity.models import Agent, Project, Team
 from controlplane.viewsets import OrganizationViewSet
@@ -94,6 +95,7 @@ class BudgetViews(_ReadViews):
         return rows
 
     @extend_schema(request=forms.NewBudgetSerializer, responses={201: forms.BudgetSerializer})
+    @idempotent
     def create(self, request: Request) -> Response:
         """Make a budget."""
         given = self.parse(forms.NewBudgetSerializer)
@@ -125,6 +127,7 @@ class BudgetViews(_ReadViews):
 
     @extend_schema(request=forms.ArchiveSerializer, responses=forms.BudgetSerializer)
     @action(detail=True, methods=["post"])
+    @idempotent
     def archive(self, request: Request, pk: str) -> Response:
         """End a budget. Its ledger stays."""
         given = self.parse(forms.ArchiveSerializer)
@@ -149,6 +152,7 @@ class BudgetViews(_ReadViews):
         request=adjustments.NewChangeSerializer, responses={201: adjustments.ChangeSerializer}
     )
     @changes.mapping.post
+    @idempotent
     def plan(self, request: Request, pk: str) -> Response:
         """Plan a new limit from an instant on, or an increase for a while."""
         given, budget = self.parse(adjustments.NewChangeSerializer), self.get_object()
@@ -173,6 +177,7 @@ class BudgetViews(_ReadViews):
         parameters=[OpenApiParameter("change_id", OpenApiTypes.UUID, "path")],
     )
     @action(detail=True, methods=["post"], url_path="changes/(?P<change_id>[0-9a-f-]{36})/cancel")
+    @idempotent
     def cancel(self, request: Request, pk: str, change_id: str) -> Response:
         """Cancel a change that is to come, or end an increase before its time."""
         budget = self.get_object()
@@ -242,6 +247,7 @@ class BalanceViews(_ReadViews):
 
     @extend_schema(request=forms.CorrectionSerializer, responses=forms.BalanceSerializer)
     @action(detail=True, methods=["post"])
+    @idempotent
     def correct(self, request: Request, pk: str) -> Response:
         """Take back from what was spent, with a reason, when the truth is known to be less."""
         given, balance = self.parse(forms.CorrectionSerializer), self.get_object()
@@ -266,6 +272,7 @@ class LeaseViews(_ReadViews):
 
     @extend_schema(request=forms.WriteOffSerializer, responses=forms.LeaseSerializer)
     @action(detail=True, methods=["post"], url_path="write-off")
+    @idempotent
     def write_off(self, request: Request, pk: str) -> Response:
         """Give up on a lease in suspense: what it had out counts as spent, for ever."""
         lease = write_off_lease(
@@ -339,6 +346,7 @@ class PriceVersionViews(_ReadViews):
         )
 
     @extend_schema(request=forms.NewPriceSerializer, responses={201: forms.PriceVersionSerializer})
+    @idempotent
     def create(self, request: Request) -> Response:
         """Set an own rate. It wins over the catalogue, from now or a later instant on."""
         given = self.parse(forms.NewPriceSerializer)

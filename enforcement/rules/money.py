@@ -5,7 +5,8 @@ published price (a dollar per million tokens is 10⁹). A charge is summed exact
 nano-dollars × 10⁻⁶ and rounded up once, so a request costs less than a nano-dollar too much.
 """
 
-from decimal import Decimal
+import re
+from decimal import Context, Decimal
 
 from msgspec import Struct
 
@@ -14,6 +15,9 @@ from enforcement.rules.policy import PricePolicy, Rates
 NANOS_PER_USD = 1_000_000_000
 TOKENS_PER_RATE = 1_000_000
 MAX_NANOS = 2**63 - 1
+_PLAIN = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)")
+_MOST_CHARS = 100
+_EXACT = Context(prec=_MOST_CHARS)
 
 
 class TokenUsage(Struct, frozen=True):
@@ -162,11 +166,11 @@ def parse_usd(text: str) -> int:
     Raises:
         ValueError: not a plain decimal, finer than a nano-dollar, or outside 64 bits.
     """
-    try:
-        scaled = Decimal(text) * NANOS_PER_USD
-        nanos = int(scaled)
-    except (ArithmeticError, ValueError) as error:
-        raise ValueError(f"not an amount in dollars: {text!r}") from error
+    # An exponent could make a number of a million digits out of a few letters.
+    if len(text) > _MOST_CHARS or not _PLAIN.fullmatch(text):
+        raise ValueError(f"not an amount in dollars: {text[:_MOST_CHARS]!r}")
+    scaled = Decimal(text).scaleb(9, _EXACT)
+    nanos = int(scaled)
     if nanos != scaled:
         raise ValueError(f"finer than a nano-dollar: {text!r}")
     if abs(nanos) > MAX_NANOS:

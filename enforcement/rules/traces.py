@@ -187,7 +187,7 @@ def _price(given: ProposedPrice) -> PricePolicy:
         price = msgspec.convert(fields | {"provider": given.provider}, PricePolicy)
     except (ValueError, msgspec.ValidationError) as error:
         raise BacktestError(f"{where}: {error}") from error
-    if min(msgspec.structs.astuple(rates)) < 0:
+    if any(rate is not None and rate < 0 for rate in msgspec.structs.astuple(rates)):
         raise BacktestError(f"{where}: a rate is below zero")
     return price
 

@@ -11,9 +11,14 @@ from enforcement.domain.thresholds import watch
 from tests.budgets.world import World, make_balance, make_budget
 
 pytestmark = pytest.mark.django_db
+PAUSE = {"percent": 95, "actions": [{"kind": "pause"}]}
 THRESHOLDS = [
     {"percent": 90, "actions": [{"kind": "notify"}, {"kind": "approval", "amount": 250_000_000}]},
-    {"percent": 95, "actions": [{"kind": "pause"}]},
+    PAUSE,
+]
+SAID = [
+    {"percent": 90, "actions": [{"kind": "notify"}, {"kind": "approval", "amount": "0.25"}]},
+    PAUSE,
 ]
 
 
@@ -32,13 +37,13 @@ def only(client: APIClient, name: str) -> dict[str, Any]:
 
 def test_thresholds_are_set_and_told(world: World, owner: APIClient) -> None:
     budget = make_budget(world)
-    answer = owner.patch(f"/api/v1/budgets/{budget.id}", {"thresholds": THRESHOLDS}, format="json")
+    answer = owner.patch(f"/api/v1/budgets/{budget.id}", {"thresholds": SAID}, format="json")
     assert answer.status_code == 200
     told = answer.json()["thresholds"]
     assert [one["percent"] for one in told] == [90, 95]
     assert told[0]["actions"] == [
         {"kind": "notify"},
-        {"kind": "approval", "amount": 250_000_000},
+        {"kind": "approval", "amount": "0.25"},
     ]
     bad = owner.patch(
         f"/api/v1/budgets/{budget.id}",

@@ -9,6 +9,9 @@ from controlplane.audit.models import AuditEntry
 from tests.budgets.world import World, make_budget
 
 URL = "/api/v1/budgets"
+_ASKING = {"percent": 90}
+_FIVE: dict[str, Any] = {"kind": "approval", "amount": 5}
+_FIVE_USD = {"kind": "approval", "amount": "5.00"}
 
 
 def wish(world: World, **changes: Any) -> dict[str, Any]:
@@ -84,7 +87,16 @@ def test_a_calendar_window(world: World, owner: APIClient) -> None:
         ({"limit": "lots"}, "limit", "not an amount in dollars"),
         ({"limit": "NaN"}, "limit", "not an amount in dollars"),
         ({"limit": "0.0000000001"}, "limit", "finer than a nano-dollar"),
-        ({"limit": "1e12"}, "limit", "out of range"),
+        ({"limit": "999999999999"}, "limit", "out of range"),
+        ({"limit": "1e3"}, "limit", "not an amount in dollars"),
+        ({"limit": "1e999999"}, "limit", "not an amount in dollars"),
+        ({"limit": "１２"}, "limit", "not an amount in dollars"),
+        ({"thresholds": [_ASKING | {"actions": [_FIVE]}]}, "thresholds", "decimal string"),
+        (
+            {"unit": "tokens", "limit": 9, "thresholds": [_ASKING | {"actions": [_FIVE_USD]}]},
+            "thresholds",
+            "tokens as an integer",
+        ),
         ({"limit": "0"}, "limit", "must be above zero"),
         ({"limit": "-1"}, "limit", "must be above zero"),
         ({"unit": "tokens", "limit": "5"}, "limit", "tokens as an integer"),
@@ -113,6 +125,18 @@ def test_what_cannot_be_meant_is_told_by_field(
     assert answer["Content-Type"] == "application/problem+json"
     assert words in str(answer.json()["errors"][field])
     assert Budget.objects.count() == 0
+
+
+def test_a_key_makes_one_budget_and_other_content_is_a_conflict(
+    world: World, owner: APIClient
+) -> None:
+    key = {"Idempotency-Key": "k1"}
+    first = owner.post(URL, wish(world), format="json", headers=key)
+    again = owner.post(URL, wish(world), format="json", headers=key)
+    assert (again.status_code, again.json()["id"]) == (201, first.json()["id"])
+    other = owner.post(URL, wish(world, limit="13"), format="json", headers=key)
+    assert (other.status_code, other["Content-Type"]) == (422, "application/problem+json")
+    assert Budget.objects.count() == 1
 
 
 @pytest.mark.parametrize("missing", ["name", "scope_kind", "scope_id", "unit", "limit"])
