@@ -123,6 +123,7 @@ class AgentPolicy(Struct, frozen=True):
     grants: list[CardGrant] = field(default_factory=list)
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    priority: int = 0  # 0 to 9: higher ones get more of a busy node, and engines are told
 
 
 class WindowSpec(Struct, frozen=True):

@@ -108,6 +108,14 @@ def rerouted(parsed: ParsedRequest, model: str) -> ParsedRequest:
     return msgspec.structs.replace(parsed, model=model, fields=fields, encoded=encoded)
 
 
+def changed(parsed: ParsedRequest, name: str, value: object) -> ParsedRequest:
+    """The same request with another value of a field; None: without it."""
+    fields = parsed.fields | {name: value}
+    if value is None:
+        del fields[name]
+    return msgspec.structs.replace(parsed, fields=fields, encoded=bytes(_encode(fields)))
+
+
 def rewritten(
     parsed: ParsedRequest, changes: dict[str, Any], *, dropped: Iterable[str] = ()
 ) -> bytes:

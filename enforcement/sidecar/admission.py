@@ -4,13 +4,20 @@ Strict parse, identity, agent state, skill cards, route, match, price. Nothing h
 nothing is reserved yet. A refusal is raised as a value.
 """
 
-from enforcement.rules.dialects import TRANSLATIONS, Dialect, Family
+from enforcement.rules.dialects import Dialect
 from enforcement.rules.lots import BalanceKey
 from enforcement.rules.matching import Plan, Subject, subject_of
 from enforcement.rules.policy import Measure, PricePolicy, Unit
 from enforcement.rules.requests import ParsedRequest, RequestError, rerouted
 from enforcement.rules.sessiontree import LineageError
-from enforcement.rules.verdicts import PERMISSION, UNAVAILABLE, Refuse, state_refusal, unpriced
+from enforcement.rules.verdicts import (
+    MAX_RETRY_AFTER_S,
+    PERMISSION,
+    UNAVAILABLE,
+    Refuse,
+    state_refusal,
+    unpriced,
+)
 from enforcement.rules.wire import Attribution
 from enforcement.sidecar import clock
 from enforcement.sidecar.answers import invalid
@@ -20,6 +27,8 @@ from enforcement.sidecar.http1 import HttpError
 from enforcement.sidecar.identity import Caller, bearer_of, caller_of, with_body
 from enforcement.sidecar.measures import target_of
 from enforcement.sidecar.policy import Agent, PolicyView
+from enforcement.sidecar.routing import Router
+from enforcement.sidecar.slots import Slots
 
 
 class RefusedError(Exception):
@@ -45,6 +54,9 @@ class Call:
         "passed",
         "plan",
         "price",
+        "prompt_tokens",
+        "slot",
+        "tried",
         "upstream",
     )
 
@@ -61,6 +73,7 @@ class Call:
         balances: tuple[BalanceKey, ...],
         measures: tuple[Measure, ...] = (),
         passed: bytes = b"",
+        tried: tuple[str, ...] = (),
     ) -> None:
         self.agent = agent
         self.caller = caller
@@ -72,6 +85,15 @@ class Call:
         self.plan = plan  # the hard budgets that it is charged to
         self.balances = balances
         self.measures = measures  # what thresholds that were reached do to it
+        self.tried = tried  # nodes that failed it
+        self.prompt_tokens: int | None = None  # as counted by its node
+        self.slot: Slots | None = None  # of which it has one
+
+    def give_back_slot(self) -> None:
+        """Let another call have this one's slot."""
+        slot, self.slot = self.slot, None
+        if slot is not None:
+            slot.give_back(self.agent.policy.id)
 
     @property
     def extensible(self) -> bool:
@@ -130,70 +152,6 @@ class Call:
         )
 
 
-class Router:
-    """Which serving nodes have which model, and who of them speaks what."""
-
-    def __init__(self, upstreams: tuple[Upstream, ...]) -> None:
-        self.upstreams = upstreams
-        self._leaving: list[Upstream] = []  # replaced, with calls that still run
-        self._by_model: dict[str, list[Upstream]] = {}
-        self._speakers: dict[tuple[str, Family], list[Upstream]] = {}
-
-    def refresh(self) -> None:
-        """Take up what the last probes found."""
-        self._by_model = {}
-        self._speakers = {}
-        for upstream in self.upstreams:
-            for model in upstream.models:
-                self._by_model.setdefault(model, []).append(upstream)
-                for family in filter(upstream.speaks, Family):
-                    self._speakers.setdefault((model, family), []).append(upstream)
-
-    def replace(self, upstreams: tuple[Upstream, ...]) -> None:
-        """Take other nodes; those that are gone finish what runs on them."""
-        self._leaving += [node for node in self.upstreams if node not in upstreams]
-        self.upstreams = upstreams
-        self.refresh()
-
-    def every(self) -> list[Upstream]:
-        """The nodes, and those that are leaving; what has left is closed here."""
-        for node in self._leaving:
-            if not node.running:
-                node.pool.close()
-        self._leaving = [node for node in self._leaving if node.running]
-        return [*self.upstreams, *self._leaving]
-
-    def models(self) -> dict[str, list[Upstream]]:
-        return self._by_model
-
-    def only_model(self, dialect: Dialect) -> str:
-        """The one model that a call means which names none; empty if there is not just one."""
-        family = dialect.upstream_family
-        models = [model for model, spoken in self._speakers if spoken is family]
-        return models[0] if len(models) == 1 else ""
-
-    def route(self, model: str, dialect: Dialect) -> tuple[Upstream | None, Dialect]:
-        """The least busy node that serves a model, healthy ones first, and how to speak to it.
-
-        One that needs a translation is taken only if no other serves the model.
-        """
-        nodes = self._speakers.get((model, dialect.upstream_family))
-        translation = TRANSLATIONS.get(dialect.endpoint)
-        if not nodes and translation is not None:
-            dialect = translation
-            nodes = self._speakers.get((model, dialect.upstream_family))
-        if not nodes:
-            return None, dialect
-        if len(nodes) == 1:
-            return nodes[0], dialect
-        return min(nodes, key=lambda node: (not node.healthy, node.running)), dialect
-
-    @property
-    def complete(self) -> bool:
-        """Whether every node has told its models."""
-        return all(upstream.models for upstream in self.upstreams)
-
-
 def identify(view: PolicyView, headers: dict[bytes, bytes], *, now_ms: int) -> Agent:
     """The agent whose key the request brings.
 
@@ -233,12 +191,14 @@ def admit(
         model = parsed.model
         _check_state(agent)
         _check_cards(view, agent, parsed, skill=caller.skill, now_ms=now_ms)
-        upstream, spoken = router.route(model, dialect)
+        now_ns = clock.now_ns()
+        session = caller.session
+        upstream, spoken = router.route(model, dialect, session=session, now_ns=now_ns)
         subject = _subject(view, agent, caller, parsed, upstream)
         measures = view.measures.of(subject)
         if target := target_of(measures, model):
             parsed, model = rerouted(parsed, target), target
-            upstream, spoken = router.route(target, dialect)
+            upstream, spoken = router.route(target, dialect, session=session, now_ns=now_ns)
             subject = _subject(view, agent, caller, parsed, upstream)
             measures = view.measures.of(subject)
         _check_measures(view, measures)
@@ -246,11 +206,8 @@ def admit(
         price = view.price(model=model, provider=upstream.provider if upstream else "")
         _check_price(plan, model, price)
         if upstream is None:
-            raise RefusedError(_no_route(router, model))
-        if parsed.hosted and plan.prompt_sized:
-            raise RefusedError(_unbounded("lets the provider run tools, as often as it likes"))
-        if parsed.unseen and plan.prompt_sized and upstream.context_window is None:
-            raise RefusedError(_unbounded("brings content of unknown size; see --context-window"))
+            raise RefusedError(_no_route(router, model, now_ns=now_ns))
+        _check_bounded(parsed, plan, upstream)
     except RequestError as error:
         refusal = invalid(str(error), code=error.code, param=error.param)
         raise RefusedError(refusal, agent=agent, model=model) from error
@@ -271,6 +228,47 @@ def admit(
         measures=measures,
         passed=spoken.passed_lines(headers),
     )
+
+
+def elsewhere(view: PolicyView, router: Router, call: Call) -> Call | None:
+    """The same call on another node that speaks its dialect, matched and priced anew.
+
+    None if there is no such node, or if the call would be refused there.
+    """
+    tried = (*call.tried, call.upstream.name)
+    model, now_ns = call.parsed.model, clock.now_ns()
+    upstream, spoken = router.route(
+        model, call.dialect, session=call.caller.session, tried=tried, now_ns=now_ns
+    )
+    agent = view.agents.get(call.agent.policy.id)
+    if upstream is None or agent is None or spoken is not call.dialect:
+        return None
+    subject = _subject(view, agent, call.caller, call.parsed, upstream)
+    measures = view.measures.of(subject)
+    try:
+        _check_state(agent)
+        _check_measures(view, measures)
+        plan = _plan(view, subject, call.caller)
+        price = view.price(model=model, provider=upstream.provider)
+        _check_price(plan, model, price)
+        _check_bounded(call.parsed, plan, upstream)
+    except RefusedError:
+        return None
+    moved = Call(
+        agent=agent,
+        caller=call.caller,
+        dialect=spoken,
+        parsed=call.parsed,
+        upstream=upstream,
+        price=price,
+        plan=plan,
+        balances=view.balances(plan, subject, now_ns=now_ns),
+        passed=call.passed,
+        tried=tried,
+    )
+    if upstream.engine is call.upstream.engine:
+        moved.prompt_tokens = call.prompt_tokens
+    return moved
 
 
 def _subject(
@@ -361,7 +359,24 @@ def _check_price(plan: Plan, model: str, price: PricePolicy | None) -> None:
         raise RefusedError(unpriced(model))
 
 
-def _no_route(router: Router, model: str) -> Refuse:
+def _check_bounded(parsed: ParsedRequest, plan: Plan, upstream: Upstream) -> None:
+    if parsed.hosted and plan.prompt_sized:
+        raise RefusedError(_unbounded("lets the provider run tools, as often as it likes"))
+    if parsed.unseen and plan.prompt_sized and upstream.context_window is None:
+        raise RefusedError(_unbounded("brings content of unknown size; see --context-window"))
+
+
+def _no_route(router: Router, model: str, *, now_ns: int) -> Refuse:
+    rests_ns = router.rests_for_ns(model, now_ns)
+    if rests_ns:
+        return Refuse(
+            status=503,
+            type=UNAVAILABLE,
+            code="nodes_failing",
+            reason="nodes_failing",
+            message=f"The nodes that serve {model!r} fail, and are left alone for a moment",
+            retry_after_s=min(-(-rests_ns // 1_000_000_000), MAX_RETRY_AFTER_S),
+        )
     if not router.complete:
         return Refuse(
             status=503,

@@ -45,6 +45,7 @@ class UpstreamConfig:
     models: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()  # our name, its name
     concurrency: int | None = None
+    concurrency_per_agent: int | None = None
     queue: int = 64
     queue_timeout: float = 10.0
     weight: int = 1  # takes so many times the load of a node of weight 1

@@ -36,8 +36,8 @@ _OURS = frozenset(  # not for the file as they are: made of other settings, or o
 )
 _SECONDS = ("queue_timeout", "rest")
 _AS_WRITTEN = (
-    *("local", "provider", "concurrency", "queue", "queue_timeout"),
-    *("weight", "priority", "failures", "rest"),
+    *("local", "provider", "concurrency", "concurrency_per_agent", "queue"),
+    *("queue_timeout", "weight", "priority", "failures", "rest"),
 )
 
 
@@ -67,6 +67,7 @@ class UpstreamTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     dialects: list[Family] = []
     models: list[str] | dict[str, str] = []
     concurrency: int | None = None
+    concurrency_per_agent: int | None = None
     queue: int = 64
     queue_timeout: float = 10.0
     weight: int = 1
@@ -187,8 +188,9 @@ class _Reader:
         for name in ("weight", "failures"):
             _check(where, name, getattr(table, name), least=1)
         _check(where, "queue", table.queue, least=0)
-        if table.concurrency is not None:
-            _check(where, "concurrency", table.concurrency, least=1)
+        for name in ("concurrency", "concurrency_per_agent"):
+            if (value := getattr(table, name)) is not None:
+                _check(where, name, value, least=1)
         for name in _SECONDS:
             if not 0.1 <= getattr(table, name) <= 3600:
                 raise ConfigError(f"{where}: {name} must be 0.1 to 3600 seconds")

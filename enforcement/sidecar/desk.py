@@ -6,7 +6,8 @@ change pays for leaves this process.
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import msgspec
@@ -18,11 +19,13 @@ from enforcement.rules.lots import BalanceKey
 from enforcement.rules.verdicts import UNAVAILABLE, Cut, Refuse
 from enforcement.rules.wire import Denial, RefusalCount, SessionInfo, UsageEvent
 from enforcement.sidecar import clock
-from enforcement.sidecar.admission import Call, Router
+from enforcement.sidecar.admission import Call
 from enforcement.sidecar.config import Config
+from enforcement.sidecar.front import ClientConnection
 from enforcement.sidecar.journal import Journal
 from enforcement.sidecar.metrics import Metrics
 from enforcement.sidecar.policy import PolicyView
+from enforcement.sidecar.routing import Router
 from enforcement.sidecar.telemetry import RefusedCall, Telemetry
 
 _encode = msgspec.json.Encoder().encode
@@ -87,6 +90,8 @@ class Desk:
         self.config_error = ""  # why the last configuration was not taken up
         self._releasing = False
         self.post: Callable[[str, bytes], Awaitable[bytes]] = _nowhere  # to the control plane
+        # How a call begins; another attempt begins like the first.
+        self.begin: Callable[[ClientConnection, Call, str], None] = _nobody
         self.wake: Callable[[bool], None] = lambda _: None  # True: at once, False: soon
 
     def ready(self, *, now_ns: int) -> Refuse | None:
@@ -124,6 +129,16 @@ class Desk:
                         break
             finally:
                 self._releasing = False
+
+    @contextmanager
+    def swapping(self) -> Iterator[None]:
+        """What is freed inside goes first to who frees it, and then to those who wait."""
+        outer, self._releasing = self._releasing, True
+        try:
+            yield
+        finally:
+            self._releasing = outer
+        self.released()
 
     def ask_now(self) -> None:
         self.wake(True)
@@ -170,6 +185,10 @@ class Desk:
             message=refusal.message,
         )
         self.wake(False)
+
+
+def _nobody(client: ClientConnection, call: Call, event_id: str) -> None:
+    raise RuntimeError(f"nobody begins call {event_id} of {call} for {client}")
 
 
 async def _nowhere(path: str, body: bytes) -> bytes:  # noqa: ARG001 -- until there is a client

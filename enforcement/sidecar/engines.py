@@ -12,11 +12,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from enforcement.rules.breaker import Breaker
 from enforcement.rules.dialects import SPOKEN, Dialect, Engine, Family, anthropic
-from enforcement.rules.requests import ParsedRequest, rerouted
+from enforcement.rules.requests import ParsedRequest, changed, rerouted
 from enforcement.rules.wire import UpstreamInfo
 from enforcement.sidecar.config import Config, UpstreamConfig
 from enforcement.sidecar.http1 import ResponseHead
+from enforcement.sidecar.slots import Slots
 from enforcement.sidecar.upstream import Line, Pool, UpstreamConnection
 
 MAX_PROBE_BYTES = 4 * 1024 * 1024
@@ -123,6 +125,9 @@ class Upstream:
         self.healthy = not self.probed
         self.last_error = "not probed yet" if self.probed else ""
         self.running = 0
+        self.breaker = Breaker(failures=target.failures, rest_ns=int(target.rest * 1e9))
+        limited = target.concurrency or target.concurrency_per_agent
+        self.slots = Slots(target, workers=config.workers) if limited else None
         self._configured_window = config.context_window
         self._probed_window: int | None = None
         self._path = target.path.encode("ascii")
@@ -133,15 +138,26 @@ class Upstream:
             lines.append(f"authorization: Bearer {target.key}")
         self._common = "\r\n".join([*lines, "accept-encoding: identity", ""]).encode("ascii")
 
+    def available(self, now_ns: int) -> bool:
+        """Whether calls are sent here now."""
+        return self.healthy and not self.breaker.refuses(now_ns)
+
     @property
     def probed(self) -> bool:
         """Whether it is asked how it is. A paid API whose models are known never is."""
         return self.target.local or not self.target.models
 
-    def as_sent(self, parsed: ParsedRequest) -> ParsedRequest:
-        """The request as this node gets it: with the model's name that it knows."""
+    def as_sent(self, parsed: ParsedRequest, *, priority: int = 0) -> ParsedRequest:
+        """The request as this node gets it: the model's name that it knows, the agent's priority.
+
+        No caller sets its own priority. Engines that know one serve lower numbers first (vLLM).
+        """
         name = self._wire_names.get(parsed.model) if self._wire_names else None
-        return parsed if name is None else rerouted(parsed, name)
+        if name is not None:
+            parsed = rerouted(parsed, name)
+        if self.target.priority and self.engine is Engine.VLLM:
+            return changed(parsed, "priority", -priority)
+        return changed(parsed, "priority", None) if "priority" in parsed.fields else parsed
 
     @property
     def abort_tokens(self) -> int:

@@ -132,7 +132,7 @@ class Forwarded(ABC):
         call, upstream, client = self._call, self._call.upstream, self._client
         dialect = call.dialect
         body = dialect.forward_body(
-            upstream.as_sent(call.parsed),
+            upstream.as_sent(call.parsed, priority=call.agent.policy.priority),
             output_limit=self._limit if dialect.generates else None,
             engine=upstream.engine,
         )
@@ -147,6 +147,7 @@ class Forwarded(ABC):
             client.running = self
         self._desk.live.add(self)
         upstream.running += 1
+        upstream.breaker.begin(self._started_ns)
         head = upstream.request_head(path, length=len(body), headers=headers)
         self._connection = upstream.pool.send(self, [head, body])
         self._written = self._connection is not None
@@ -290,6 +291,8 @@ class Forwarded(ABC):
             self._tell(desk.telemetry, event)
         desk.live.discard(self)
         self._call.upstream.running -= 1
+        if self._call.slot is not None:
+            self._call.give_back_slot()
         self._ask_no_more()
         for timer in (self._timer, self._deadline):
             if timer is not None:

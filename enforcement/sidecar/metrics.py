@@ -26,6 +26,7 @@ class Metrics:
         self.tokens: Counter[str] = Counter()  # kind
         self.upstream_failures: Counter[tuple[str, str]] = Counter()  # upstream, kind
         self.syncs: Counter[str] = Counter()  # result
+        self.retries: Counter[str] = Counter()  # upstream that failed
         self.reloads: Counter[str] = Counter()  # result
         self.charge_nanos = 0
         self.presumed = 0
@@ -36,6 +37,7 @@ class Metrics:
         self.events_sent = 0
         self.uncaught = 0
         self.telemetry: Callable[[], Mapping[str, int]] = dict  # result
+        self.by_upstream: dict[str, tuple[str, Callable[[], Mapping[str, float]]]] = {}
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(_Collector(self))
@@ -49,6 +51,12 @@ class Metrics:
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Register a value that is read when asked for."""
         self.gauges[name] = (text, read)
+
+    def gauge_by_upstream(
+        self, name: str, text: str, read: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Register a value of every upstream that is read when asked for."""
+        self.by_upstream[name] = (text, read)
 
     def exposition(self) -> bytes:
         return bytes(generate_latest(self.registry))
@@ -72,6 +80,7 @@ class _Collector(Collector):
             ("http_errors", "Malformed or oversized requests", "status", found.http_errors),
             ("tokens", "Metered tokens", "kind", found.tokens),
             ("syncs", "Syncs with the control plane", "result", found.syncs),
+            ("retries", "Calls tried on another node", "upstream", found.retries),
             ("config_reloads", "Configurations that were read again", "result", found.reloads),
             ("cuts", "Streams that were cut", "reason", found.cuts),
         ):
@@ -94,6 +103,11 @@ class _Collector(Collector):
             yield CounterMetricFamily(PREFIX + name, text, value=value)
         for name, (text, read) in found.gauges.items():
             yield GaugeMetricFamily(PREFIX + name, text, value=read())
+        for name, (text, read_all) in found.by_upstream.items():
+            family = GaugeMetricFamily(PREFIX + name, text, labels=["upstream"])
+            for upstream, state in read_all().items():
+                family.add_metric([upstream], state)
+            yield family
 
 
 def _pairs(

@@ -41,30 +41,27 @@ from enforcement.sidecar.desk import Desk
 from enforcement.sidecar.forwarded import STOP_MS
 from enforcement.sidecar.front import ClientConnection
 from enforcement.sidecar.policy import PolicyView
+from enforcement.sidecar.queueing import Queueing
 from enforcement.sidecar.relay import Relay
 from enforcement.sidecar.settlement import first_event
-from enforcement.sidecar.unsent import Unsent
 
 RETRY_S = 0.02
 LEAST_TIME_MS = 1_000  # a call is not made for less engine time than this
 _NS = 1_000_000_000
 
 
-class Placement(Unsent):
+class Placement(Queueing):
     """One call before it is forwarded."""
 
     __slots__ = (
         "_asked",
         "_bound",
         "_bounded",
-        "_call",
         "_clamped",
         "_client",
         "_counting",
-        "_deadline_ns",
         "_denial",
         "_desk",
-        "_done",
         "_event_id",
         "_group",
         "_limit",
@@ -72,16 +69,14 @@ class Placement(Unsent):
         "_rated",
         "_rates",
         "_started_ms",
-        "_timer",
     )
 
     def __init__(self, desk: Desk, client: ClientConnection, call: Call, *, event_id: str) -> None:
+        super().__init__(call)
         self._desk = desk
         self._client = client
-        self._call = call
         self._event_id = event_id
         self._started_ms = clock.now_ms()
-        self._deadline_ns = 0
         self._prompt_tokens: int | None = None
         self._limit = 0
         self._rated = 0
@@ -92,15 +87,16 @@ class Placement(Unsent):
         self._group = ""
         self._asked: dict[BalanceKey, int] = {}
         self._denial: Denial | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._counting: asyncio.Task[None] | None = None
-        self._done = False
 
     def start(self) -> None:
         """Run as far as possible without waiting."""
         self._client.running = self
         self._desk.live.add(self)
-        self._pass_request_rate()
+        if self._call.tried:
+            self._size()  # another attempt of a call that has passed its rate
+        else:
+            self._pass_request_rate()
 
     # ------------------------------------------------------------------ rates and size
 
@@ -129,9 +125,9 @@ class Placement(Unsent):
 
     def _size(self) -> None:
         call, parsed = self._call, self._call.parsed
-        self._prompt_tokens = parsed.prompt_tokens
+        self._prompt_tokens = parsed.prompt_tokens or call.prompt_tokens
         if (
-            parsed.prompt_tokens is None
+            self._prompt_tokens is None
             and call.plan.prompt_sized
             and not parsed.unseen
             and call.upstream.counts_prompts
@@ -142,7 +138,8 @@ class Placement(Unsent):
 
     async def _count(self) -> None:
         call = self._call
-        self._prompt_tokens = await call.upstream.count_prompt(call.dialect, call.parsed)
+        counted = await call.upstream.count_prompt(call.dialect, call.parsed)
+        self._prompt_tokens = call.prompt_tokens = counted
         self._counting = None
         if not self._done:
             self._bind()
@@ -194,7 +191,7 @@ class Placement(Unsent):
                 return
             agent.rates.tokens_tat_ns = decision.tat_ns
             self._rated = amount
-        self._place(full=False)
+        self._take_slot()
 
     def _rated_tokens(self) -> int:
         """What counts against the token rate: a guess at the prompt, and all the output."""
@@ -249,11 +246,12 @@ class Placement(Unsent):
     def _go(self, hold: Hold, event: UsageEvent) -> None:
         """The hold is placed: once it is on disk, forward."""
         desk = self._desk
-        self._finish()
+        self._finish(forwarded=True)
         stale = not desk.book.policy_is_fresh(now_ns=clock.now_ns())  # it waited for too long
         if stale or not desk.commit():
             desk.book.lots.settle(hold, {}, now_ns=clock.now_ns())
             desk.commit()
+            self._leave_node()
             self._answer(desk.ready(now_ns=clock.now_ns()) or unreachable())
             return
         relay = Relay(
@@ -409,14 +407,6 @@ class Placement(Unsent):
             self._deadline_ns = clock.now_ns() + int(self._desk.config.grant_timeout * _NS)
         return self._deadline_ns
 
-    def _later(self, seconds: float, then: Callable[[], None]) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._on_timer, then)
-
-    def _on_timer(self, then: Callable[[], None]) -> None:
-        self._timer = None
-        if not self._done:
-            then()
-
     def _arm_deadline(self) -> None:
         if self._timer is None:
             left_ns = max(self._deadline() - clock.now_ns(), 0)
@@ -441,12 +431,13 @@ class Placement(Unsent):
         self._desk.refuse(call, refusal, request_id=self._event_id, started_ms=self._started_ms)
         send_refusal(self._client, refusal, request_id=self._event_id, dialect=call.dialect)
 
-    def _finish(self) -> None:
+    def _finish(self, *, forwarded: bool = False) -> None:
         self._done = True
         self._desk.live.discard(self)
         self._client.running = None
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_waiting()
+        if not forwarded:
+            self._leave_node()
         if self._counting is not None:
             self._counting.cancel()
         self._drop_group()

@@ -8,11 +8,13 @@
 
 import asyncio
 
+from enforcement.rules.breaker import Breaker
 from enforcement.rules.frames import Meter, StreamError, with_note
 from enforcement.rules.money import TokenUsage
-from enforcement.rules.verdicts import Cut, Refuse, cut_note
+from enforcement.rules.verdicts import MAX_RETRY_AFTER_S, Cut, Refuse, cut_note
 from enforcement.rules.wire import Outcome
 from enforcement.sidecar import clock
+from enforcement.sidecar.admission import elsewhere
 from enforcement.sidecar.answers import (
     note_of,
     passed_status,
@@ -33,6 +35,7 @@ from enforcement.sidecar.settlement import (
 )
 
 EXTRA_EVENTS = 8  # events that carry no token: roles, ends
+WORTH_ANOTHER = frozenset({429, 500, 502, 503, 504, 529})  # refused, and another node may not
 
 
 class Relay(Forwarded):
@@ -46,6 +49,7 @@ class Relay(Forwarded):
         """The upstream answers."""
         self._status = head.status
         self._first_ns = clock.now_ns()
+        judge_status(self._call.upstream.breaker, head, now_ns=self._first_ns)
         if self._state is State.DRAINING:
             self._meter = self._meter or self._call.dialect.meter(self._call.parsed)
             return
@@ -109,16 +113,19 @@ class Relay(Forwarded):
         self._desk.metrics.upstream_failures[self._call.upstream.name, kind] += 1
         if self._state is State.DRAINING:
             self._end_drain(complete=False)
-        elif not sent:
-            self._fail(
-                reason, status=502, code="upstream_unreachable", owed=reckon(self._call, NOTHING)
-            )
+            return
+        self._call.upstream.breaker.fail(clock.now_ns())
+        if not sent:
+            owed = reckon(self._call, NOTHING)
+            if not self._go_elsewhere(owed):
+                self._fail(reason, status=502, code="upstream_unreachable", owed=owed)
         elif self._state is State.STREAMING:
             self._end_broken_stream(reason)
         else:
             status = 504 if kind == "hung" else 502
             code = "upstream_timeout" if kind == "hung" else "upstream_failed"
-            self._fail(reason, status=status, code=code, owed=self._presumed())
+            if kind != "no_answer" or not self._go_elsewhere(self._presumed()):
+                self._fail(reason, status=status, code=code, owed=self._presumed())
 
     # ------------------------------------------------------------------ whole answers
 
@@ -163,7 +170,10 @@ class Relay(Forwarded):
         self._desk.metrics.upstream_failures[
             self._call.upstream.name, f"status_{self._status // 100}xx"
         ] += 1
-        self._settle(reckon(self._call, NOTHING), Outcome.UPSTREAM_FAILED, requests=0)
+        owed = reckon(self._call, NOTHING)
+        if self._status in WORTH_ANOTHER and self._go_elsewhere(owed):
+            return
+        self._settle(owed, Outcome.UPSTREAM_FAILED, requests=0)
         if self._client is None:
             return
         status = passed_status(self._status, body)
@@ -200,6 +210,27 @@ class Relay(Forwarded):
         if self._connection is not None:
             self._connection.drop()
         self.on_failure(reason, sent=True)
+
+    def _go_elsewhere(self, owed: Reckoning) -> bool:
+        """Try another node, while nothing has reached the client: whether there is one.
+
+        This attempt is settled with what it owes, and the next one, with a hold of its own, is
+        placed before anybody else hears of what this one frees.
+        """
+        desk, call, client = self._desk, self._call, self._client
+        if client is None or len(call.tried) + 1 >= desk.config.attempts:
+            return False
+        if desk.view is None or desk.ready(now_ns=clock.now_ns()) is not None:
+            return False
+        moved = elsewhere(desk.view, desk.router, call)
+        if moved is None:
+            return False
+        desk.metrics.retries[call.upstream.name] += 1
+        with desk.swapping():
+            self._client = client.running = None
+            self._settle(owed, Outcome.UPSTREAM_FAILED, requests=1 if owed.presumed else 0)
+            desk.begin(client, moved, clock.new_id())
+        return True
 
     # ------------------------------------------------------------------ streams
 
@@ -328,3 +359,16 @@ class Relay(Forwarded):
 
 def _too_many_calls() -> Cut:
     return Cut("tool_calls", "The answer makes more tool calls than the budget pays for")
+
+
+def judge_status(breaker: Breaker, head: ResponseHead, *, now_ns: int) -> None:
+    """What an answer's status says of its node."""
+    status = head.status
+    if status < 500 and status != 429:
+        breaker.succeed()
+        return
+    if status != 429:
+        breaker.fail(now_ns)
+    said = head.headers.get(b"retry-after", b"")
+    if said.isdigit() and len(said) < 5:
+        breaker.rest(now_ns, for_ns=min(int(said), MAX_RETRY_AFTER_S) * 1_000_000_000)

@@ -12,7 +12,7 @@ from enforcement.rules.requests import RequestError, object_of
 from enforcement.rules.tracecontext import trace_of
 from enforcement.rules.verdicts import Refuse
 from enforcement.sidecar import clock
-from enforcement.sidecar.admission import RefusedError, admit, identify
+from enforcement.sidecar.admission import Call, RefusedError, admit, identify
 from enforcement.sidecar.answers import invalid, send_refusal
 from enforcement.sidecar.delegating import END_PATH, PATH, Delegating
 from enforcement.sidecar.desk import Desk
@@ -36,6 +36,7 @@ class Routes:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        desk.begin = self._begin
         self._pages: dict[bytes, Callable[[ClientConnection, RequestHead], None]] = {
             b"/v1/models": self._models,
             b"/api/tags": self._tags,
@@ -143,7 +144,10 @@ class Routes:
             body=body,
             now_ms=clock.now_ms(),
         )
-        Placement(desk, connection, call, event_id=request_id).start()
+        self._begin(connection, call, request_id)
+
+    def _begin(self, connection: ClientConnection, call: Call, event_id: str) -> None:
+        Placement(self._desk, connection, call, event_id=event_id).start()
 
     # ------------------------------------------------------------------ pages
 
@@ -220,6 +224,7 @@ class Routes:
                 {
                     "name": upstream.name,
                     "healthy": upstream.healthy,
+                    "available": upstream.available(clock.now_ns()),
                     "engine": upstream.engine.value,
                     "models": list(upstream.models),
                     "error": upstream.last_error,

@@ -73,6 +73,7 @@ def first_event(
         charge_nanos=presumed.charge_nanos,
         price_version=call.price.id if call.price else "",
         presumed=True,
+        attempt=len(call.tried) + 1,
     )
 
 

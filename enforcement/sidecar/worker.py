@@ -14,13 +14,13 @@ from enforcement.rules import records
 from enforcement.rules.verdicts import Cut
 from enforcement.rules.wire import UsageEvent
 from enforcement.sidecar import clock
-from enforcement.sidecar.admission import Router
 from enforcement.sidecar.config import Config
 from enforcement.sidecar.control import Control, resident_bytes
 from enforcement.sidecar.controlclient import ControlClient
 from enforcement.sidecar.desk import Desk, Unsent
 from enforcement.sidecar.engines import Upstream
 from enforcement.sidecar.journal import RECORD, Journal
+from enforcement.sidecar.routing import Router
 from enforcement.sidecar.spooling import kernel_boot_id, restatement, revive
 from enforcement.sidecar.telemetry import telemetry_of
 
@@ -198,6 +198,22 @@ class Worker:
             "policy_seconds_left",
             "Until the policy lease runs out",
             lambda: (desk.book.policy_deadline_ns - clock.now_ns()) // 1_000_000_000,
+        )
+        nodes, by_upstream = desk.router, desk.metrics.gauge_by_upstream
+        by_upstream(
+            "upstream_running",
+            "Calls that an upstream has",
+            lambda: {node.name: node.running for node in nodes.upstreams},
+        )
+        by_upstream(
+            "upstream_waiting",
+            "Calls that wait for a slot of an upstream",
+            lambda: {n.name: len(n.slots.queue) for n in nodes.upstreams if n.slots},
+        )
+        by_upstream(
+            "upstream_available",
+            "Whether an upstream is healthy and not left alone",
+            lambda: {node.name: node.available(clock.now_ns()) for node in nodes.upstreams},
         )
         gauge(
             "ready", "Whether calls are served", lambda: desk.ready(now_ns=clock.now_ns()) is None
