@@ -6,6 +6,7 @@ from budgets.api.alerts import ApprovalViews, FiringViews, NotificationViews
 from budgets.api.backtest import BacktestView
 from budgets.api.delegations import DelegationViews
 from budgets.api.explain import ExplainView
+from budgets.api.metrics import BudgetMetricsView
 from budgets.api.rerate import RerateViews
 
 router = SimpleRouter(trailing_slash=False)
@@ -26,6 +27,7 @@ router.register("notifications", NotificationViews, basename="notification")
 urlpatterns = [
     path("budgets/backtest", BacktestView.as_view(), name="budget-backtest"),
     path("budgets/explain", ExplainView.as_view(), name="budget-explain"),
+    path("budgets/metrics", BudgetMetricsView.as_view(), name="budget-metrics"),
     path(
         "usage/summary", views.UsageSummaryViews.as_view({"get": "summary"}), name="usage-summary"
     ),

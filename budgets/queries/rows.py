@@ -116,6 +116,10 @@ def current_balances(organization: Organization, *, now: datetime) -> QuerySet[B
     )
 
 
+def fullest_first(balances: QuerySet[Balance]) -> QuerySet[Balance]:
+    return balances.annotate(fill=_fill()).order_by("-fill", "id")
+
+
 def _fill() -> "ExpressionWrapper[Any]":
     """How full a balance is, exactly; only to sort by."""
     held = F("held_amount") + F("suspense_amount") + F("given_amount")
@@ -149,5 +153,5 @@ def risk(rows: Iterable[BudgetRow]) -> Risk:
 def budget_row(budget: Budget, *, now: datetime) -> BudgetRow:
     """One budget with its fullest current balance."""
     current = current_balances(budget.organization, now=now).filter(budget=budget)
-    fullest = current.annotate(fill=_fill()).order_by("-fill", "id").first()
+    fullest = fullest_first(current).first()
     return _row(budget, fullest, now=now, count=current.count())
