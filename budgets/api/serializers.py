@@ -6,14 +6,13 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from budgets.api.fields import AmountField, GivenAmountField, RateField, amount_in, amount_out
+from budgets.api.fields import AmountField, GivenAmountField, amount_in, amount_out
 from budgets.domain.budgets import BudgetSpec
-from budgets.enums import Period, PriceMatch, Rollover, WindowKind, choices_of
+from budgets.enums import Period, Rollover, WindowKind, choices_of
 from budgets.models import (
     Balance,
     Budget,
     Lease,
-    PriceVersion,
     Refusal,
     RejectedEvent,
     Transfer,
@@ -25,8 +24,6 @@ from enforcement.rules.policy import (
     Mode,
     Overflow,
     Per,
-    PriceTier,
-    Rates,
     ScopeKind,
     Unit,
 )
@@ -381,6 +378,11 @@ class UsageEventSerializer(serializers.ModelSerializer[UsageEvent]):
             "cache_write_tokens",
             "output_tokens",
             "reasoning_tokens",
+            "cache_write_long_tokens",
+            "input_audio_tokens",
+            "input_image_tokens",
+            "output_audio_tokens",
+            "service_tier",
             "gpu_ms",
             "tool_calls",
             "charge",
@@ -407,108 +409,6 @@ class RefusalSerializer(serializers.ModelSerializer[Refusal]):
         model = Refusal
         fields = ["id", "agent", "model", "budget", "code", "count", "message", "at"]
         read_only_fields = fields
-
-
-class TierSerializer(StrictSerializer):
-    """Rates that replace the base rates when the input is longer than a number of tokens."""
-
-    above_input_tokens = serializers.IntegerField(min_value=1)
-    input_per_mtok = RateField()
-    cached_input_per_mtok = RateField(required=False)
-    cache_write_per_mtok = RateField(required=False)
-    output_per_mtok = RateField()
-    per_request = RateField(required=False)
-
-
-class PriceVersionSerializer(serializers.ModelSerializer[PriceVersion]):
-    """Rates are decimal strings of dollars for a million tokens."""
-
-    input_per_mtok = RateField(source="input_nanos_per_mtok")
-    cached_input_per_mtok = RateField(source="cached_input_nanos_per_mtok")
-    cache_write_per_mtok = RateField(source="cache_write_nanos_per_mtok")
-    output_per_mtok = RateField(source="output_nanos_per_mtok")
-    per_request = RateField(source="request_nanos")
-    tiers = serializers.SerializerMethodField()
-
-    class Meta:
-        model = PriceVersion
-        fields = [
-            "id",
-            "provider",
-            "model",
-            "match",
-            "input_per_mtok",
-            "cached_input_per_mtok",
-            "cache_write_per_mtok",
-            "output_per_mtok",
-            "per_request",
-            "tiers",
-            "valid_from",
-            "valid_to",
-            "source",
-            "source_version",
-            "own",
-        ]
-        read_only_fields = fields
-
-    def get_tiers(self, price: PriceVersion) -> list[dict[str, Any]]:
-        return [
-            {"above_input_tokens": tier.above_input_tokens, **_rates_out(tier.rates)}
-            for tier in price.to_policy().tiers
-        ]
-
-
-class NewPriceSerializer(StrictSerializer):
-    """An own rate. Cached and cache-written input cost what input costs, unless told otherwise."""
-
-    model = serializers.CharField(max_length=200)
-    provider = serializers.CharField(max_length=64, default="", allow_blank=True)
-    match = serializers.ChoiceField(choices=PriceMatch.choices, default=PriceMatch.EXACT)
-    input_per_mtok = RateField()
-    cached_input_per_mtok = RateField(required=False)
-    cache_write_per_mtok = RateField(required=False)
-    output_per_mtok = RateField()
-    per_request = RateField(required=False)
-    tiers = TierSerializer(many=True, default=list)
-    valid_from = serializers.DateTimeField(required=False)
-    reason = serializers.CharField(max_length=500, default="", allow_blank=True)
-
-    def to_arguments(self) -> dict[str, Any]:
-        data = self.validated_data
-        return {
-            "model": data["model"],
-            "provider": data["provider"],
-            "match": PriceMatch(data["match"]),
-            "rates": _rates_in(data),
-            "tiers": [
-                PriceTier(above_input_tokens=tier["above_input_tokens"], rates=_rates_in(tier))
-                for tier in data["tiers"]
-            ],
-            "valid_from": data.get("valid_from"),
-            "reason": data["reason"],
-        }
-
-
-def _rates_in(data: dict[str, Any]) -> Rates:
-    plain = data["input_per_mtok"]
-    return Rates(
-        input=plain,
-        cached_input=data.get("cached_input_per_mtok", plain),
-        cache_write=data.get("cache_write_per_mtok", plain),
-        output=data["output_per_mtok"],
-        request=data.get("per_request", 0),
-    )
-
-
-def _rates_out(rates: Rates) -> dict[str, str]:
-    show = RateField().to_representation
-    return {
-        "input_per_mtok": show(rates.input),
-        "cached_input_per_mtok": show(rates.cached_input),
-        "cache_write_per_mtok": show(rates.cache_write),
-        "output_per_mtok": show(rates.output),
-        "per_request": show(rates.request),
-    }
 
 
 class UsageSumSerializer(serializers.Serializer[Any]):

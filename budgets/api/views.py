@@ -18,7 +18,7 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
 from budgets import queries
-from budgets.api import adjustments, filters
+from budgets.api import adjustments, filters, rates
 from budgets.api import serializers as forms
 from budgets.api.fields import errors_by_field
 from budgets.api.rerate import RatingSerializer
@@ -334,7 +334,7 @@ class PriceVersionViews(_ReadViews):
     """The price catalogue and the organization's own rates."""
 
     queryset = PriceVersion.objects.all()
-    serializer_class = forms.PriceVersionSerializer
+    serializer_class = rates.PriceVersionSerializer
     filterset_class = filters.PriceVersionFilter
     write_scope = Scope.PRICES_WRITE.value
 
@@ -345,11 +345,11 @@ class PriceVersionViews(_ReadViews):
             Q(organization=None) | Q(organization_id=self.caller.organization_id)
         )
 
-    @extend_schema(request=forms.NewPriceSerializer, responses={201: forms.PriceVersionSerializer})
+    @extend_schema(request=rates.NewPriceSerializer, responses={201: rates.PriceVersionSerializer})
     @idempotent
     def create(self, request: Request) -> Response:
         """Set an own rate. It wins over the catalogue, from now or a later instant on."""
-        given = self.parse(forms.NewPriceSerializer)
+        given = self.parse(rates.NewPriceSerializer)
         with errors_by_field():
             price = set_own_price(
                 organization_id=self.caller.organization_id,
@@ -357,7 +357,7 @@ class PriceVersionViews(_ReadViews):
                 now=timezone.now(),
                 **given.to_arguments(),
             )
-        return Response(forms.PriceVersionSerializer(price).data, status=201)
+        return Response(rates.PriceVersionSerializer(price).data, status=201)
 
 
 class UsageSummaryViews(_Views):

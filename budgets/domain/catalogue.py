@@ -28,7 +28,14 @@ from enforcement.rules.windows import EPOCH
 SOURCE = "genai-prices"
 _REQUESTS_PER_KCOUNT = 1000
 _INPUT_KINDS = ("input_mtok",)
-_OUTPUT_KINDS = ("output_mtok", "output_reasoning_mtok", "output_citation_mtok")
+_OUTPUT_KINDS = ("output_mtok", "output_citation_mtok")
+_OWN_KINDS = {  # ours: theirs
+    "cache_write_long": "cache_write_1h_mtok",
+    "input_audio": "input_audio_mtok",
+    "input_image": "input_image_mtok",
+    "output_audio": "output_audio_mtok",
+    "reasoning": "output_reasoning_mtok",
+}
 _DATED = re.compile(r"\^(?P<stem>(?:[a-z0-9/_-]|\\\.)+-)(?:\\d\{8\}|\\d\{4\}-\\d\{2\}-\\d\{2\})\$")
 _NOISE = Decimal("1e-12")
 
@@ -173,6 +180,7 @@ def _rates_above(price: types.ModelPrice, threshold: int) -> Rates:
         cached_input=plain if cached is None else cached,
         cache_write=plain if written is None else written,
         output=max(_nanos(price, kind, threshold) or 0 for kind in _OUTPUT_KINDS),
+        **{kind: _nanos(price, theirs, threshold) for kind, theirs in _OWN_KINDS.items()},
         request=0 if per_thousand is None else exact_nanos(per_thousand / _REQUESTS_PER_KCOUNT),
     )
 
@@ -192,9 +200,9 @@ def exact_nanos(dollars: Decimal) -> int:
 
 
 def _dearest(rates: list[Rates]) -> Rates:
+    kinds = ("input", "cached_input", "cache_write", "output", "request")
+    own = {kind for rate in rates for kind in rate.own_kinds}
     return Rates(
-        **{
-            kind: max(getattr(rate, kind) for rate in rates)
-            for kind in ("input", "cached_input", "cache_write", "output", "request")
-        }
+        **{kind: max(getattr(rate, kind) for rate in rates) for kind in kinds},
+        **{kind: max(rate.of(kind) for rate in rates) for kind in own},
     )

@@ -5,9 +5,10 @@ that a charge can always be computed again from the version that it names.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from uuid import UUID
 
 import msgspec
@@ -34,6 +35,9 @@ from enforcement.rules.policy import PricePolicy, PriceTier, Rates
 _IMPORT_LOCK = 0x7072696365
 _BATCH = 1000
 _TURNED = "prices"
+
+
+NO_VARIANTS: Mapping[str, Rates] = MappingProxyType({})
 
 
 @dataclass(kw_only=True)
@@ -118,6 +122,7 @@ def _version(
     *,
     valid_from: datetime,
     valid_to: datetime | None,
+    variants: Mapping[str, Rates] = NO_VARIANTS,
 ) -> PriceVersion:
     return PriceVersion(
         provider=key.provider,
@@ -128,6 +133,8 @@ def _version(
         cache_write_nanos_per_mtok=rates.cache_write,
         output_nanos_per_mtok=rates.output,
         request_nanos=rates.request,
+        kinds=rates.own_kinds,
+        variants={tier: msgspec.to_builtins(of_tier) for tier, of_tier in variants.items()},
         tiers=[msgspec.to_builtins(tier) for tier in tiers],
         valid_from=valid_from,
         valid_to=valid_to,
@@ -150,10 +157,13 @@ def set_own_price(
     provider: str = "",
     match: PriceMatch = PriceMatch.EXACT,
     tiers: Collection[PriceTier] = (),
+    variants: Mapping[str, Rates] = NO_VARIANTS,
     valid_from: datetime | None = None,
     reason: str = "",
 ) -> PriceVersion:
     """Set the organization's own rate of a model, as for self-hosted ones. It wins over all others.
+
+    `variants`: whole rates by the service tier that the provider says it served.
 
     It holds until the next own version that was already announced, or until further notice.
 
@@ -161,7 +171,8 @@ def set_own_price(
         PriceError: the rate cannot be meant; `field` tells where.
     """
     start = now if valid_from is None else valid_from
-    _check_price(model=model, rates=rates, tiers=tiers, start=start, now=now)
+    every = (rates, *(tier.rates for tier in tiers), *variants.values())
+    _check_price(model=model, every=every, tiers=tiers, start=start, now=now)
     organization = Organization.objects.select_for_update(no_key=True).get(id=organization_id)
     key = PriceKey(provider.strip(), model.strip(), match.value)
     overlapping = PriceVersion.objects.filter(
@@ -180,7 +191,7 @@ def set_own_price(
             row.save(update_fields=["valid_to"])
         elif end is None:
             end = row.valid_from
-    version = _version(key, rates, tiers, valid_from=start, valid_to=end)
+    version = _version(key, rates, tiers, valid_from=start, valid_to=end, variants=variants)
     version.organization, version.own = organization, True
     version.source, version.source_version = "own", ""
     version.save(force_insert=True)
@@ -201,7 +212,7 @@ def set_own_price(
 def _check_price(
     *,
     model: str,
-    rates: Rates,
+    every: Iterable[Rates],
     tiers: Collection[PriceTier],
     start: datetime,
     now: datetime,
@@ -210,7 +221,7 @@ def _check_price(
         raise PriceError("model", "a rate needs the name of a model")
     if start < now:
         raise PriceError("valid_from", "a rate cannot begin in the past: charges are not re-priced")
-    for rate in (rates, *(tier.rates for tier in tiers)):
+    for rate in every:
         for kind, amount in msgspec.structs.asdict(rate).items():
             if amount is not None and not 0 <= amount <= MAX_NANOS:
                 raise PriceError(kind, f"{kind} must be zero or more and fit 63 bits, not {amount}")

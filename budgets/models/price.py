@@ -11,6 +11,10 @@ class PriceVersion(models.Model):
 
     Without organization it belongs to the catalogue. Two versions of the same model never overlap
     in time: exclusion constraint in migration 0002. Rates are never edited; a new version follows.
+
+    `kinds`: rates of kinds of tokens that differ from their whole's, as in `rules.policy.Rates`.
+    `variants`: by service tier, whole rates that stand in place of the others. No rate in them is
+    negative: constraint in migration 0013.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -25,6 +29,8 @@ class PriceVersion(models.Model):
     cache_write_nanos_per_mtok = models.BigIntegerField(default=0)
     output_nanos_per_mtok = models.BigIntegerField(default=0)
     request_nanos = models.BigIntegerField(default=0)
+    kinds = models.JSONField(default=dict, blank=True)
+    variants = models.JSONField(default=dict, blank=True)
     tiers = models.JSONField(default=list, blank=True)
     valid_from = models.DateTimeField()
     valid_to = models.DateTimeField(null=True, blank=True)
@@ -68,6 +74,7 @@ class PriceVersion(models.Model):
             cache_write=self.cache_write_nanos_per_mtok,
             output=self.output_nanos_per_mtok,
             request=self.request_nanos,
+            **self.kinds,
         )
 
     def to_policy(self) -> PricePolicy:
@@ -84,4 +91,5 @@ class PriceVersion(models.Model):
                 for tier in self.tiers
             ],
             own=self.own,
+            variants={tier: Rates(**rates) for tier, rates in self.variants.items()},
         )

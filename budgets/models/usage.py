@@ -40,6 +40,11 @@ class UsageEvent(models.Model):
     cache_write_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
     reasoning_tokens = models.BigIntegerField(default=0)
+    cache_write_long_tokens = models.BigIntegerField(default=0)
+    input_audio_tokens = models.BigIntegerField(default=0)
+    input_image_tokens = models.BigIntegerField(default=0)
+    output_audio_tokens = models.BigIntegerField(default=0)
+    service_tier = models.CharField(max_length=32, default="", blank=True)
     gpu_ms = models.BigIntegerField(default=0)  # engine time × accelerators
     tool_calls = models.BigIntegerField(default=0)
     charge_nanos = models.BigIntegerField(default=0)
@@ -82,6 +87,10 @@ class UsageEvent(models.Model):
                 & Q(cache_write_tokens__gte=0)
                 & Q(output_tokens__gte=0)
                 & Q(reasoning_tokens__gte=0)
+                & Q(cache_write_long_tokens__gte=0)
+                & Q(input_audio_tokens__gte=0)
+                & Q(input_image_tokens__gte=0)
+                & Q(output_audio_tokens__gte=0)
                 & Q(charge_nanos__gte=0)
                 & Q(gpu_ms__gte=0)
                 & Q(tool_calls__gte=0),

@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from budgets.domain.usage import tokens_of
 from budgets.errors import BudgetValidationError
 from budgets.models import UsageEvent
 from controlplane.identity.models import Agent, Project, Team
 from enforcement.rules.backtest import BacktestError, Call, Report, replay
-from enforcement.rules.money import TokenUsage
 from enforcement.rules.policy import BudgetPolicy
 from enforcement.rules.traces import read_calls, read_proposal
 
@@ -79,13 +79,7 @@ def recorded_calls(*, organization_id: UUID, since: datetime, until: datetime) -
         Call(
             at=event.started_at,
             agent=slugs.get(event.agent_id, str(event.agent_id)),
-            usage=TokenUsage(
-                input_tokens=event.input_tokens,
-                cached_input_tokens=event.cached_input_tokens,
-                cache_write_tokens=event.cache_write_tokens,
-                output_tokens=event.output_tokens,
-                reasoning_tokens=event.reasoning_tokens,
-            ),
+            usage=tokens_of(event),
             team=slugs.get(event.team_id),
             project=slugs.get(event.project_id),
             session=event.session,

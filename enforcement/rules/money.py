@@ -47,6 +47,8 @@ class TokenUsage(Struct, frozen=True):
     def consistent(self) -> bool:
         """Whether no count is negative and no part is more than its whole."""
         least = min(
+            self.input_tokens,
+            self.output_tokens,
             self.cached_input_tokens,
             self.cache_write_long_tokens,
             self.input_audio_tokens,

@@ -179,6 +179,16 @@ class Measure(Struct, frozen=True):
     model: str = ""
 
 
+# Kinds of tokens that have a rate of their own only where it differs from their whole's.
+OPTIONAL_KINDS = {  # kind: its whole
+    "cache_write_long": "cache_write",
+    "input_audio": "input",
+    "input_image": "input",
+    "output_audio": "output",
+    "reasoning": "output",
+}
+
+
 class Rates(Struct, frozen=True):
     """Nano-dollars per million tokens of each kind, and nano-dollars per request.
 
@@ -197,6 +207,18 @@ class Rates(Struct, frozen=True):
     input_image: int | None = None
     output_audio: int | None = None
     reasoning: int | None = None
+
+    @property
+    def own_kinds(self) -> dict[str, int]:
+        """The rates of the optional kinds that have one."""
+        found = {kind: getattr(self, kind) for kind in OPTIONAL_KINDS}
+        return {kind: rate for kind, rate in found.items() if rate is not None}
+
+    def of(self, kind: str) -> int:
+        """The rate that an optional kind pays."""
+        own: int | None = getattr(self, kind)
+        whole: int = getattr(self, OPTIONAL_KINDS[kind])
+        return whole if own is None else own
 
     @property
     def dearest_input(self) -> int:

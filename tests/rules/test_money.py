@@ -5,10 +5,12 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from enforcement.rules.money import (
     MAX_NANOS,
     NANOS_PER_USD,
+    TOKENS_PER_RATE,
     TokenUsage,
     affordable_output_tokens,
     ceiling_nanos,
@@ -129,3 +131,88 @@ def test_dollars_show_at_least_two_decimals(nanos: int, text: str) -> None:
 def test_text_that_is_no_amount_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"not an amount|finer|out of range"):
         parse_usd(text)
+
+
+KINDS = Rates(
+    input=10,
+    cached_input=1,
+    cache_write=20,
+    output=30,
+    cache_write_long=40,
+    input_audio=100,
+    output_audio=200,
+)
+
+
+def scaled(usage: TokenUsage, rates: Rates = KINDS, **variants: Rates) -> int:
+    """The charge for a million times this usage: every rate counts once for each token."""
+    counts = {
+        name: value * TOKENS_PER_RATE
+        for name, value in structs.asdict(usage).items()
+        if name != "tier"
+    }
+    price = PricePolicy("p", "m", rates, variants=variants)
+    return charge_nanos(TokenUsage(**counts, tier=usage.tier), price)
+
+
+@pytest.mark.parametrize(
+    ("usage", "nanos"),
+    [
+        (TokenUsage(input_tokens=3), 30),
+        (TokenUsage(input_tokens=3, cached_input_tokens=2), 12),
+        (TokenUsage(input_tokens=3, cache_write_tokens=3, cache_write_long_tokens=1), 80),
+        (TokenUsage(input_tokens=3, input_audio_tokens=1), 120),
+        (TokenUsage(input_tokens=3, input_image_tokens=1), 30),
+        (TokenUsage(input_tokens=3, cached_input_tokens=3, input_audio_tokens=1), 102),
+        (TokenUsage(output_tokens=3, output_audio_tokens=1), 260),
+        (TokenUsage(output_tokens=3, reasoning_tokens=2), 90),
+    ],
+)
+def test_each_kind_pays_its_own_rate_or_that_of_its_whole(usage: TokenUsage, nanos: int) -> None:
+    assert scaled(usage) == nanos
+
+
+def test_a_tier_that_was_served_pays_its_variant() -> None:
+    usage = TokenUsage(input_tokens=2, output_tokens=1, tier="flex")
+    flex = Rates(input=5, output=15)
+    assert (scaled(usage), scaled(usage, flex=flex)) == (50, 25)
+
+
+@given(
+    st.integers(0, 10**6),
+    st.integers(0, 10**6),
+    st.integers(0, 50),
+    st.integers(0, 50),
+    st.sampled_from(["", "priority", "flex"]),
+)
+def test_no_kind_and_no_tier_costs_more_than_was_held(
+    prompt: int, answer: int, audio: int, cached: int, tier: str
+) -> None:
+    usage = TokenUsage(
+        input_tokens=prompt + audio + cached,
+        cached_input_tokens=cached,
+        cache_write_tokens=prompt,
+        cache_write_long_tokens=prompt // 2,
+        input_audio_tokens=audio,
+        output_tokens=answer,
+        output_audio_tokens=answer // 3,
+        tier=tier,
+    )
+    variants = {"priority": Rates(input=90, output=70, cache_write_long=95)}
+    price = PricePolicy("p", "m", KINDS, variants=variants)
+    held = ceiling_nanos(
+        input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, price=price
+    )
+    assert charge_nanos(usage, price) <= held
+
+
+def test_parts_are_never_more_than_their_whole() -> None:
+    price = PricePolicy("p", "m", KINDS)
+    for usage in (
+        TokenUsage(input_tokens=1, input_audio_tokens=2),
+        TokenUsage(output_tokens=1, output_audio_tokens=2),
+        TokenUsage(input_tokens=5, cache_write_tokens=1, cache_write_long_tokens=2),
+        TokenUsage(input_tokens=-1),
+    ):
+        with pytest.raises(ValueError, match="contradict"):
+            charge_nanos(usage, price)

@@ -41,6 +41,19 @@ def test_tiers_and_a_later_beginning(owner: APIClient) -> None:
     ]
 
 
+def test_kinds_and_variants_have_rates_of_their_own(owner: APIClient) -> None:
+    flex = {"service_tier": "flex", "input_per_mtok": "0.02", "output_per_mtok": "0.10"}
+    wish = WISH | {"cache_write_long_per_mtok": "0.10", "variants": [flex]}
+    body = owner.post(URL, wish, format="json").json()
+    assert (body["cache_write_long_per_mtok"], body["reasoning_per_mtok"]) == ("0.10", None)
+    assert [(v["service_tier"], v["cache_write_per_mtok"]) for v in body["variants"]] == [
+        ("flex", "0.02")
+    ]
+    policy = PriceVersion.objects.get().to_policy()
+    assert policy.rates.cache_write_long == 100_000_000
+    assert policy.variants["flex"].output == 100_000_000
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [

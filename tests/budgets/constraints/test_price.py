@@ -43,6 +43,22 @@ def test_versions_may_abut() -> None:
     price(valid_from=MAY)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kinds": {"input_audio": -1}},
+        {"kinds": {"input_audio": "9"}},
+        {"kinds": [1]},
+        {"variants": {"priority": {"input": -1}}},
+        {"variants": {"priority": {"input": "1"}}},
+    ],
+)
+def test_rates_inside_json_are_never_negative(changes: dict[str, Any]) -> None:
+    price(kinds={"input_audio": 9}, variants={"flex": {"input": 1, "reasoning": None}})
+    with refused_by("price_kinds_not_negative"):
+        price(model="other", **changes)
+
+
 @pytest.mark.parametrize("column", ["provider", "model", "match"])
 def test_other_models_have_their_own_time(column: str) -> None:
     price()

@@ -63,11 +63,28 @@ def test_kinds_without_a_price_cost_what_their_parent_costs() -> None:
     )
 
 
-def test_the_dearest_of_kinds_that_we_cannot_tell_apart() -> None:
+def test_reasoning_has_its_own_rate() -> None:
     price = types.ModelPrice(
         input_mtok=Decimal(1), output_mtok=Decimal(2), output_reasoning_mtok=Decimal(3)
     )
-    assert spans(price)[0].rates.output == 3_000_000_000
+    rates = spans(price)[0].rates
+    assert (rates.output, rates.reasoning) == (2_000_000_000, 3_000_000_000)
+
+
+def test_kinds_with_a_price_of_their_own_keep_it() -> None:
+    price = types.ModelPrice(
+        input_mtok=Decimal(1),
+        cache_write_mtok=Decimal("1.25"),
+        cache_write_1h_mtok=Decimal(2),
+        input_audio_mtok=Decimal(10),
+        output_mtok=Decimal(5),
+        output_audio_mtok=Decimal(20),
+    )
+    assert spans(price)[0].rates.own_kinds == {
+        "cache_write_long": 2_000_000_000,
+        "input_audio": 10_000_000_000,
+        "output_audio": 20_000_000_000,
+    }
 
 
 def test_requests_cost_what_a_thousand_do() -> None:

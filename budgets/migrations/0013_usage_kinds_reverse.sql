@@ -1,0 +1,1 @@
+ALTER TABLE budgets_priceversion DROP CONSTRAINT price_kinds_not_negative;
