@@ -124,6 +124,17 @@ class AgentPolicy(Struct, frozen=True):
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     priority: int = 0  # 0 to 9: higher ones get more of a busy node, and engines are told
+    draining: bool = False  # paused or killed, and what ran then may end within its hold
+    hand_back_tokens: int | None = None  # output of the one call that a paused session may make
+
+
+class SessionPolicy(Struct, frozen=True):
+    """A session of an agent that people have stopped."""
+
+    agent: str
+    session: str
+    state: AgentState
+    draining: bool = False
 
 
 class WindowSpec(Struct, frozen=True):
@@ -280,3 +291,4 @@ class PolicySnapshot(Struct, frozen=True):
     card_keys: list[TrustedKey] = field(default_factory=list)
     revoked_cards: list[str] = field(default_factory=list)
     measures: list[Measure] = field(default_factory=list)
+    sessions: list[SessionPolicy] = field(default_factory=list)  # that are not as their agents

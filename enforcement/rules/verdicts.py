@@ -73,6 +73,7 @@ class Cut(Struct, frozen=True):
     message: str
     budget: BudgetPolicy | None = None
     order: str = ""
+    hand_back_tokens: int = 0  # output of one more call, to save the work with
 
 
 class Clamped(Struct, frozen=True):
@@ -127,11 +128,11 @@ def _refuse(
     )
 
 
-def state_refusal(state: AgentState) -> Refuse | None:
-    """What a paused or killed agent is told; None for one that may call."""
+def state_refusal(state: AgentState, *, who: str = "agent") -> Refuse | None:
+    """What a paused or killed agent (or session) is told; None for one that may call."""
     if state not in (AgentState.PAUSED, AgentState.KILLED):
         return None
-    reason, message = f"agent_{state.value}", f"This agent is {state.value}"
+    reason, message = f"{who}_{state.value}", f"This {who} is {state.value}"
     return Refuse(403, PERMISSION, message, code=reason, reason=reason)
 
 
@@ -237,6 +238,8 @@ def cut_note(cut: Cut, *, request_id: str, output_tokens: int) -> dict[str, Any]
         note |= budget_fields(cut.budget)
     if cut.order:
         note["order"] = cut.order
+    if cut.hand_back_tokens:
+        note["hand_back_tokens"] = cut.hand_back_tokens
     return note
 
 

@@ -283,8 +283,10 @@ class Order(Struct, frozen=True):
     cursor: int
     kind: OrderKind
     scope_kind: ScopeKind
-    scope_id: str
+    scope_id: str  # of a session: its agent's
     reason: str = ""
+    scope_session: str = ""
+    drain: bool = False  # what runs may end within its hold; only new calls are stopped
 
 
 class SyncAnswer(Struct):

@@ -4,6 +4,8 @@ Strict parse, identity, agent state, skill cards, route, match, price. Nothing h
 nothing is reserved yet. A refusal is raised as a value.
 """
 
+from msgspec.structs import replace
+
 from enforcement.rules.dialects import Dialect
 from enforcement.rules.lots import BalanceKey
 from enforcement.rules.matching import Plan, Subject, subject_of
@@ -49,6 +51,7 @@ class Call:
         "balances",
         "caller",
         "dialect",
+        "hands_back",
         "measures",
         "parsed",
         "passed",
@@ -86,6 +89,7 @@ class Call:
         self.balances = balances
         self.measures = measures  # what thresholds that were reached do to it
         self.tried = tried  # nodes that failed it
+        self.hands_back = False  # the one call that a paused session may make
         self.prompt_tokens: int | None = None  # as counted by its node
         self.slot: Slots | None = None  # of which it has one
 
@@ -189,7 +193,7 @@ def admit(
             parsed = rerouted(parsed, router.only_model(dialect))
         caller = with_body(caller, parsed)
         model = parsed.model
-        _check_state(agent)
+        paused = _check_state(view, agent, caller)
         _check_cards(view, agent, parsed, skill=caller.skill, now_ms=now_ms)
         now_ns = clock.now_ns()
         session = caller.session
@@ -201,7 +205,9 @@ def admit(
             upstream, spoken = router.route(target, dialect, session=session, now_ns=now_ns)
             subject = _subject(view, agent, caller, parsed, upstream)
             measures = view.measures.of(subject)
-        _check_measures(view, measures)
+        paused = _check_measures(view, measures) or paused
+        if paused is not None:
+            parsed = _last_call(agent, caller, parsed, paused)
         plan = _plan(view, subject, caller)
         price = view.price(model=model, provider=upstream.provider if upstream else "")
         _check_price(plan, model, price)
@@ -216,7 +222,7 @@ def admit(
     except RefusedError as error:
         error.agent, error.model = agent, model
         raise
-    return Call(
+    call = Call(
         agent=agent,
         caller=caller,
         dialect=spoken,
@@ -228,6 +234,12 @@ def admit(
         measures=measures,
         passed=spoken.passed_lines(headers),
     )
+    if paused is not None:
+        call.hands_back = True
+        agent.rates.handed_back.add(caller.session)
+    elif agent.rates.handed_back:
+        agent.rates.handed_back.discard(caller.session)
+    return call
 
 
 def elsewhere(view: PolicyView, router: Router, call: Call) -> Call | None:
@@ -246,8 +258,10 @@ def elsewhere(view: PolicyView, router: Router, call: Call) -> Call | None:
     subject = _subject(view, agent, call.caller, call.parsed, upstream)
     measures = view.measures.of(subject)
     try:
-        _check_state(agent)
-        _check_measures(view, measures)
+        if not call.hands_back and (
+            _check_state(view, agent, call.caller) or _check_measures(view, measures)
+        ):
+            return None
         plan = _plan(view, subject, call.caller)
         price = view.price(model=model, provider=upstream.provider)
         _check_price(plan, model, price)
@@ -266,6 +280,7 @@ def elsewhere(view: PolicyView, router: Router, call: Call) -> Call | None:
         passed=call.passed,
         tried=tried,
     )
+    moved.hands_back = call.hands_back
     if upstream.engine is call.upstream.engine:
         moved.prompt_tokens = call.prompt_tokens
     return moved
@@ -298,10 +313,29 @@ def unbounded_refusal() -> Refuse:
     )
 
 
-def _check_state(agent: Agent) -> None:
+def _check_state(view: PolicyView, agent: Agent, caller: Caller) -> Refuse | None:
+    """Refuse who is killed. What a paused one is told, unless it may make a last call."""
     refusal = state_refusal(agent.state)
-    if refusal is not None:
+    if refusal is None and view.sessions:
+        session = view.stopped_session(agent.policy.id, caller.session)
+        refusal = state_refusal(session.state, who="session") if session else None
+    if refusal is not None and refusal.reason not in ("agent_paused", "session_paused"):
         raise RefusedError(refusal)
+    return refusal
+
+
+def _last_call(
+    agent: Agent, caller: Caller, parsed: ParsedRequest, paused: Refuse
+) -> ParsedRequest:
+    """The request as the one call that a paused session may make to save its work.
+
+    Raises:
+        RefusedError: it has been made, or there is none.
+    """
+    limit = agent.hand_back_left(caller.session)
+    if limit is None or parsed.sequences > 1:
+        raise RefusedError(paused)
+    return replace(parsed, output_limit=min(parsed.output_limit or limit, limit))
 
 
 def _plan(view: PolicyView, subject: Subject, caller: Caller) -> Plan:
@@ -335,10 +369,12 @@ def _foreign(problem: str) -> Refuse:
     return Refuse(403, PERMISSION, problem[:1].upper() + problem[1:], code=code, reason=code)
 
 
-def _check_measures(view: PolicyView, measures: tuple[Measure, ...]) -> None:
+def _check_measures(view: PolicyView, measures: tuple[Measure, ...]) -> Refuse | None:
+    """Refuse whose budget stops calls. What one is told whose budget waits for people."""
     refusal = view.measures.refusal(measures) if measures else None
-    if refusal is not None:
+    if refusal is not None and refusal.reason != "budget_paused":
         raise RefusedError(refusal)
+    return refusal
 
 
 def _check_cards(

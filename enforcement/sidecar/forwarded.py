@@ -353,6 +353,22 @@ class Forwarded(ABC):
     def _time_is_up(self) -> None:
         self.cut(Cut("request_timeout", "The request ran longer than is allowed"))
 
+    def freeze(self) -> None:
+        """Go on within what is held, and no further."""
+        self._holding.frozen = True
+
+    @property
+    def waits(self) -> bool:
+        return False
+
+    @property
+    def hands_back(self) -> bool:
+        return self._call.hands_back
+
+    @property
+    def session(self) -> str:
+        return self._call.caller.session
+
     @property
     def agent_id(self) -> str:
         return self._call.agent.policy.id

@@ -40,6 +40,7 @@ class Holding:
         "budgets",
         "covered",
         "event",
+        "frozen",
         "hold",
     )
 
@@ -65,6 +66,7 @@ class Holding:
         self._again = again
         self._group = ""
         self._denial: Denial | None = None
+        self.frozen = False  # it is not extended any more
         self.hold = hold
         self.event = event
         self.covered = bound.output_tokens
@@ -76,6 +78,9 @@ class Holding:
         if self.covered >= self.bound.output_tokens:
             return None
         config = self._desk.config
+        if self.frozen:
+            left = self.covered - produced >= config.metered_margin_tokens
+            return None if left else self._exhausted(None)
         low = config.metered_margin_tokens + config.metered_slice_tokens // 2
         if self.covered - produced > low:
             return None

@@ -1,15 +1,21 @@
-"""Orders of the control plane, carried out here: states change, streams are cut, both are told."""
+"""Orders of the control plane, carried out here: states change, streams are cut, both are told.
+
+An order stops at once, or lets what runs end within its hold (`drain`). Calls that are not
+forwarded yet end in either case. The one call that a paused session may make to save its work is
+not cut by the pause that allows it.
+"""
 
 import asyncio
 import logging
 
-from enforcement.rules.policy import AgentState, OrderKind
+from enforcement.rules.policy import AgentState, OrderKind, ScopeKind
 from enforcement.rules.verdicts import Cut
 from enforcement.rules.wire import Order, OrderAck
 from enforcement.sidecar import clock
 from enforcement.sidecar.desk import Desk, Live
+from enforcement.sidecar.policy import PolicyView
 
-STOPPING = {OrderKind.KILL: "agent_killed", OrderKind.PAUSE: "agent_paused"}
+STOPPING = {OrderKind.KILL: AgentState.KILLED, OrderKind.PAUSE: AgentState.PAUSED}
 SETTLE_S = 0.6
 STEP_S = 0.02
 
@@ -33,10 +39,13 @@ class Orders:
         log.info("order %s: %s of %s %s", order.id, order.kind, order.scope_kind, order.scope_id)
         stopped: list[tuple[Live, int]] = []
         streams = 0
-        reason = STOPPING.get(order.kind)
-        if reason is not None:
-            cut = Cut(reason, order.reason or f"The agent was {_done(order.kind)}", order=order.id)
-            for live in [live for live in self._desk.live if live.agent_id in concerned]:
+        state = STOPPING.get(order.kind)
+        if state is not None:
+            for live in [live for live in self._desk.live if _concerns(order, concerned, live)]:
+                cut = _cut(view, live, state, order=order)
+                if order.drain and not live.waits:
+                    live.freeze()
+                    continue
                 streams += live.streaming
                 stopped.append((live, live.produced))
                 live.cut(cut)
@@ -70,15 +79,11 @@ class Orders:
         self._desk.ask_now()
 
     def enforce_states(self) -> None:
-        """After a new policy: end what its agents may not do any more."""
+        """After a new policy: end what its agents and sessions may not do any more."""
         view = self._desk.view
         for live in list(self._desk.live) if view is not None else ():
-            agent = view.agents.get(live.agent_id) if view is not None else None
-            if agent is None:
-                live.cut(Cut("agent_killed", "The agent is gone", order="policy"))
-            elif agent.state in (AgentState.KILLED, AgentState.PAUSED):
-                reason = f"agent_{agent.state.value}"
-                live.cut(Cut(reason, f"The agent is {agent.state.value}", order="policy"))
+            if view is not None:
+                _enforce(view, live)
 
     def enforce_budgets(self) -> None:
         """After a new policy: hold on what it adds for the calls that run already (L12)."""
@@ -88,5 +93,50 @@ class Orders:
                 live.adopt(view)
 
 
-def _done(kind: OrderKind) -> str:
-    return "killed" if kind is OrderKind.KILL else "paused"
+def _concerns(order: Order, agents: frozenset[str], live: Live) -> bool:
+    if live.agent_id not in agents:
+        return False
+    if order.kind is OrderKind.PAUSE and live.hands_back:
+        return False
+    return order.scope_kind is not ScopeKind.SESSION or live.session == order.scope_session
+
+
+def _enforce(view: PolicyView, live: Live) -> None:
+    agent = view.agents.get(live.agent_id)
+    if agent is None:
+        live.cut(Cut("agent_killed", "The agent is gone", order="policy"))
+        return
+    session = view.stopped_session(live.agent_id, live.session)
+    if agent.state in STOPPING.values():
+        state, drains, who = agent.state, agent.policy.draining, "agent"
+    elif session is not None:
+        state, drains, who = session.state, session.draining, "session"
+    else:
+        return
+    if state is AgentState.PAUSED and live.hands_back:
+        return
+    if drains and not live.waits:
+        live.freeze()
+    else:
+        live.cut(_cut(view, live, state, who=who))
+
+
+def _cut(
+    view: PolicyView,
+    live: Live,
+    state: AgentState,
+    *,
+    order: Order | None = None,
+    who: str = "agent",
+) -> Cut:
+    """Why a call ends, and whether its session may make one more."""
+    if order is not None and order.scope_kind is ScopeKind.SESSION:
+        who = "session"
+    agent = view.agents.get(live.agent_id)
+    left = agent.hand_back_left(live.session) if agent is not None else None
+    return Cut(
+        f"{who}_{state.value}",
+        (order.reason if order is not None else "") or f"The {who} is {state.value}",
+        order=order.id if order is not None else "policy",
+        hand_back_tokens=(left or 0) if state is AgentState.PAUSED else 0,
+    )

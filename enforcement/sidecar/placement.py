@@ -466,7 +466,7 @@ class Placement(Queueing):
         call, before = self._call, self._call.plan.budgets
         call.follow(view)
         stopped = view.measures.refusal(call.measures)
-        if stopped is not None:
+        if stopped is not None and not call.hands_back:
             self._refuse(stopped)
         elif Unit.USD in call.plan.units and call.price is None:
             self._refuse(unpriced(call.parsed.model))

@@ -20,6 +20,7 @@ from enforcement.rules.policy import (
     PolicySnapshot,
     PricePolicy,
     ScopeKind,
+    SessionPolicy,
 )
 from enforcement.rules.sessiontree import Lineage, LineageError, at_level, key_of, pairs_of, unseal
 from enforcement.rules.skillgate import CardGate
@@ -27,6 +28,7 @@ from enforcement.rules.splits import Overflows
 from enforcement.rules.wire import Denial, Order
 from enforcement.sidecar.measures import Measures, share_of
 
+MAX_HANDED_BACK = 1_000
 MAX_CACHED_KEYS = 10_000
 THROTTLED_REQUESTS_PER_MINUTE = 6
 THROTTLED_SHARE = 10  # a throttled agent keeps a tenth of its rates
@@ -36,15 +38,17 @@ _ORDERED = {
     OrderKind.PAUSE: AgentState.PAUSED,
     OrderKind.THROTTLE: AgentState.THROTTLED,
 }
+_STOPPED = (AgentState.PAUSED, AgentState.KILLED)
 _SEVERITY = (AgentState.ACTIVE, AgentState.THROTTLED, AgentState.PAUSED, AgentState.KILLED)
 
 
 class RateState:
     """The GCRA states of one agent; they outlive policy revisions."""
 
-    __slots__ = ("requests_tat_ns", "tokens_tat_ns")
+    __slots__ = ("handed_back", "requests_tat_ns", "tokens_tat_ns")
 
     def __init__(self) -> None:
+        self.handed_back: set[str] = set()  # paused sessions that have made their last call
         self.requests_tat_ns = 0
         self.tokens_tat_ns = 0
 
@@ -61,6 +65,13 @@ class Agent:
         self.state = AgentState.ACTIVE
         self.requests: Limit | None = None
         self.tokens: Limit | None = None
+
+    def hand_back_left(self, session: str) -> int | None:
+        """Output tokens of the one call that a paused session may still make; None: no such."""
+        done = self.rates.handed_back
+        if session in done or len(done) >= MAX_HANDED_BACK:
+            return None
+        return self.policy.hand_back_tokens
 
     def refund_tokens(self, amount: int) -> None:
         """Give back what the token rate was charged and nobody used."""
@@ -104,6 +115,10 @@ class PolicyView:
             key.hash: (agent.id, key) for agent in snapshot.agents for key in agent.keys
         }
         self._tree_key = key_of(self._pepper)
+        # Sessions that are stopped though their agents may call: by agent and name.
+        self.sessions: dict[tuple[str, str], SessionPolicy] = {
+            (stopped.agent, stopped.session): stopped for stopped in snapshot.sessions
+        }
         self._lineages: dict[str, Lineage] = {}
         self._known_keys: dict[bytes, tuple[Agent, int | None]] = {}
         self._prices: dict[tuple[str, str], PricePolicy | None] = {}
@@ -193,6 +208,8 @@ class PolicyView:
 
     def apply(self, order: Order) -> frozenset[str]:
         """Overlay an order; the ids of the agents that it concerns."""
+        if order.scope_kind is ScopeKind.SESSION:
+            return self._apply_to_session(order)
         concerned = frozenset(
             agent.policy.id for agent in self.agents.values() if self._covers(order, agent)
         )
@@ -204,6 +221,19 @@ class PolicyView:
         for agent_id in concerned:
             self._refresh(self.agents[agent_id], resumed=state is None)
         return concerned
+
+    def _apply_to_session(self, order: Order) -> frozenset[str]:
+        key = (order.scope_id, order.scope_session)
+        state = _ORDERED.get(order.kind)
+        if state in _STOPPED:
+            self.sessions[key] = SessionPolicy(*key, state, order.drain)
+        else:
+            self.sessions.pop(key, None)
+        return frozenset({order.scope_id} & self.agents.keys())
+
+    def stopped_session(self, agent_id: str, session: str) -> SessionPolicy | None:
+        """How a session is stopped; None if it may go on."""
+        return self.sessions.get((agent_id, session)) if self.sessions else None
 
     def _resume(self, order: Order, concerned: Iterable[str]) -> None:
         self._overlay.pop((order.scope_kind, order.scope_id), None)

@@ -24,6 +24,14 @@ class Queueing(Unsent, ABC):
         self._done = False
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def session(self) -> str:
+        return self._call.caller.session
+
+    @property
+    def hands_back(self) -> bool:
+        return self._call.hands_back
+
     def _later(self, seconds: float, then: Callable[[], None]) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._on_timer, then)
 
@@ -76,6 +84,8 @@ class Queueing(Unsent, ABC):
         if slots is not None and call.slot is None:
             slots.leave(call.agent.policy.id, self)
         call.give_back_slot()
+        if call.hands_back:  # it was not made: another one may be
+            call.agent.rates.handed_back.discard(call.caller.session)
 
     @abstractmethod
     def _place(self, *, full: bool) -> None:

@@ -17,6 +17,13 @@ class Unsent:
     def check_deadline(self, now_ns: int) -> None:
         """Waiting has its own timers."""
 
+    def freeze(self) -> None:
+        """Nothing is held yet."""
+
+    @property
+    def waits(self) -> bool:
+        return True
+
     @property
     def streaming(self) -> bool:
         return False

@@ -116,9 +116,21 @@ class Plane:
         self.policy = msgspec.structs.replace(self.policy, revision=revision, **changes)
         self.hint()
 
-    def order(self, kind: OrderKind, agent: str) -> Order:
+    def order(
+        self, kind: OrderKind, agent: str, *, session: str = "", drain: bool = False
+    ) -> Order:
         cursor = len(self.orders) + 1
-        order = Order(f"order-{cursor}", cursor, kind, ScopeKind.AGENT, agent, "as asked")
+        scope = ScopeKind.SESSION if session else ScopeKind.AGENT
+        order = Order(
+            f"order-{cursor}",
+            cursor,
+            kind,
+            scope,
+            agent,
+            "as asked",
+            scope_session=session,
+            drain=drain,
+        )
         self.orders.append(order)
         self.hint()
         return order
