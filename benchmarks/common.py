@@ -111,7 +111,7 @@ def engine(*flags: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.communicate(timeout=10)
 
 
 async def scene(running: Running, action: str, **given: Any) -> dict[str, Any]:

@@ -26,6 +26,10 @@ MAX_SEQUENCES = 128
 MAX_PROMPTS = 2048
 MAX_NAME = 256
 MAX_OUTPUT_TOKENS = 10_000_000
+MAX_VALUES = 150_000  # of a body: a prompt of 128 Ki token ids, and some more
+MAX_FIELDS = 50_000  # of all its objects
+
+_SLICE = 64 * 1024
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -78,12 +82,45 @@ class ParsedRequest(msgspec.Struct, gc=False):
     user: str = ""
 
 
+def check_work(body: bytes) -> None:
+    """Refuse a body whose values, not its bytes, would keep everybody else waiting.
+
+    Raises:
+        RequestError: it has more values or fields than a body may have.
+    """
+    if len(body) <= MAX_FIELDS or not _too_much(body):
+        return
+    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # A value has at most two strings, of two quotes each: with so many there are too many values.
+    if _more_than(4 * MAX_VALUES, b'"', plain) or _too_much(b"".join(plain.split(b'"')[::2])):
+        raise RequestError(
+            f"The body has more than {MAX_VALUES} values or {MAX_FIELDS} fields",
+            code="too_many_values",
+        )
+
+
+def _too_much(text: bytes) -> bool:
+    """Whether there are too many marks that begin a value or a field, inside of strings too."""
+    return _more_than(MAX_VALUES, b"{[,", text) or _more_than(MAX_FIELDS, b"{:", text)
+
+
+def _more_than(most: int, marks: bytes, text: bytes) -> bool:
+    """Whether there are more marks than that; where they are dense it is soon known."""
+    found = 0
+    for at in range(0, len(text), _SLICE):
+        found += sum(text.count(mark, at, at + _SLICE) for mark in marks)
+        if found > most:
+            return True
+    return False
+
+
 def object_of(body: bytes) -> tuple[dict[str, Any], bytes]:
     """The JSON object of a body, and the same in our own compact form.
 
     Raises:
-        RequestError: it is none, names a key twice, or nests too deeply.
+        RequestError: it is none, names a key twice, nests too deeply, or holds too much.
     """
+    check_work(body)
     try:
         value = _decode(body)
         encoded = bytes(_encode(value))

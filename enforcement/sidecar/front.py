@@ -6,6 +6,7 @@
 """
 
 import asyncio
+import resource
 from http import HTTPStatus
 from typing import Protocol, cast
 
@@ -22,6 +23,8 @@ from enforcement.sidecar.http1 import (
 MAX_PIPELINED = 256 * 1024
 HIGH_WATER = 256 * 1024
 MAX_CACHED_HEADS = 256
+MOST_CONNECTIONS = 65_536
+OWN_DESCRIPTORS = 256  # for listeners, the journal and the control plane
 
 _NS = 1_000_000_000
 _LINGER_NS = 1 * _NS
@@ -70,7 +73,8 @@ class Front:
 
     def __init__(self, config: Config, handler: Handler) -> None:
         self.handler = handler
-        self.connections: set[HttpClient] = set()
+        self.connections: dict[HttpClient, None] = {}  # in the order in which they came
+        self.most_connections = _room()
         self.closing = False
         self._heads: dict[bytes, RequestHead] = {}
         self.configure(config)
@@ -92,10 +96,30 @@ class Front:
             self._heads[raw] = head
         return head
 
+    def take(self, connection: "HttpClient") -> None:
+        """Take a new connection; where there are too many, one that says nothing makes room."""
+        self.connections[connection] = None
+        if len(self.connections) > self.most_connections:
+            waiting = next(found for found in self.connections if not found.busy)
+            del self.connections[waiting]
+            waiting.abort()
+
     def sweep(self, now_ns: int) -> None:
         """Close connections whose head, body or next request is overdue."""
         for connection in list(self.connections):
             connection.check_deadline(now_ns)
+
+
+def _room() -> int:
+    """How many client connections this process may hold: each may want another one to a node."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return (
+        MOST_CONNECTIONS
+        if hard < 0
+        else max(min((hard - OWN_DESCRIPTORS) // 2, MOST_CONNECTIONS), 1)
+    )
 
 
 class HttpClient(asyncio.Protocol):
@@ -142,11 +166,11 @@ class HttpClient(asyncio.Protocol):
         transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
         self.transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER)
-        self._front.connections.add(self)
+        self._front.take(self)
         self.deadline_ns = clock.now_ns() + self._front.head_ns
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
-        self._front.connections.discard(self)
+        self._front.connections.pop(self, None)
         self.transport = None
         running, self.running = self.running, None
         if running is not None:

@@ -16,6 +16,7 @@ from msgspec import Struct
 MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
 MAX_CHUNK_LINE = 256
+MAX_CHUNKS = 4_096  # of a body: the usual client sends a few, of kilobytes
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
@@ -237,6 +238,7 @@ class ChunkedBody:
         self._line = bytearray()
         self._parts: list[bytes] = []
         self._size = 0
+        self._chunks = 0
         self._state = "size"
 
     def feed(self, data: bytes) -> bytes | None:
@@ -286,6 +288,9 @@ class ChunkedBody:
                 raise HttpError("malformed chunk size")
             self._left = int(line, 16)
             self._size += self._left
+            self._chunks += 1
+            if self._chunks > MAX_CHUNKS:
+                raise HttpError("the body comes in too many chunks")
             if self._size > self._limit:
                 raise HttpError("the body is too large", status=413)
             self._state = "data" if self._left else "last"

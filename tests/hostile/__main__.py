@@ -2,10 +2,13 @@
 """Send every hostile case to a real sidecar, and let serving nodes misbehave; count what holds.
 
     ./run hostile [--only WORD] [--verbose]
+    ./run hostile --resources [--rounds 3] [--seconds 5]
 
 Refused means: the expected status or a closed connection, not a byte sent upstream, and nothing
 behind an ambiguous request answered. Survived means: a clean end or a clear error, the expected
-charge, and the next call is served. Exits 1 if any case does not hold.
+charge, and the next call is served. With --resources attacks on time and memory run instead, and
+another tenant calls beside them: no call may fail, its p99 may double, memory is bounded. Exits 1
+if anything does not hold.
 """
 
 import argparse
@@ -17,10 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.hostile.attackers import ATTACKS
 from tests.hostile.case import Case
 from tests.hostile.cases import GROUPS, upstreams
 from tests.hostile.cases.upstreams import Misdeed
 from tests.hostile.refusing import guarded, problem_of, proper_call_is_served
+from tests.hostile.resources import attacked, enough_descriptors, judged
 from tests.hostile.suffering import suffering, trouble_of
 
 
@@ -71,11 +76,39 @@ async def survive_all(*, only: str, verbose: bool) -> bool:
     return survived == len(chosen)
 
 
+async def resist_all(*, only: str, rounds: int, seconds: float) -> bool:
+    """Attack what the sidecar has; whether another tenant was served all the same."""
+    names = [name for name in ATTACKS if only in name]
+    if not enough_descriptors(max(ATTACKS[name][1] for name in names)):
+        print("the limit of open files is too low here for all connections: ulimit -Hn")
+    good = 0
+    print(f"{'attack':<24} size   p99 quiet  attacked  failed  memory")
+    with tempfile.TemporaryDirectory() as spool_dir:
+        async with attacked(Path(spool_dir)) as guarded:
+            for name in names:
+                found = await judged(name, guarded, rounds=rounds, seconds=seconds)
+                good += found.holds
+                print(
+                    f"{name:<24} {found.size:>5}  {found.quiet_p99_ms:>6.1f} ms {found.p99_ms:>6.1f} ms"
+                    f"  {found.failed:>6}  {found.resident_mb:>3.0f} MB"
+                    f"  {'holds' if found.holds else 'MISSED'}",
+                    flush=True,
+                )
+    print(f"{good} resisted of {len(names)}")
+    return good == len(names)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="./run hostile", description=__doc__.split("\n")[0])
     parser.add_argument("--only", default="", metavar="WORD", help="cases with this in their name")
     parser.add_argument("--verbose", action="store_true", help="name every case and its reason")
+    parser.add_argument("--resources", action="store_true", help="attacks on time and memory")
+    parser.add_argument("--rounds", type=int, default=3, help="of each such attack")
+    parser.add_argument("--seconds", type=float, default=5, help="of each round")
     asked = parser.parse_args()
+    if asked.resources:
+        attacks = resist_all(only=asked.only, rounds=asked.rounds, seconds=asked.seconds)
+        sys.exit(0 if asyncio.run(attacks) else 1)
     refused = asyncio.run(refuse_all(only=asked.only, verbose=asked.verbose))
     survived = asyncio.run(survive_all(only=asked.only, verbose=asked.verbose))
     sys.exit(0 if refused and survived else 1)

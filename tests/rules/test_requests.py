@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from enforcement.rules.dialects import DIALECTS, Engine
-from enforcement.rules.requests import Endpoint, ParsedRequest, RequestError
+from enforcement.rules.requests import (
+    MAX_FIELDS,
+    MAX_VALUES,
+    Endpoint,
+    ParsedRequest,
+    RequestError,
+)
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 
@@ -118,6 +124,16 @@ def test_what_is_ambiguous_is_refused(body: bytes, code: str, param: str) -> Non
 def test_wrong_types_are_named(fields: dict[str, Any], param: str) -> None:
     body = json.dumps({"model": "m", "messages": MESSAGES} | fields).encode()
     assert refused(body).param == param
+
+
+def test_bodies_of_too_many_values_are_refused_and_long_texts_not() -> None:
+    lists = b'{"model":"m","metadata":[' + b"0," * MAX_VALUES + b"0]}"
+    fields = b'{"model":"m","metadata":[' + b'{"a":0},' * MAX_FIELDS + b"0]}"
+    assert [refused(body).code for body in (lists, fields)] == ["too_many_values"] * 2
+    code = 'if (a) { b[0], "c", d: \\ }\n' * MAX_FIELDS
+    assert parse(messages=[{"role": "user", "content": code}]).model == "m"
+    tokens = list(range(131_072))
+    assert parse(Endpoint.COMPLETIONS, prompt=tokens).prompt_tokens == len(tokens)
 
 
 def test_deep_bodies_are_refused_and_long_ones_not() -> None:

@@ -13,6 +13,7 @@ _STREAM = "how an answer is streamed decides how it is metered"
 _MODEL = "the model decides the price"
 _PROMPT = "what is asked decides what is held for the prompt"
 _DEEP = "a body may nest 48 deep"
+_MUCH = "RFC 8259 §9: a parser may limit size; what one body may cost is bounded"
 _WORK = "what an answer carries beside its tokens is bounded"
 
 
@@ -184,6 +185,10 @@ CASES = (
     evasion("top_logprobs negative", _WORK, {"logprobs": True, "top_logprobs": -1}),
     evasion("top_logprobs a string", _WORK, {"logprobs": True, "top_logprobs": "5"}),
     completion("logprobs huge", _WORK, {"prompt": "a", "logprobs": 10**9}),
+    evasion("body of 160,000 values", _MUCH, _with(b'"metadata":[' + b"0," * 160_000 + b"0]")),
+    evasion("body of 60,000 fields", _MUCH, _with(b'"metadata":[' + b'{"a":0},' * 60_000 + b"0]")),
+    evasion("body of 60,000 objects", _MUCH, _with(b'"metadata":[' + b"{}," * 60_000 + b"0]")),
+    evasion("body of 700,000 quotes", _MUCH, _with(b'"metadata":[' + b'"",' * 350_000 + b"0]")),
     evasion(
         "100,000 keys that could collide",
         "a body has at most so many fields that are known",

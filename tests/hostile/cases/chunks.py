@@ -80,6 +80,11 @@ CASES = (
     _trailer("without a name", b": a"),
     _trailer("of spaces", b" "),
     Case(
+        "chunked body of 5,000 chunks",
+        "RFC 9112 §7.1: what a body costs beside its bytes is bounded",
+        chunked(b"1\r\na\r\n" * 5_000),
+    ),
+    Case(
         "chunked body that stops",
         "RFC 9112 §8: an incomplete message is not served",
         chunked(chunk()),

@@ -1,0 +1,191 @@
+"""A sidecar in a process of its own under attack: what other tenants feel, and what it holds."""
+
+import asyncio
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.common import ROOT, engine, median, percentile
+from enforcement.rules.policy import AgentPolicy, Unit
+from tests.hostile.attackers import ATTACKS, ENEMY
+from tests.sidecar.plane import TOKEN, Plane, key_policy
+from tests.sidecar.stack import KEY, agent, budget
+
+RATE = 50  # calls of the other tenant in a second
+MOST_MB = 400
+_RESERVE = 500  # descriptors beside an attack's own
+
+
+class Figures(NamedTuple):
+    """What the other tenant felt, and the sidecar's memory."""
+
+    calls: int
+    failed: int
+    p50_ms: float
+    p99_ms: float
+    resident_mb: float
+
+
+class Guarded(NamedTuple):
+    """A sidecar that can be attacked."""
+
+    port: int
+    pid: int
+
+    def resident_mb(self) -> float:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def enough_descriptors(wanted: int) -> bool:
+    """Raise this process's limit, which its children inherit; whether it is enough."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted + _RESERVE <= hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted + _RESERVE, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= wanted + _RESERVE
+
+
+@asynccontextmanager
+async def attacked(spool_dir: Path) -> AsyncIterator[Guarded]:
+    """A control plane, a fast serving node, a sidecar; two tenants, one of them an enemy."""
+    plane = Plane(
+        agents=[agent(), AgentPolicy(id="enemy", slug="enemy", keys=[key_policy(ENEMY)])],
+        budgets=[budget(10**9, Unit.TOKENS)],
+    )
+    async with plane.running():
+        with engine() as upstream, _sidecar(spool_dir, upstream, plane.url) as process:
+            port = await asyncio.to_thread(_port_of, process)
+            guarded = Guarded(port, process.pid)
+            await _served(guarded)
+            yield guarded
+
+
+@contextmanager
+def _sidecar(spool_dir: Path, upstream: str, control: str) -> Iterator[subprocess.Popen[str]]:
+    command = [
+        Path(sys.executable).parent / "comptroller",
+        "sidecar",
+        "run",
+        "--listen",
+        "127.0.0.1:0",
+    ]
+    places = ["--upstream", f"node={upstream}", "--control-url", control, "--spool-dir", spool_dir]
+    process = subprocess.Popen(
+        [*command, *places],
+        env={**os.environ, "COMPTROLLER_SIDECAR_TOKEN": TOKEN},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def _port_of(process: subprocess.Popen[str]) -> int:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "listening on" in line:
+            return int(line.split("listening on ")[1].split(",")[0].rpartition(":")[2])
+    raise RuntimeError("the sidecar does not start")
+
+
+async def _served(guarded: Guarded) -> None:
+    async with asyncio.timeout(20):
+        while await _call(guarded.port) is None:
+            await asyncio.sleep(0.1)
+
+
+async def _call(port: int) -> float | None:
+    """One small call of the other tenant on a connection of its own: seconds, None if it failed."""
+    body = b'{"model":"fast","messages":[{"role":"user","content":"hello"}],"max_tokens":1}'
+    began = time.perf_counter()
+    try:
+        async with asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: node\r\nConnection: close\r\n"
+                b"Content-Type: application/json\r\nAuthorization: Bearer %b\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (KEY.encode(), len(body), body)
+            )
+            answer = await reader.read()
+            writer.close()
+    except (OSError, TimeoutError):
+        return None
+    return time.perf_counter() - began if b" 200 " in answer[:16] else None
+
+
+async def felt(guarded: Guarded, seconds: float) -> Figures:
+    """Call at a steady rate, whether or not earlier calls were answered."""
+    calls: list[asyncio.Task[float | None]] = []
+    most_mb = 0.0
+    began = time.perf_counter()
+    for number in range(int(seconds * RATE)):
+        await asyncio.sleep(max(0.0, began + number / RATE - time.perf_counter()))
+        calls.append(asyncio.create_task(_call(guarded.port)))
+        most_mb = max(most_mb, guarded.resident_mb())
+    answers = await asyncio.gather(*calls)
+    good = [seconds * 1_000 for seconds in answers if seconds is not None] or [10_000.0]
+    failed = answers.count(None)
+    return Figures(len(answers), failed, percentile(good, 0.5), percentile(good, 0.99), most_mb)
+
+
+async def under(
+    name: str, guarded: Guarded, *, size: int, seconds: float, warm_s: float
+) -> Figures:
+    """What is felt while an attack runs. It has the lowest priority: its machine is another."""
+    attack = [name, str(guarded.port), str(seconds + 2 * warm_s), str(size)]
+    attacker = await asyncio.create_subprocess_exec(
+        "nice", "-n", "19", sys.executable, "-m", "tests.hostile.attackers", *attack, cwd=ROOT
+    )
+    try:
+        await asyncio.sleep(warm_s)
+        return await felt(guarded, seconds)
+    finally:
+        if attacker.returncode is None:
+            attacker.terminate()
+        await attacker.wait()
+
+
+class Verdict(NamedTuple):
+    """Medians over rounds, each with a quiet time before its attack."""
+
+    name: str
+    size: int
+    quiet_p99_ms: float
+    p99_ms: float
+    failed: int
+    resident_mb: float
+
+    @property
+    def holds(self) -> bool:
+        return self.failed == 0 and self.resident_mb <= MOST_MB and self.p99_ms <= self.allowed_ms
+
+    @property
+    def allowed_ms(self) -> float:
+        return 2 * self.quiet_p99_ms
+
+
+async def judged(name: str, guarded: Guarded, *, rounds: int, seconds: float) -> Verdict:
+    """Attack some times, with quiet between."""
+    size = ATTACKS[name][1]
+    quiet, attacked = [], []
+    for _ in range(rounds):
+        quiet.append(await felt(guarded, seconds))
+        attacked.append(await under(name, guarded, size=size, seconds=seconds, warm_s=2))
+        await asyncio.sleep(1)
+    return Verdict(
+        name,
+        size,
+        median([figures.p99_ms for figures in quiet]),
+        median([figures.p99_ms for figures in attacked]),
+        sum(figures.failed for figures in attacked),
+        max(figures.resident_mb for figures in attacked),
+    )
