@@ -213,6 +213,7 @@ def admit(
         _check_price(plan, model, price)
         if upstream is None:
             raise RefusedError(_no_route(router, model, now_ns=now_ns))
+        _check_translatable(spoken, parsed)
         _check_bounded(parsed, plan, upstream)
     except RequestError as error:
         refusal = invalid(str(error), code=error.code, param=error.param)
@@ -388,6 +389,13 @@ def _check_cards(
         raise RefusedError(
             Refuse(status=403, type=PERMISSION, code=code, reason=code, message=denial.message)
         )
+
+
+def _check_translatable(spoken: Dialect, parsed: ParsedRequest) -> None:
+    name = spoken.untranslatable(parsed)
+    if name:
+        problem = f"{name!r} has no counterpart on the node that serves this model"
+        raise RequestError(problem, param=name, code="not_translatable")
 
 
 def _check_price(plan: Plan, model: str, price: PricePolicy | None) -> None:

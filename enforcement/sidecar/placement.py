@@ -125,7 +125,8 @@ class Placement(Queueing):
 
     def _size(self) -> None:
         call, parsed = self._call, self._call.parsed
-        self._prompt_tokens = parsed.prompt_tokens or call.prompt_tokens
+        known = parsed.prompt_tokens
+        self._prompt_tokens = call.prompt_tokens if known is None else known
         if (
             self._prompt_tokens is None
             and call.plan.prompt_sized

@@ -103,12 +103,14 @@ def believable(usage: TokenUsage, bound: Bound) -> bool:
 def _told(said: Answer | Meter, bound: Bound) -> TokenUsage | None:
     """The engine's own usage, if it can be true.
 
-    A prompt of no tokens was not counted, unless a model was loaded and nothing more was done.
+    A prompt of no tokens was not counted, unless none was to be read, or a model was loaded and
+    nothing more was done.
     """
     usage = said.usage
     if usage is None or not believable(usage, bound):
         return None
-    counted = usage.input_tokens > 0 or said.input_missing or said.finish_reason in LOADED
+    silent = bound.window_tokens is None and not bound.input_tokens
+    counted = usage.input_tokens > 0 or said.input_missing or said.finish_reason in LOADED or silent
     return usage if counted else None
 
 

@@ -71,6 +71,7 @@ async def test_a_stream_and_a_count(tmp_path: Path) -> None:
     assert final.usage.cache_read_input_tokens == CACHED
     assert (counted.input_tokens, models) == (PROMPT_TOKENS, ["toy"])
     assert told.tokens == (PROMPT_TOKENS, 9)
+    assert not any(event.presumed for event in told.events.values())
     assert sorted(e.endpoint for e in told.events.values()) == ["messages", "messages/count_tokens"]
 
 

@@ -10,7 +10,7 @@ import pytest
 from enforcement.rules.policy import HoldMode, OrderKind, Unit
 from enforcement.rules.wire import Outcome
 from enforcement.sidecar.engines import Engine
-from tests.sidecar.engine import PROMPT_TOKENS
+from tests.sidecar.engine import PROMPT_TOKENS, FakeEngine
 from tests.sidecar.plane import Plane
 from tests.sidecar.polyglot import CACHED, CALL, Ollama
 from tests.sidecar.stack import AGENT, KEY, PRICE, Stack, agent, budget, in_loop, stack
@@ -181,3 +181,62 @@ async def test_what_clients_read_before_they_call(tmp_path: Path) -> None:
     assert [model.model for model in listed.models] == ["toy"]
     assert shown.modelinfo == {"general.architecture": "model", "model.context_length": 1000}
     assert (unknown.value.status_code, pulled.value.status_code) == (404, 404)
+
+
+# ---------------------------------------------------------------------- on OpenAI's dialect
+
+
+class Caller(FakeEngine):
+    """llama.cpp that calls a tool when it is offered one."""
+
+    def answer(self, n: int, reason: str) -> dict[str, Any]:
+        said = super().answer(n, reason)
+        if self.requests[-1].get("tools"):
+            text = json.dumps(CALL["arguments"])
+            call = {"id": "c", "type": "function", "function": CALL | {"arguments": text}}
+            said["choices"][0]["message"]["tool_calls"] = [call]
+        return said
+
+
+@in_loop
+async def test_a_node_that_speaks_only_openai_is_spoken_to_in_its_words(tmp_path: Path) -> None:
+    told, engine = plane(budget(10**6)), Caller(kind="llamacpp")
+    async with stack(tmp_path, engine=engine, plane=told) as world, client(world) as asker:
+        said = await asker.chat("toy", HELLO, tools=[TOOL], options={"num_predict": 20})
+        made = await asker.generate("toy", "hello", options={"num_predict": 5, "top_k": 3})
+        embedded = await asker.embed("toy", "hello")
+        stream = await asker.chat("toy", HELLO, options={"num_predict": 9}, stream=True)
+        parts = [part async for part in stream]
+        with pytest.raises(ollama.ResponseError) as raw:
+            await asker.generate("toy", "hello", raw=True)
+        await world.quiet()
+    assert (said.message.content, said.done_reason, said.eval_count) == ("word " * 20, "length", 20)
+    assert said.message.tool_calls is not None
+    assert said.message.tool_calls[0].function.arguments == CALL["arguments"]
+    assert (made.response, embedded.prompt_eval_count) == ("word " * 5, PROMPT_TOKENS)
+    assert "".join(part.message.content or "" for part in parts) == "word " * 9
+    assert (parts[-1].done, parts[-1].prompt_eval_count, parts[-1].eval_count) == (True, 7, 9)
+    assert (raw.value.status_code, "'raw'" in raw.value.error) == (400, True)
+    assert [request.get("max_tokens") for request in engine.requests] == [20, 5, None, 9]
+    events = sorted(told.events.values(), key=lambda event: event.endpoint)
+    assert [(e.endpoint, e.output_tokens) for e in events[2:]] == [
+        ("api/embed", 0),
+        ("api/generate", 5),
+    ]
+    assert not any(event.estimated for event in events)
+    assert told.balance("budget-usd").spent == sum(event.charge_nanos for event in events)
+
+
+@in_loop
+async def test_a_cut_is_translated_too(tmp_path: Path) -> None:
+    told = plane(budget(60, Unit.OUTPUT_TOKENS, hold_mode=HoldMode.METERED))
+    engine = FakeEngine(kind="vllm", delay=0.001)
+    slices = {"metered_slice_tokens": 16, "metered_margin_tokens": 8}
+    async with stack(tmp_path, engine=engine, plane=told, **slices) as world:
+        body = {"model": "toy", "messages": HELLO, "options": {"num_predict": 400}}
+        _, _, answer = await world.post(body, path="/api/chat")
+        await world.quiet()
+    last = json.loads(answer.splitlines()[-1])
+    assert (last["done"], last["done_reason"]) == (True, "length")
+    assert last["comptroller"]["outcome"] == "cut"
+    assert engine.output_tokens <= told.balance("budget-output_tokens").spent <= 60

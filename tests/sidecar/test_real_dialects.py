@@ -29,6 +29,8 @@ CALLS: dict[str, tuple[dict[str, Any], str]] = {  # path: body, name of the limi
     "/v1/responses": ({"input": "Tell a long story."}, "max_output_tokens"),
     "/v1/messages": ({"messages": ASKED}, "max_tokens"),
     "/completion": ({"prompt": "Once upon a time"}, "n_predict"),
+    "/api/chat": ({"messages": ASKED}, "num_predict"),  # translated
+    "/api/generate": ({"prompt": "Tell a long story."}, "num_predict"),
 }
 BODIES = {path: body for path, (body, _) in CALLS.items()}
 BODIES["/v1/messages/count_tokens"] = {"messages": ASKED}
@@ -38,6 +40,8 @@ LAST = {  # what a stream that was cut ends with
     "/v1/responses": b'"reason":"max_output_tokens"',
     "/v1/messages": b'"type":"message_stop"',
     "/completion": b'"stop":true',
+    "/api/chat": b'"done_reason":"length"',
+    "/api/generate": b'"done_reason":"length"',
 }
 
 
@@ -46,6 +50,12 @@ def model() -> Iterator[str]:
     pytest.importorskip("xllamacpp", reason="the extra 'demo' is not installed")
     with model_server() as url:
         yield url
+
+
+def limited(path: str, tokens: int) -> dict[str, Any]:
+    """The output limit, where the dialect has it."""
+    limit = {CALLS[path][1]: tokens}
+    return {"options": limit} if path.startswith("/api/") else limit
 
 
 def plane_with(limit: int, **fields: Any) -> Plane:
@@ -76,7 +86,7 @@ def test_a_call_agrees_to_the_token(tmp_path: Path, model: str, path: str, strea
     @slowly
     async def test() -> None:
         plane = plane_with(10**9)
-        limit = {CALLS[path][1]: 6, "stream": stream}
+        limit = limited(path, 6) | {"stream": stream}
         status, answer, made, event = await call(tmp_path, model, plane, path, **limit)
         assert status == 200, answer
         assert (event.input_tokens, event.output_tokens) == made
@@ -91,7 +101,7 @@ def test_a_metered_cap_cuts_and_ends_well(tmp_path: Path, model: str, path: str)
     @slowly
     async def test() -> None:
         plane = plane_with(170, unit=Unit.TOKENS, hold_mode=HoldMode.METERED)
-        limit = {CALLS[path][1]: 900, "stream": True}
+        limit = limited(path, 900) | {"stream": True}
         status, answer, made, event = await call(tmp_path, model, plane, path, **limit)
         assert status == 200
         if event.outcome is Outcome.COMPLETED:

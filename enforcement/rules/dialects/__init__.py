@@ -6,6 +6,11 @@ from enforcement.rules.dialects.llamacpp import Completion
 from enforcement.rules.dialects.ollama import OllamaChat, OllamaEmbed, OllamaGenerate
 from enforcement.rules.dialects.openai import Chat, Completions, Embeddings
 from enforcement.rules.dialects.responses import Responses
+from enforcement.rules.dialects.translated import (
+    ChatOverOpenAI,
+    EmbedOverOpenAI,
+    GenerateOverOpenAI,
+)
 from enforcement.rules.requests import Endpoint
 
 CHAT = Chat()
@@ -25,7 +30,10 @@ DIALECTS: dict[Endpoint, Dialect] = {
     )
 }
 # How a call reaches a node that does not speak its dialect, where that is possible.
-TRANSLATIONS: dict[Endpoint, Dialect] = {}
+TRANSLATIONS: dict[Endpoint, Dialect] = {
+    dialect.endpoint: dialect
+    for dialect in (ChatOverOpenAI(), GenerateOverOpenAI(), EmbedOverOpenAI())
+}
 BY_PATH: dict[bytes, Dialect] = {d.path.encode("ascii"): d for d in DIALECTS.values()}
 
 __all__ = ["BY_PATH", "CHAT", "DIALECTS", "SPOKEN", "TRANSLATIONS", "Dialect", "Engine", "Family"]

@@ -93,6 +93,10 @@ class Dialect(ABC):
             RequestError: it is refused; the message is meant for the caller.
         """
 
+    def untranslatable(self, parsed: ParsedRequest) -> str:
+        """A field that has no counterpart in the engine's words; empty if there is none."""
+        return ""
+
     @abstractmethod
     def forward_body(
         self, parsed: ParsedRequest, *, output_limit: int | None, engine: Engine

@@ -182,7 +182,7 @@ def last_line(
     return bytes(encode(line | more)) + b"\n"
 
 
-class _Ollama(Dialect):
+class Ollama(Dialect):
     """What the three routes share."""
 
     family = Family.OLLAMA
@@ -241,7 +241,7 @@ class _Ollama(Dialect):
         return {"error": facts["message"]} | facts | {"type": refusal.type}
 
 
-class OllamaChat(_Ollama):
+class OllamaChat(Ollama):
     """`POST /api/chat`."""
 
     endpoint = Endpoint.OLLAMA_CHAT
@@ -251,12 +251,16 @@ class OllamaChat(_Ollama):
     def _read(self, parsed: ParsedRequest) -> None:
         parsed.stream = flag_of(parsed.fields, "stream", default=True)
         for message in objects_in(parsed.fields, "messages"):
+            if not isinstance(message.get("content", ""), str | None):
+                bad("messages.content", "must be a string")
             parsed.unseen |= bool(message.get("images"))
+            for call in objects_in(message, "tool_calls"):
+                tool_name(call.get("function"), "messages.tool_calls")
         tools = objects_in(parsed.fields, "tools")
         parsed.tools = tuple(tool_name(tool.get("function"), "tools") for tool in tools)
 
 
-class OllamaGenerate(_Ollama):
+class OllamaGenerate(Ollama):
     """`POST /api/generate`."""
 
     endpoint = Endpoint.OLLAMA_GENERATE
@@ -270,7 +274,7 @@ class OllamaGenerate(_Ollama):
         parsed.unseen = any(parsed.fields.get(name) for name in ("images", "context", "suffix"))
 
 
-class OllamaEmbed(_Ollama):
+class OllamaEmbed(Ollama):
     """`POST /api/embed`."""
 
     endpoint = Endpoint.OLLAMA_EMBED
