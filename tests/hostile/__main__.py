@@ -22,9 +22,9 @@ from typing import Any
 
 from tests.hostile.attackers import ATTACKS
 from tests.hostile.case import Case
-from tests.hostile.cases import GROUPS, upstreams
+from tests.hostile.cases import GROUPS, harmless, upstreams
 from tests.hostile.cases.upstreams import Misdeed
-from tests.hostile.refusing import guarded, problem_of, proper_call_is_served
+from tests.hostile.refusing import guarded, leak_of, problem_of, proper_call_is_served
 from tests.hostile.resources import attacked, enough_descriptors, judged
 from tests.hostile.suffering import suffering, trouble_of
 
@@ -58,11 +58,13 @@ async def refuse_all(*, only: str, verbose: bool) -> bool:
             for group, cases in chosen.items():
                 ask = partial(problem_of, world=world)
                 refused += await count(group, cases, ask, verbose=verbose)
+            tricks = [case for case in harmless.CASES if only in case.name]
+            held = await count("harmless", tricks, partial(leak_of, world=world), verbose=verbose)
             served = await proper_call_is_served(world)
-    print(f"{refused} refused of {asked}\n")
+    print(f"{refused} refused of {asked}, {held} served without their trick of {len(tricks)}\n")
     if not served:
         print("and a proper call is not served any more")
-    return served and refused == asked
+    return served and refused == asked and held == len(tricks)
 
 
 async def survive_all(*, only: str, verbose: bool) -> bool:
@@ -79,7 +81,7 @@ async def survive_all(*, only: str, verbose: bool) -> bool:
 async def resist_all(*, only: str, rounds: int, seconds: float) -> bool:
     """Attack what the sidecar has; whether another tenant was served all the same."""
     names = [name for name in ATTACKS if only in name]
-    if not enough_descriptors(max(ATTACKS[name][1] for name in names)):
+    if not enough_descriptors(max(ATTACKS[name].size for name in names)):
         print("the limit of open files is too low here for all connections: ulimit -Hn")
     good = 0
     print(f"{'attack':<24} size   p99 quiet  attacked  failed  memory")

@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 ENEMY = "cmp_live_enemy_secret"  # an agent of its own: an enemy with a valid key
 _HEAD = (
@@ -166,29 +167,36 @@ def _call(fields: dict[str, object]) -> bytes:
     )
 
 
-# By name: the attack, and how many connections take part in its long form.
-ATTACKS: dict[str, tuple[Callable[[Attack], Awaitable[None]], int]] = {
-    "slow heads": (slow_heads, 500),
-    "slow bodies": (slow_bodies, 500),
-    "slow readers": (slow_readers, 100),
-    "idle connections": (idle_connections, 10_000),
-    "idle upgrades": (idle_upgrades, 500),
-    "new connections": (new_connections, 20),
-    "refused requests": (refused_requests, 4),
-    "unknown keys": (unknown_keys, 4),
-    "compressed bombs": (bombs, 4),
-    "deep bodies": (deep_bodies, 2),
-    "dense bodies": (dense_bodies, 2),
-    "keys that could collide": (colliding_keys, 2),
-    "tiny chunks": (tiny_chunks, 2),
-    "large bodies": (large_bodies, 20),
+class Kind(NamedTuple):
+    """An attack, how many connections take part in its long form, and when it is at its height."""
+
+    run: Callable[[Attack], Awaitable[None]]
+    size: int
+    warm_s: float = 2.0
+
+
+ATTACKS: dict[str, Kind] = {
+    "slow heads": Kind(slow_heads, 500),
+    "slow bodies": Kind(slow_bodies, 500),
+    "slow readers": Kind(slow_readers, 50, warm_s=10.0),  # until all that can be buffered is
+    "idle connections": Kind(idle_connections, 10_000, warm_s=5.0),
+    "idle upgrades": Kind(idle_upgrades, 100),
+    "new connections": Kind(new_connections, 20),
+    "refused requests": Kind(refused_requests, 4),
+    "unknown keys": Kind(unknown_keys, 4),
+    "compressed bombs": Kind(bombs, 4),
+    "deep bodies": Kind(deep_bodies, 2),
+    "dense bodies": Kind(dense_bodies, 2),
+    "keys that could collide": Kind(colliding_keys, 2),
+    "tiny chunks": Kind(tiny_chunks, 2),
+    "large bodies": Kind(large_bodies, 20, warm_s=4.0),
 }
 
 
 def main() -> None:
     name, port, seconds, size = sys.argv[1:]
     attack = Attack(int(port), float(seconds), int(size))
-    asyncio.run(attack.everywhere(ATTACKS[name][0]))
+    asyncio.run(attack.everywhere(ATTACKS[name].run))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
 """One hostile case against a real sidecar, with a serving node that records every byte."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from enforcement.rules.policy import Unit
-from tests.hostile.case import BODY, CLOSED, FOLLOWER, Case
+from tests.hostile.case import BODY, CLOSED, FOLLOWER, Case, post
 from tests.sidecar.engine import FakeEngine
 from tests.sidecar.plane import Plane
 from tests.sidecar.stack import PRICE, Stack, agent, budget, split_answer, stack
 
 TIMEOUT_S = 0.3  # of the sidecar, for what never comes
 PATIENCE_S = 10.0
+_IDS = re.compile(rb"x-request-id: [0-9a-f-]{36}\r\n")
 
 
 class Recorder(FakeEngine):
@@ -85,6 +87,21 @@ def _problem_of_answer(case: Case, answer: bytes) -> str:
     if headers.get("connection") != "close":
         return "the answer does not say that the connection closes"
     return ""
+
+
+async def leak_of(case: Case, world: Stack) -> str:
+    """Send a request that is served; what of its trick the node saw, or nothing."""
+    recorder = world.engine
+    assert isinstance(recorder, Recorder)
+    seen = []
+    for raw in (post(b"Connection: close"), case.raw):
+        before = len(recorder.received)
+        status, _, body = split_answer(await world.raw(raw))
+        if status != case.status:
+            return f"answered {status} for {case.status}: {body[:200]!r}"
+        seen.append(_IDS.sub(b"", bytes(recorder.received[before:])))
+    plain, tricky = seen
+    return "" if tricky == plain else f"the node sees {tricky!r} for {plain!r}"
 
 
 async def proper_call_is_served(world: Stack) -> bool:

@@ -141,7 +141,7 @@ async def under(
     name: str, guarded: Guarded, *, size: int, seconds: float, warm_s: float
 ) -> Figures:
     """What is felt while an attack runs. It has the lowest priority: its machine is another."""
-    attack = [name, str(guarded.port), str(seconds + 2 * warm_s), str(size)]
+    attack = [name, str(guarded.port), str(seconds + warm_s + 1), str(size)]
     attacker = await asyncio.create_subprocess_exec(
         "nice", "-n", "19", sys.executable, "-m", "tests.hostile.attackers", *attack, cwd=ROOT
     )
@@ -175,11 +175,11 @@ class Verdict(NamedTuple):
 
 async def judged(name: str, guarded: Guarded, *, rounds: int, seconds: float) -> Verdict:
     """Attack some times, with quiet between."""
-    size = ATTACKS[name][1]
+    _, size, warm_s = ATTACKS[name]
     quiet, attacked = [], []
     for _ in range(rounds):
         quiet.append(await felt(guarded, seconds))
-        attacked.append(await under(name, guarded, size=size, seconds=seconds, warm_s=2))
+        attacked.append(await under(name, guarded, size=size, seconds=seconds, warm_s=warm_s))
         await asyncio.sleep(1)
     return Verdict(
         name,

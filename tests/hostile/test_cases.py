@@ -1,16 +1,18 @@
 """Every hostile case is refused, one by one, and nothing of it reaches the serving node."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 
 import pytest
 import uvloop
 
 from tests.hostile.case import Case
-from tests.hostile.cases import ALL
-from tests.hostile.refusing import guarded, problem_of, proper_call_is_served
+from tests.hostile.cases import ALL, harmless
+from tests.hostile.refusing import guarded, leak_of, problem_of, proper_call_is_served
+from tests.sidecar.stack import Stack
 
-Ask = Callable[[Case], str]
+Question = Callable[[Case, Stack], Coroutine[None, None, str]]
+Ask = Callable[[Question, Case], str]
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +21,19 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         serving = guarded(tmp_path_factory.mktemp("hostile"))
         world = runner.run(serving.__aenter__())
-        yield lambda case: runner.run(problem_of(case, world))
+        yield lambda question, case: runner.run(question(case, world))
         assert runner.run(proper_call_is_served(world))
         runner.run(serving.__aexit__(None, None, None))
 
 
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_a_hostile_request_is_refused(ask: Ask, case: Case) -> None:
-    assert ask(case) == ""
+    assert ask(problem_of, case) == ""
+
+
+@pytest.mark.parametrize("case", harmless.CASES, ids=lambda case: case.name)
+def test_what_is_served_is_served_without_its_trick(ask: Ask, case: Case) -> None:
+    assert ask(leak_of, case) == ""
 
 
 def test_there_are_enough_cases_and_each_has_a_name_and_a_reason() -> None:

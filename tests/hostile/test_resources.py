@@ -36,7 +36,7 @@ def guarded(runner: asyncio.Runner) -> Iterator[Guarded]:
 def test_others_are_served_under_attack(
     runner: asyncio.Runner, guarded: Guarded, name: str
 ) -> None:
-    size = min(ATTACKS[name][1], MOST_CONNECTIONS)
+    size = min(ATTACKS[name].size, MOST_CONNECTIONS)
 
     figures = runner.run(under(name, guarded, size=size, seconds=0.5, warm_s=0.7))
 
