@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TOOL = "search"
+NOTES = "the notes of the agent"  # what an agent finds in its notes.txt
 WORDS = "Tell a long story."
 
 

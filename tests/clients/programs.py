@@ -17,11 +17,16 @@ END_S = 10
 
 
 class Client(Protocol):
-    """A real client. `dialect`: what it speaks. `only_streams`: it makes no whole answers."""
+    """A real client. `dialect`: what it speaks.
+
+    `agent`: it is a whole agent, which only streams, and runs the tools that the model calls.
+    `most_attempts`: how often it tries a call that is refused for good.
+    """
 
     name: str
     dialect: str
-    only_streams: bool
+    agent: bool
+    most_attempts: int
 
     async def call(self, ask: Ask) -> Seen:
         """Make the call; an error of the client is part of what is seen."""
@@ -32,12 +37,21 @@ class Client(Protocol):
 class Driven:
     """A client behind a driver of `tests.clients.drivers`."""
 
-    only_streams = False
+    agent = False
+    most_attempts = 1
 
-    def __init__(self, name: str, dialect: str, command: Sequence[str | Path]) -> None:
+    def __init__(
+        self,
+        name: str,
+        dialect: str,
+        command: Sequence[str | Path],
+        *,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.dialect = dialect
         self._command = command
+        self._environment = environment or {}
         self._process: subprocess.Popen[str] | None = None
 
     async def call(self, ask: Ask) -> Seen:
@@ -57,7 +71,7 @@ class Driven:
         self._process = subprocess.Popen(
             self._command,
             cwd=ROOT,
-            env=bare_environment(),
+            env=bare_environment() | self._environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

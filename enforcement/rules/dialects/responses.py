@@ -9,7 +9,7 @@ Source: the OpenAI API reference (Responses, streaming events).
    the background could be neither metered nor ended, and is refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -415,16 +415,21 @@ def _look(parsed: ParsedRequest, content: object) -> None:
 
 
 def _read_tools(parsed: ParsedRequest) -> None:
-    names = []
-    for tool in objects_in(parsed.fields, "tools"):
+    parsed.tools = tuple(_tool_names(parsed, parsed.fields))
+    parsed.parallel_tools = parsed.fields.get("parallel_tool_calls") is not False
+
+
+def _tool_names(parsed: ParsedRequest, fields: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The names of the tools on offer; those of a namespace are `namespace.name`."""
+    for tool in objects_in(fields, "tools"):
         kind = tool.get("type")
         if not isinstance(kind, str) or not kind or len(kind) > MAX_NAME:
             bad("tools", "must hold objects with a 'type'")
         if kind in ("function", "custom"):
-            names.append(tool_name(tool, "tools"))
-            continue
-        parsed.unseen = True
-        parsed.hosted |= kind not in _PLAIN_TOOLS
-        names.append(kind)
-    parsed.tools = tuple(names)
-    parsed.parallel_tools = parsed.fields.get("parallel_tool_calls") is not False
+            yield prefix + tool_name(tool, "tools")
+        elif kind == "namespace" and not prefix:
+            yield from _tool_names(parsed, tool, f"{tool_name(tool, 'tools')}.")
+        else:
+            parsed.unseen = True
+            parsed.hosted |= kind not in _PLAIN_TOOLS
+            yield prefix + kind

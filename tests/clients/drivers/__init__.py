@@ -17,6 +17,7 @@ FUNCTION = {"name": TOOL, "description": "Search the web.", "parameters": PARAME
 
 def serve(call: Callable[[Ask], Seen], *errors: type[Exception]) -> None:
     """Answer every line until there are no more. `errors`: the client's own."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # some packages print
     for line in sys.stdin:
         ask = Ask(**json.loads(line))
         try:
@@ -27,5 +28,5 @@ def serve(call: Callable[[Ask], Seen], *errors: type[Exception]) -> None:
                 status=getattr(error, "status_code", None),
                 message=str(error),
             )
-        sys.stdout.write(json.dumps(dataclasses.asdict(seen)) + "\n")
-        sys.stdout.flush()
+        answers.write(json.dumps(dataclasses.asdict(seen)) + "\n")
+        answers.flush()

@@ -96,6 +96,16 @@ def test_tools_that_openai_runs_are_seen(kind: str) -> None:
     assert (parsed.hosted, parsed.tools) == (True, (kind, "f"))
 
 
+def test_the_tools_of_a_namespace_are_named_with_it() -> None:
+    inner = [{"type": "function", "name": "spawn"}, {"type": "custom", "name": "wait"}]
+    parsed = parse(tools=[{"type": "namespace", "name": "agents", "tools": inner}])
+    assert (parsed.hosted, parsed.unseen) == (False, False)
+    assert parsed.tools == ("agents.spawn", "agents.wait")
+    nested = {"type": "namespace", "name": "outer", "tools": [{"type": "namespace", "name": "n"}]}
+    assert parse(tools=[nested]).hosted
+    assert parse(tools=[nested | {"tools": [{"type": "web_search"}]}]).hosted
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
