@@ -48,6 +48,7 @@ class Endpoint(StrEnum):
     OLLAMA_GENERATE = "api/generate"
     OLLAMA_EMBED = "api/embed"
     COMPLETION = "completion"
+    PASSED = "passed"
 
 
 class RequestError(ValueError):
@@ -79,6 +80,7 @@ class ParsedRequest(msgspec.Struct, gc=False):
     parallel_tools: bool = True
     unseen: bool = False
     hosted: bool = False
+    opaque: bool = False  # passed on without being understood
     user: str = ""
 
 

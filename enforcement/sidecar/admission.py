@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from enforcement.rules.dialects import Dialect
 from enforcement.rules.lots import BalanceKey
 from enforcement.rules.matching import Plan, Subject, subject_of
-from enforcement.rules.policy import Measure, PricePolicy, Unit
+from enforcement.rules.policy import OUTPUT_UNITS, PROMPT_UNITS, Measure, PricePolicy, Unit
 from enforcement.rules.requests import ParsedRequest, RequestError, rerouted
 from enforcement.rules.sessiontree import LineageError
 from enforcement.rules.verdicts import (
@@ -31,6 +31,8 @@ from enforcement.sidecar.measures import target_of
 from enforcement.sidecar.policy import Agent, PolicyView
 from enforcement.sidecar.routing import Router
 from enforcement.sidecar.slots import Slots
+
+_COUNTED_UNITS = PROMPT_UNITS | OUTPUT_UNITS | {Unit.TOOL_CALLS}
 
 
 class RefusedError(Exception):
@@ -189,8 +191,7 @@ def admit(
     try:
         caller = tree_caller_of(view, agent, headers)
         parsed = dialect.parse(body)
-        if not parsed.model:
-            parsed = rerouted(parsed, router.only_model(dialect))
+        parsed.model = parsed.model or router.only_model(dialect)
         caller = with_body(caller, parsed)
         model = parsed.model
         paused = _check_state(view, agent, caller)
@@ -404,6 +405,8 @@ def _check_price(plan: Plan, model: str, price: PricePolicy | None) -> None:
 
 
 def _check_bounded(parsed: ParsedRequest, plan: Plan, upstream: Upstream) -> None:
+    if parsed.opaque and not plan.units.isdisjoint(_COUNTED_UNITS):
+        raise RefusedError(_unbounded("is of a kind that nobody here can count"))
     if parsed.hosted and plan.prompt_sized:
         raise RefusedError(_unbounded("lets the provider run tools, as often as it likes"))
     if parsed.unseen and plan.prompt_sized and upstream.context_window is None:

@@ -28,6 +28,14 @@ Dialects = Annotated[
         " responses, anthropic, ollama, llama.cpp. May be repeated.",
     ),
 ]
+PassedRoutes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pass",
+        help="Routes that a node gets although nobody here understands them, metered as requests:"
+        " NAME=/PATH,… May be repeated.",
+    ),
+]
 ControlUrl = Annotated[
     str, typer.Option(envvar="COMPTROLLER_CONTROL_URL", help="Address of the control plane.")
 ]
@@ -92,6 +100,7 @@ def run(
     control_url: ControlUrl = "",
     spool_dir: SpoolDir = None,
     dialects: Dialects = None,
+    passed: PassedRoutes = None,
     listen: Listen = "127.0.0.1:8400",
     admin_listen: AdminListen = "",
     workers: Workers = 1,

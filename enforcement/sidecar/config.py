@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from enforcement.rules.dialects import Family
+from enforcement.rules.dialects import BY_PATH, Family
 from enforcement.sidecar.tls import SYSTEM, ClientTls, ServerTls
 
 TOKEN_ENV = "COMPTROLLER_SIDECAR_TOKEN"  # noqa: S105 -- the name of a variable, not a secret
 CONTROL_ENV = "COMPTROLLER_CONTROL_URL"
 KEY_ENV = "COMPTROLLER_UPSTREAM_KEY_"
 
+_PATH = re.compile(r"/[A-Za-z0-9._/-]{1,200}")
+_OURS = ("/healthz", "/readyz", "/metrics", "/v1/models", "/api/tags", "/api/version", "/api/show")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -41,6 +43,7 @@ class UpstreamConfig:
     key: str = field(default="", repr=False)
     provider: str = ""
     dialects: frozenset[Family] = frozenset()  # what it speaks; empty: what its engine does
+    passes: tuple[str, ...] = ()  # paths that it gets although nobody here understands them
     local: bool = True  # ours: probed; else a paid API, judged by its answers alone
     models: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()  # our name, its name
@@ -181,6 +184,30 @@ def with_dialects(
             raise ConfigError(f"--dialects: {text!r}: must be some of {known}") from error
         found[name] = replace(found[name], dialects=spoken)
     return tuple(found[upstream.name] for upstream in upstreams)
+
+
+def with_passed(
+    upstreams: Sequence[UpstreamConfig], declared: Sequence[str]
+) -> tuple[UpstreamConfig, ...]:
+    """The nodes with the routes that `NAME=/PATH,…` passes on to them."""
+    found = {upstream.name: upstream for upstream in upstreams}
+    for text in declared:
+        name, _, listed = text.partition("=")
+        if name not in found:
+            raise ConfigError(f"--pass: no --upstream is named {name!r}")
+        paths = tuple(path.strip() for path in listed.split(","))
+        check_passed(f"--pass {text!r}", paths)
+        found[name] = replace(found[name], passes=(*found[name].passes, *paths))
+    return tuple(found[upstream.name] for upstream in upstreams)
+
+
+def check_passed(where: str, paths: Sequence[str]) -> None:
+    """Refuse paths that are none, or whose dialect is known: those are never passed unread."""
+    for path in paths:
+        if not _PATH.fullmatch(path) or "//" in path or "/." in path:
+            raise ConfigError(f"{where}: a path such as /v1/rerank expected, not {path!r}")
+        if path.encode() in BY_PATH or path in _OURS:
+            raise ConfigError(f"{where}: {path} is understood here and cannot be passed unread")
 
 
 def read_token(token: str | None, token_file: Path | None, environ: Mapping[str, str]) -> str:

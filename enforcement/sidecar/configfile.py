@@ -20,11 +20,13 @@ from enforcement.sidecar.config import (
     Config,
     ConfigError,
     UpstreamConfig,
+    check_passed,
     parse_listen,
     parse_upstream,
     read_secret,
     read_token,
     with_dialects,
+    with_passed,
 )
 from enforcement.sidecar.tls import ClientTls, Seal, ServerTls, TlsError, seal_of
 
@@ -65,6 +67,7 @@ class UpstreamTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     key_file: str = ""
     key_env: str = ""
     dialects: list[Family] = []
+    passes: list[str] = []
     models: list[str] | dict[str, str] = []
     concurrency: int | None = None
     concurrency_per_agent: int | None = None
@@ -130,7 +133,8 @@ class Source:
             for index, text in enumerate(flags.pop("upstream", ()))
         ]
         nodes = (*upstreams, *said.pop("upstreams", ()))
-        said["upstreams"] = with_dialects(nodes, flags.pop("dialects", ()))
+        spoken = with_dialects(nodes, flags.pop("dialects", ()))
+        said["upstreams"] = with_passed(spoken, flags.pop("passed", ()))
         said |= flags
         host, port = parse_listen(said.pop("listen", "127.0.0.1:8400"))
         token = read_token(said.pop("token", None), said.pop("token_file", None), self._environ)
@@ -188,6 +192,7 @@ class _Reader:
         for name in ("weight", "failures"):
             _check(where, name, getattr(table, name), least=1)
         _check(where, "queue", table.queue, least=0)
+        check_passed(f"{where}: passes", table.passes)
         for name in ("concurrency", "concurrency_per_agent"):
             if (value := getattr(table, name)) is not None:
                 _check(where, name, value, least=1)
@@ -201,6 +206,7 @@ class _Reader:
             basic,
             key=self._key(table, where) or basic.key,
             dialects=frozenset(table.dialects),
+            passes=tuple(table.passes),
             models=tuple(names),
             renamed=tuple((ours, theirs) for ours, theirs in names.items() if ours != theirs),
             encrypted=self._client_tls(table.tls),

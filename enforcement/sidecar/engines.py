@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from enforcement.rules.breaker import Breaker
-from enforcement.rules.dialects import SPOKEN, Dialect, Engine, Family, anthropic
+from enforcement.rules.dialects import SPOKEN, Dialect, Engine, anthropic, passes
 from enforcement.rules.requests import ParsedRequest, changed, rerouted
 from enforcement.rules.wire import UpstreamInfo
 from enforcement.sidecar.config import Config, UpstreamConfig
@@ -173,9 +173,11 @@ class Upstream:
     def counts_prompts(self) -> bool:
         return self.engine in (Engine.LLAMA_CPP, Engine.VLLM)
 
-    def speaks(self, family: Family) -> bool:
-        """Whether calls of this dialect can be sent here: as declared, else as the engine does."""
-        return family in (self.target.dialects or SPOKEN[self.engine])
+    @property
+    def spoken(self) -> frozenset[str]:
+        """The dialects that it can be asked in: as declared, else as the engine does."""
+        declared = self.target.dialects or SPOKEN[self.engine]
+        return declared.union(map(passes, self.target.passes))
 
     def info(self) -> UpstreamInfo:
         """What the control plane learns of this node."""

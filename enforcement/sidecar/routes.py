@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from enforcement.rules.dialects import BY_PATH, Dialect, Engine, anthropic, dialect_near, ollama
+from enforcement.rules.dialects import Dialect, Engine, anthropic, dialect_near, ollama
 from enforcement.rules.requests import RequestError, object_of
 from enforcement.rules.tracecontext import trace_of
 from enforcement.rules.verdicts import Refuse
@@ -53,7 +53,7 @@ class Routes:
         if head.length is not None and head.length < LARGE_BODY:
             return
         view = self._desk.view
-        if view is None or head.path not in BY_PATH:
+        if view is None or self._desk.router.dialect_at(head.path) is None:
             raise HttpError("a large body for nobody", status=413)
         try:
             identify(view, head.headers, now_ms=clock.now_ms())
@@ -64,7 +64,7 @@ class Routes:
         """Answer one request, now or later. Our own errors end this request, not the sidecar."""
         request_id = clock.new_id()
         try:
-            dialect = BY_PATH.get(head.path)
+            dialect = self._desk.router.dialect_at(head.path)
             if dialect is not None and head.method == b"POST":
                 self._call(connection, head, body, dialect, request_id)
             elif head.path in (PATH, END_PATH) and head.method == b"POST":
@@ -95,7 +95,7 @@ class Routes:
         self, telemetry: Telemetry, head: RequestHead, error: RefusedError, request_id: str
     ) -> None:
         """Tell of a call that was refused before it could wait for anything."""
-        dialect, now_ns = BY_PATH.get(head.path), time.time_ns()
+        dialect, now_ns = self._desk.router.dialect_at(head.path), time.time_ns()
         served = error.model in self._desk.router.models()
         telemetry.refused(
             RefusedCall(
@@ -156,7 +156,7 @@ class Routes:
         if page is not None and head.method == b"GET":
             page(connection, head)
             return
-        if page is None and head.path not in BY_PATH:
+        if page is None and self._desk.router.dialect_at(head.path) is None:
             refusal = invalid("This route does not exist here", status=404, code="unknown_route")
         else:
             refusal = invalid("This method is not allowed here", status=405, code="bad_method")

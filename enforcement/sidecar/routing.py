@@ -1,6 +1,6 @@
 """Which node takes a call: of those that serve its model, speak its dialect and do not fail."""
 
-from enforcement.rules.dialects import TRANSLATIONS, Dialect, Family
+from enforcement.rules.dialects import BY_PATH, TRANSLATIONS, Dialect, Passed
 from enforcement.rules.nodechoice import Load, for_session, least_loaded
 from enforcement.sidecar.engines import Upstream
 
@@ -12,17 +12,20 @@ class Router:
         self.upstreams = upstreams
         self._leaving: list[Upstream] = []  # replaced, with calls that still run
         self._by_model: dict[str, list[Upstream]] = {}
-        self._speakers: dict[tuple[str, Family], list[Upstream]] = {}
+        self._speakers: dict[tuple[str, str], list[Upstream]] = {}
+        self._passed: dict[bytes, Dialect] = {}
 
     def refresh(self) -> None:
         """Take up what the last probes found."""
         self._by_model = {}
-        self._speakers = {}
+        self._speakers, self._passed = {}, {}
         for upstream in self.upstreams:
             for model in upstream.models:
                 self._by_model.setdefault(model, []).append(upstream)
-                for family in filter(upstream.speaks, Family):
+                for family in upstream.spoken:
                     self._speakers.setdefault((model, family), []).append(upstream)
+            for path in upstream.target.passes:
+                self._passed[path.encode("ascii")] = Passed(path)
 
     def replace(self, upstreams: tuple[Upstream, ...]) -> None:
         """Take other nodes; those that are gone finish what runs on them."""
@@ -38,13 +41,17 @@ class Router:
         self._leaving = [node for node in self._leaving if node.running]
         return [*self.upstreams, *self._leaving]
 
+    def dialect_at(self, path: bytes) -> Dialect | None:
+        """The dialect of a route, if calls there are understood or passed on."""
+        return BY_PATH.get(path) or self._passed.get(path)
+
     def models(self) -> dict[str, list[Upstream]]:
         return self._by_model
 
     def only_model(self, dialect: Dialect) -> str:
         """The one model that a call means which names none; empty if there is not just one."""
         family = dialect.upstream_family
-        models = [model for model, spoken in self._speakers if spoken is family]
+        models = [model for model, spoken in self._speakers if spoken == family]
         return models[0] if len(models) == 1 else ""
 
     def route(

@@ -12,7 +12,7 @@ import uvloop
 from openai import AsyncOpenAI
 
 from enforcement.rules.policy import AgentPolicy, BudgetPolicy, PricePolicy, Rates, ScopeKind, Unit
-from enforcement.sidecar.config import Config, parse_upstream, with_dialects
+from enforcement.sidecar.config import Config, parse_upstream, with_dialects, with_passed
 from enforcement.sidecar.desk import Desk
 from enforcement.sidecar.service import Service
 from tests.sidecar.engine import FakeEngine
@@ -175,13 +175,14 @@ def make_config(
     engine: FakeEngine,
     plane: Plane,
     dialects: Sequence[str] = (),
+    passed: Sequence[str] = (),
     **settings: Any,
 ) -> Config:
     settings = {"context_window": 1000, "shutdown_timeout": 1.0} | settings
     node = parse_upstream(f"node={engine.url}", index=0, environ={})
     declared = [f"node={','.join(dialects)}"] if dialects else []
     return Config(
-        upstreams=with_dialects([node], declared),
+        upstreams=with_passed(with_dialects([node], declared), [f"node={path}" for path in passed]),
         control_url=plane.url,
         token=TOKEN,
         spool_dir=spool_dir,

@@ -5,6 +5,7 @@ from enforcement.rules.dialects.base import SPOKEN, Dialect, Engine, Family
 from enforcement.rules.dialects.llamacpp import Completion
 from enforcement.rules.dialects.ollama import OllamaChat, OllamaEmbed, OllamaGenerate
 from enforcement.rules.dialects.openai import Chat, Completions, Embeddings
+from enforcement.rules.dialects.passed import Passed, passes
 from enforcement.rules.dialects.responses import Responses
 from enforcement.rules.dialects.translated import (
     ChatOverOpenAI,
@@ -36,7 +37,18 @@ TRANSLATIONS: dict[Endpoint, Dialect] = {
 }
 BY_PATH: dict[bytes, Dialect] = {d.path.encode("ascii"): d for d in DIALECTS.values()}
 
-__all__ = ["BY_PATH", "CHAT", "DIALECTS", "SPOKEN", "TRANSLATIONS", "Dialect", "Engine", "Family"]
+__all__ = [
+    "BY_PATH",
+    "CHAT",
+    "DIALECTS",
+    "SPOKEN",
+    "TRANSLATIONS",
+    "Dialect",
+    "Engine",
+    "Family",
+    "Passed",
+    "passes",
+]
 
 
 def dialect_near(path: bytes) -> Dialect:

@@ -64,12 +64,12 @@ class Dialect(ABC):
 
     endpoint: Endpoint
     path: str  # where clients call it
-    family: Family
+    family: str  # one of Family, or of a passed route
     generates = True  # its answers have an output limit
     stream_type = EVENT_STREAM  # how its streams are marked, by the engine and by us
 
     @property
-    def upstream_family(self) -> Family:
+    def upstream_family(self) -> str:
         """What the engine must speak."""
         return self.family
 

@@ -263,7 +263,7 @@ class _Translated(Ollama):
     asks: OpenAI
 
     @property
-    def upstream_family(self) -> Family:
+    def upstream_family(self) -> str:
         return Family.OPENAI
 
     @property

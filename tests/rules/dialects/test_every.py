@@ -41,7 +41,7 @@ def facts(meter: Meter) -> tuple[Any, ...]:
     )
 
 
-@pytest.mark.parametrize("endpoint", Endpoint)
+@pytest.mark.parametrize("endpoint", DIALECTS)
 def test_unknown_fields_and_duplicate_keys_are_refused(endpoint: Endpoint) -> None:
     with pytest.raises(RequestError) as unknown:
         parse(endpoint, surprise=1)
@@ -107,14 +107,14 @@ def test_nothing_that_an_engine_says_breaks_a_meter(
     assert ending.endswith(b"\n")
 
 
-@pytest.mark.parametrize("endpoint", Endpoint)
+@pytest.mark.parametrize("endpoint", DIALECTS)
 @given(body=st.binary(max_size=300))
 def test_no_answer_breaks_a_reader(endpoint: Endpoint, body: bytes) -> None:
     answer = DIALECTS[endpoint].read_answer(body)
     assert answer.usage is None or answer.usage.consistent
 
 
-@pytest.mark.parametrize("endpoint", Endpoint)
+@pytest.mark.parametrize("endpoint", DIALECTS)
 def test_a_refusal_says_who_and_why(endpoint: Endpoint) -> None:
     refusal = Refuse(
         402, "insufficient_quota", "Budget 'x' is exhausted", reason="budget_exhausted"
