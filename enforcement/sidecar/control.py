@@ -16,6 +16,7 @@ import msgspec
 
 from enforcement.rules.lots import BalanceKey
 from enforcement.rules.policy import PolicySnapshot
+from enforcement.rules.spoolframes import ACKED
 from enforcement.rules.wire import (
     Header,
     Health,
@@ -31,7 +32,6 @@ from enforcement.rules.wire import (
 from enforcement.sidecar import clock
 from enforcement.sidecar.controlclient import ControlClient, ControlError, PayloadTooLargeError
 from enforcement.sidecar.desk import DIRTY_MS, Desk
-from enforcement.sidecar.journal import ACKED
 from enforcement.sidecar.orders import Orders
 from enforcement.sidecar.policy import PolicyView
 

@@ -1,6 +1,6 @@
 """The spool: an append-only journal on disk with an identity of its own.
 
-1. A record is `length · crc32 · sequence · kind · payload`; sequences have no gaps.
+1. How records lie on disk is `enforcement.rules.spoolframes`.
 2. `append` returns after `write()`: a killed process loses nothing. `sync` makes the tail
    survive the death of the machine.
 3. A torn tail is cut. Damage before the tail quarantines the whole spool: a new identity starts,
@@ -13,27 +13,26 @@
 
 import fcntl
 import os
-import struct
-import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
 from enforcement.rules import records
+from enforcement.rules.spoolframes import (
+    BEGIN,
+    END,
+    RECORD,
+    DamageError,
+    Frame,
+    check_sequences,
+    framed,
+    whole_frames,
+)
 
-HEADER = struct.Struct("<IIQc")
-MAX_RECORD = 16 * 1024 * 1024
-TORN_BYTES = 1024 * 1024  # one write is never longer: what is damaged further back is no torn tail
 MODE = 0o600
-
-RECORD = b"R"  # a record of the book
-ACKED = b"U"  # payload: all events up to this sequence have arrived
-BEGIN = b"B"  # a segment starts: what follows restates the whole book
-END = b"E"  # the restatement is complete, older segments may go
 
 
 class SpoolError(Exception):
@@ -42,12 +41,6 @@ class SpoolError(Exception):
 
 class SpoolTakenError(SpoolError):
     """Another process owns the spool."""
-
-
-class Frame(NamedTuple):
-    sequence: int
-    kind: bytes
-    payload: bytes
 
 
 class Found(NamedTuple):
@@ -169,9 +162,10 @@ class Journal:
                 continue
             pieces.append(frames)
         found = [frame for frames in reversed(pieces) for frame in frames]
-        for before, after in pairwise(found):
-            if after.sequence != before.sequence + 1:
-                raise SpoolError(f"record {before.sequence} is followed by {after.sequence}")
+        try:
+            check_sequences(found)
+        except DamageError as error:
+            raise SpoolError(f"{self.directory}: {error}") from error
         return found
 
     def _quarantine(self) -> None:
@@ -204,7 +198,7 @@ class Journal:
         pieces = []
         for kind, payload in items:
             self.sequence += 1
-            pieces.append(_framed(self.sequence, kind, payload))
+            pieces.append(framed(self.sequence, kind, payload))
         if self._unwritten:
             self._unwritten += pieces
             return False
@@ -323,46 +317,12 @@ class Journal:
             os.close(descriptor)
 
 
-def _framed(sequence: int, kind: bytes, payload: bytes) -> bytes:
-    checksum = zlib.crc32(payload, zlib.crc32(sequence.to_bytes(8, "little") + kind))
-    return HEADER.pack(len(payload), checksum, sequence, kind) + payload
-
-
-def _frame_at(data: bytes, at: int) -> tuple[Frame, int] | None:
-    """The frame that starts at a position, and where it ends; None if there is no good one."""
-    if at + HEADER.size > len(data):
-        return None
-    length, checksum, sequence, kind = HEADER.unpack_from(data, at)
-    end = at + HEADER.size + length
-    if length > MAX_RECORD or end > len(data) or kind not in (RECORD, ACKED, BEGIN, END):
-        return None
-    body = data[at + 8 : end]
-    if zlib.crc32(body) != checksum:
-        return None
-    return Frame(sequence, kind, data[at + HEADER.size : end]), end
-
-
-def _scan(data: bytes) -> tuple[list[Frame], int]:
-    """All good frames from the start, and where the first bad byte is."""
-    frames: list[Frame] = []
-    at = 0
-    while (found := _frame_at(data, at)) is not None:
-        frame, at = found
-        frames.append(frame)
-    return frames, at
-
-
-def _has_frame_behind(data: bytes, bad: int) -> bool:
-    """Whether a good frame follows the damage: then it is no torn tail."""
-    last = min(len(data) - HEADER.size, bad + TORN_BYTES)
-    return any(_frame_at(data, at) is not None for at in range(bad + 1, last + 1))
-
-
 def _read_segment(path: Path, *, newest: bool) -> list[Frame]:
     data = path.read_bytes()
-    frames, good = _scan(data)
+    try:
+        frames, good = whole_frames(data, newest=newest)
+    except DamageError as error:
+        raise SpoolError(f"{path}: {error}") from error
     if good < len(data):
-        if not newest or _has_frame_behind(data, good):
-            raise SpoolError(f"{path}: damaged at byte {good}")
         os.truncate(path, good)
     return frames

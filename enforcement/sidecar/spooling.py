@@ -7,8 +7,9 @@ from enforcement.rules import records
 from enforcement.rules.book import Book
 from enforcement.rules.lots import Lot
 from enforcement.rules.recovery import Recovery, recover
+from enforcement.rules.spoolframes import ACKED, RECORD
 from enforcement.rules.wire import UsageEvent
-from enforcement.sidecar.journal import ACKED, RECORD, Found, Journal
+from enforcement.sidecar.journal import Found, Journal
 
 
 class Revived(NamedTuple):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from enforcement.rules import records
+from enforcement.rules.spoolframes import RECORD
 from enforcement.rules.verdicts import Cut
 from enforcement.rules.wire import UsageEvent
 from enforcement.sidecar import clock
@@ -19,7 +20,7 @@ from enforcement.sidecar.control import Control, resident_bytes
 from enforcement.sidecar.controlclient import ControlClient
 from enforcement.sidecar.desk import Desk, Unsent
 from enforcement.sidecar.engines import Upstream
-from enforcement.sidecar.journal import RECORD, Journal
+from enforcement.sidecar.journal import Journal
 from enforcement.sidecar.routing import Router
 from enforcement.sidecar.spooling import kernel_boot_id, restatement, revive
 from enforcement.sidecar.telemetry import telemetry_of

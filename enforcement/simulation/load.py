@@ -51,7 +51,8 @@ class Load:
         elif what < DELEGATES + LIES:
             self._lie(sidecar, facts)
         output = chance.choice([20, 80, 200, 10_000])
-        sidecar.call(facts, chance.randint(5, 60), output, chance.choice([64, 256]))
+        prompt, limit = chance.randint(5, 60), chance.choice([64, 256])
+        sidecar.run(sidecar.call, facts, prompt, output, limit)
 
     def _session(self, agent: int) -> str:
         return f"{agent}.{self._sessions[agent]}"
@@ -90,11 +91,11 @@ class Load:
         match self._chance.randrange(3):
             case 0:
                 own = replace(facts, delegation="", session=self._session(int(facts.agent)))
-                sidecar.lie(own, ("session", victim))
+                sidecar.run(sidecar.lie, own, ("session", victim))
             case 1:
                 levels = [Level(f"{victim}/x", facts.agent, []), Level(victim, str(other), [])]
                 forged = seal(Lineage("part-x", levels), key=b"not the key")
                 lied = replace(facts, session=f"{victim}/x", delegation=forged)
-                sidecar.lie(lied, ("session", victim))
+                sidecar.run(sidecar.lie, lied, ("session", victim))
             case _:
-                sidecar.ask_again_for_more()
+                sidecar.run(sidecar.ask_again_for_more)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enforcement.rules.ledger import Ledger
 from enforcement.simulation import policybugs as policies
 from enforcement.simulation import protocolbugs as protocol
+from enforcement.simulation import spoolbugs as spools
 from enforcement.simulation.controlplane import ControlPlane
 from enforcement.simulation.sidecar import Sidecar
 
@@ -123,4 +124,12 @@ MUTANTS = (
     Mutant("L15", "a used up balance is made anew", control=policies.SecondHelpings),
     Mutant("L16", "a lease outlives its window", ledger=policies.OutlivesItsWindow),
     Mutant("L16", "a grant does not say when it opens", ledger=policies.TellsNoOpening),
+    Mutant("L4", "a torn tail is not cut", sidecar=spools.TornTailsStay),
+    Mutant("L4", "a failed write leaves a piece behind", sidecar=spools.FailedWritesLeavePieces),
+    Mutant("L4", "what cannot be written is dropped", sidecar=spools.FailedWritesAreDropped),
+    Mutant("L4", "a call is served though its record failed", sidecar=spools.GoesOnUnwritten),
+    Mutant("L4", "bytes go out before the write", sidecar=spools.ForwardsBeforeItWrites),
+    Mutant("L4", "a failed sync is ignored", sidecar=spools.IgnoresFailedSyncs),
+    Mutant("L4", "a failed sync is forgotten at the next start", sidecar=spools.ForgetsFailedSyncs),
+    Mutant("L4", "a damaged spool is read around", sidecar=spools.ReadsAroundDamage),
 )

@@ -14,6 +14,7 @@ from enforcement.rules.matching import BalanceOf
 from enforcement.rules.rights import Rights
 from enforcement.rules.splits import is_counted
 from enforcement.simulation.controlplane import POLICY_TTL_MS, ControlPlane
+from enforcement.simulation.engine import Request
 from enforcement.simulation.kernel import Kernel
 from enforcement.simulation.organization import (
     LATE,
@@ -22,7 +23,7 @@ from enforcement.simulation.organization import (
     balances_of,
     root_of,
 )
-from enforcement.simulation.sidecar import Request, Sidecar
+from enforcement.simulation.sidecar import Sidecar
 
 CHECK_EVERY_MS = 120
 SKEW_MS = 150  # clocks here drift apart twice as fast as the protocol allows for
@@ -41,6 +42,7 @@ class Oracles:
     def __init__(self, kernel: Kernel, control: ControlPlane, sidecars: Sequence[Sidecar]) -> None:
         self.violations: list[str] = []
         self.dead_spools: set[str] = set()
+        self.rotten: set[str] = set()  # spools in which a bit flipped
         self.lost_trees: set[str] = set()  # roots of parts that a failover forgot
         self.stepped = False  # the ledger's clock did: windows cannot be told any more
         self._kernel = kernel
@@ -98,6 +100,12 @@ class Oracles:
                         continue
                 made[lease.balance] = made.get(lease.balance, 0) + tokens
         return made
+
+    def on_given_up(self, spool: str) -> None:
+        """A spool is put aside whole: only what is damaged may be."""
+        self.dead_spools.add(spool)
+        if spool not in self.rotten:
+            self._found(f"I8 {spool} was given up, though nothing was wrong with it")
 
     # ------------------------------------------------------------------ at every hold
 

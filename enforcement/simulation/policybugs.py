@@ -37,9 +37,10 @@ class AnswersAnyContent(ControlPlane):
 
 
 class CutsWhatIsBooked(Sidecar):
-    def _write(self) -> None:
-        super()._write()
+    def _write(self) -> bool:
+        written = super()._write()
         self.book.lots.forget(before_ms=self._kernel.now_ms + 1)
+        return written
 
 
 # ---------------------------------------------------------------------------- policies
@@ -184,6 +185,8 @@ class EndlessSplits(ControlPlane):
 
 class BelievesWhatItIsTold(Rights):
     def budgets_of(self, group: Group) -> list[BudgetPolicy] | None:
+        if group.attribution.delegation:
+            return super().budgets_of(group)
         found = [self.budget(item.budget) for item in group.items]
         return [budget for budget in found if budget is not None]
 

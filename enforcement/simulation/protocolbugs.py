@@ -16,7 +16,8 @@ from enforcement.rules.wire import (
     Sync,
 )
 from enforcement.simulation.controlplane import ControlPlane, Reply
-from enforcement.simulation.sidecar import MARGIN, SLICE, Request, Sidecar
+from enforcement.simulation.engine import Request
+from enforcement.simulation.sidecar import MARGIN, SLICE, Sidecar
 
 # ---------------------------------------------------------------------------- the ledger's side
 
@@ -289,35 +290,35 @@ class MetersWithoutAMargin(Sidecar):
 
 
 class ServesBeforeTheJournal(Sidecar):
-    def _write(self) -> None:
+    def _write(self) -> bool:
         out = self.book.lots.journal_out
-        out[:] = [record for record in out if not isinstance(record, records.Held)]
-        settled = [record for record in out if isinstance(record, records.Settled)]
-        self.disk.written.extend(records.Held(r.hold, r.used) for r in settled)
-        super()._write()
+        late: list[records.Record] = []
+        for record in out:
+            if isinstance(record, records.Settled):
+                late.append(records.Held(record.hold, record.used))
+            if not isinstance(record, records.Held):
+                late.append(record)
+        out[:] = late
+        return super()._write()
 
 
 class JournalWithoutSettlements(Sidecar):
-    def _write(self) -> None:
-        out = self.book.lots.journal_out
-        for record in out:
+    def _write(self) -> bool:
+        for record in self.book.lots.journal_out:
             if isinstance(record, records.Settled):
                 record.used.clear()
-        super()._write()
+        return super()._write()
 
 
 class TrustsTheTailAfterPowerLoss(Sidecar):
-    def _lose_power(self) -> None:
-        boot = self.kernel_boot
-        super()._lose_power()
-        self.kernel_boot = boot
+    def _end_the_kernel(self) -> None:
+        """The journal does not say on which boot of the kernel it was written."""
 
 
 class SpoolWithoutIdentity(Sidecar):
     def lose_disk(self) -> str:
         gone = self.disk.spool
-        self.disk.written = []
-        self.disk.durable = 0
+        self.disk.data, self.disk.durable, self.disk.sequence = b"", 0, 0
         return gone
 
 

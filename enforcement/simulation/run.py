@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 from enforcement.rules.ledger import Ledger
 from enforcement.rules.lots import InvariantError
+from enforcement.rules.spoolframes import DamageError
 from enforcement.simulation.controlplane import ControlPlane
 from enforcement.simulation.mutants import Mutant
 from enforcement.simulation.sidecar import Sidecar
@@ -23,14 +24,15 @@ def run_seed(
 ) -> tuple[Report, list[str]]:
     """One seed; with `trace`, the log of the run beside its report.
 
-    An assertion of the rules that fails is a violation like any other.
+    An assertion of the rules that fails is a violation like any other, and so is a journal that
+    cannot be replayed.
     """
     world = World(
         seed, ledger=ledger, sidecar=sidecar, control=control, skip=tuple(skip), trace=trace
     )
     try:
         report = world.run()
-    except (InvariantError, AssertionError) as error:
+    except (InvariantError, AssertionError, LookupError, DamageError) as error:
         report = world.report
         report.violations.append(f"{world.kernel.now_ms} ms: {type(error).__name__} {error}")
     return report, world.kernel.trace or []

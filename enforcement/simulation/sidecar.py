@@ -5,12 +5,10 @@ the oracle of truth: it counts what it makes, also while nobody listens.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 
 from msgspec.structs import replace
 
-from enforcement.rules import records
 from enforcement.rules.book import Book
 from enforcement.rules.grantqueue import content_of
 from enforcement.rules.lots import Hold, Lots, Need, Shortage
@@ -19,21 +17,23 @@ from enforcement.rules.policy import PolicySnapshot
 from enforcement.rules.recovery import recover
 from enforcement.rules.rights import Rights
 from enforcement.rules.splits import Overflows
+from enforcement.rules.spoolframes import DamageError
 from enforcement.rules.wire import (
     Attribution,
     Denial,
     DenialCause,
     Group,
     GroupItem,
-    Part,
     Recall,
     Sync,
     SyncAnswer,
     Welcome,
 )
 from enforcement.simulation.controlplane import ControlPlane
+from enforcement.simulation.disk import Disk
+from enforcement.simulation.engine import Engine, Request
 from enforcement.simulation.kernel import Kernel, Link
-from enforcement.simulation.organization import OF_SESSIONS, balances_of, root_of
+from enforcement.simulation.organization import balances_of
 
 SYNC_EVERY_MS = 250
 STEP_MS = 20
@@ -46,68 +46,38 @@ PATIENCE_MS = 400
 DEADLINE_MS = 2_500
 
 
-@dataclass
-class Disk:
-    """A spool directory: what was written, and how much of it is on stable storage."""
-
-    spool: str
-    written: list[records.Record] = field(default_factory=list)
-    durable: int = 0
-
-
-@dataclass
-class Request:
-    """One call of an agent, and the engine's own truth about it."""
-
-    facts: Attribution
-    keys: tuple[BalanceOf, ...]  # the balances that it pays
-    prompt: int
-    output: int  # what the model would say if nobody stopped it
-    limit: int  # the output limit written into the forwarded request
-    hold: Hold | None = None
-    metered: int = 0
-    produced: int = 0
-    forwarded: bool = False
-    stopped: bool = False
-    asked: str = ""
-    deadline_us: int = 0
-    waited: bool = False
-
-    @property
-    def tokens(self) -> int:
-        return self.prompt + self.produced
-
-
-class Sidecar:
+class Sidecar(Engine):
     """One worker: its own book, spool and epoch. `number` also names its host (two to a host)."""
 
     lots_type: type[Lots] = Lots
     book_type: type[Book] = Book
+    disk_type: type[Disk] = Disk
 
     def __init__(
         self, kernel: Kernel, link: Link, control: ControlPlane, number: int, *, metered: bool
     ) -> None:
+        super().__init__()
         self._kernel = kernel
         self._control = control
         self.link = link
         self.number = number
         self.metered = metered
-        self.disk = Disk(f"spool-{number}.0")
+        self.disk = self.disk_type(f"spool-{number}.0")
         self.clock_rate = 1 + kernel.random.uniform(-0.02, 0.02)
         self.kernel_boot = 0
         self.life = self._groups = 0
         self.up = self.paused = False
         self.running: list[Request] = []
         self.waiting: list[Request] = []
-        self.truth: dict[str, int] = {}  # by lease: what engines really made on it
-        self.unheld: dict[str, int] = {}  # by budget: what no hold paid for
         self.allowed_over: dict[str, int] = {}  # by lease: what a crash may count too much
         self.power_lost: set[str] = set()
         self.refused = self.served = 0
-        self.of_trees: dict[BalanceOf, int] = {}  # by budget and root: what a tree made
         self.fooled: set[str] = set()  # keys that came again with other content, and were answered
         self.lies: set[str] = set()  # groups that nobody had a right to ask for
-        self.on_refused: Callable[[Request, str], None] = lambda _request, _cause: None
+        self._fuse = 0  # effects until the process dies; 0: it does not
+        self._unsaid: dict[int, Hold] = {}  # holds of whose end the disk has not heard
+        self.on_died: Callable[[], None] = lambda: None
+        self.on_given_up: Callable[[str], None] = lambda _spool: None
         self.on_held: Callable[[Request, Hold], None] = lambda _request, _hold: None
 
     # ------------------------------------------------------------------ life
@@ -130,12 +100,24 @@ class Sidecar:
         self._overflows = Overflows()
         self._answered: Group | None = None  # the last group that was granted
         self._boot = f"boot-{self.number}.{self.life}"
-        found = recover(self.book, self.disk.written, kernel_boot_id=str(self.kernel_boot))
+        try:
+            journal = self.disk.open()
+        except DamageError:
+            self.on_given_up(self.lose_disk())
+            self.book.spool, journal = self.disk.spool, []
+        found = recover(
+            self.book,
+            journal,
+            kernel_boot_id=str(self.kernel_boot),
+            distrust=self.disk.marked,
+        )
         self._write()
+        self.disk.trust_again()
         self.book.epoch = found.epoch
         self._welcomed = self._stepping = False
-        self._kernel.at(1, self._hello, self.life)
-        self._kernel.at(SYNC_EVERY_MS, self._heartbeat, self.life)
+        self._fuse, self._unsaid = 0, {}
+        self._later(1, self._hello)
+        self._later(SYNC_EVERY_MS, self._heartbeat)
 
     def crash(self, *, power: bool = False) -> None:
         """The process dies. Engines go on for a while; a power loss also takes the disk's tail."""
@@ -146,30 +128,31 @@ class Sidecar:
         for request in self.running:
             steps = self._kernel.random.randint(0, ABORT_STEPS)
             self._produce(request, steps * FASTEST)
-        for hold in self.book.lots.holds.values():
+        for hold in self._unsaid.values():
             for pairs in hold.parts.values():
                 for lot, amount in pairs:
                     over = self.allowed_over.get(lot.lease, 0)
                     self.allowed_over[lot.lease] = over + amount
-        if power:
-            self._lose_power()
+        if power or self.disk.marked or self.disk.dropped_from is not None:
+            self._lose_the_tail(power=power)
 
-    def _lose_power(self) -> None:
-        self.kernel_boot += 1
-        keep = self._kernel.random.randint(self.disk.durable, len(self.disk.written))
-        lost = {
-            record.lease for record in self.disk.written[keep:] if isinstance(record, records.Final)
-        }
-        self.disk.written = self.disk.written[:keep]
-        self.disk.durable = len(self.disk.written)
+    def _lose_the_tail(self, *, power: bool) -> None:
+        """What the disk had not synced is gone, or may be."""
+        finals = self.disk.finals()
+        self.disk.die(self._kernel.random, power=power)
+        if power:
+            self._end_the_kernel()
         unsettled = {lot.lease for lot in self.book.lots.by_lease.values() if not lot.final}
-        self.power_lost |= unsettled | lost
+        self.power_lost |= unsettled | (finals - self.disk.finals())
+
+    def _end_the_kernel(self) -> None:
+        self.kernel_boot += 1
 
     def lose_disk(self) -> str:
         """The volume is gone: a new spool identity, the old one never speaks again."""
         gone = self.disk.spool
         generation = int(gone.rsplit(".", 1)[1]) + 1
-        self.disk = Disk(f"spool-{self.number}.{generation}")
+        self.disk = self.disk_type(f"spool-{self.number}.{generation}")
         return gone
 
     def quiesce(self) -> None:
@@ -178,19 +161,46 @@ class Sidecar:
         self._write()
         self._send_sync()
 
-    def _write(self) -> None:
-        """Journal before acting (L4)."""
+    def _write(self) -> bool:
+        """Journal before acting (L4). False: it is not on disk, nothing may rely on it."""
         out = self.book.lots.journal_out
-        self.disk.written.extend(out)
-        out.clear()
+        if out and self._fuse:
+            self._burn(lambda: self.disk.tear(out, self._kernel.random))
+        written = self.disk.append(out) if out else self.disk.accepts_holds
+        if written:
+            self._unsaid = {n: hold for n, hold in self._unsaid.items() if not hold.settled}
+        return written
+
+    def _burn(self, at_the_end: Callable[[], None] = lambda: None) -> None:
+        """One more effect before the process dies, if it is to die between two of them."""
+        if self._fuse:
+            self._fuse -= 1
+            if not self._fuse:
+                at_the_end()
+                raise InterruptedError
+
+    def set_fuse(self, effects: int) -> None:
+        """Die before the n-th effect from now, or within it, if it is a write."""
+        self._fuse = effects
+
+    def run(self, act: Callable[..., None], *args: object) -> None:
+        """Let this process act; it may die of it."""
+        try:
+            act(*args)
+        except InterruptedError:
+            self.crash()
+            self.on_died()
+
+    def _later(self, delay_ms: int, act: Callable[..., None], *args: object) -> None:
+        """Act after a delay, if this life lasts so long."""
+        self._kernel.at(delay_ms, self.run, act, self.life, *args)
 
     def _sync_disk(self, then: Callable[[], None]) -> None:
-        upto, disk, life = len(self.disk.written), self.disk, self.life
+        upto, disk, life = len(self.disk.data), self.disk, self.life
 
         def done() -> None:
-            if self.life == life:
-                disk.durable = max(disk.durable, upto)
-                then()
+            if self.life == life and disk.sync(upto):
+                self.run(then)
 
         self._kernel.at(self._kernel.random.uniform(1, 40), done)
 
@@ -206,7 +216,7 @@ class Sidecar:
 
     @property
     def listens(self) -> bool:
-        fresh = self.up and not self.paused
+        fresh = self.up and not self.paused and self.disk.accepts_holds
         return fresh and self.book.policy_is_fresh(now_ns=self.now_ns)
 
     def lie(self, facts: Attribution, key: BalanceOf) -> None:
@@ -257,12 +267,22 @@ class Sidecar:
         if isinstance(placed, Hold):
             self.book.note_demand(needs, now_ns=self.now_ns)
             self.on_held(request, placed)
-            self._write()
-            self._forward(request, placed)
+            self._unsaid[placed.id] = placed
+            self._begin(request, placed)
             return
         full = request.waited
         missing = needs if full else list(placed.missing)
         self._ask(request, missing)
+
+    def _begin(self, request: Request, hold: Hold) -> None:
+        """Once the hold is on disk, forward."""
+        if self._write():
+            self._burn()
+            self._forward(request, hold)
+            return
+        self.book.lots.settle(hold, {}, now_ns=self.now_ns)
+        self._write()
+        self._refuse()
 
     def _shared(self, keys: tuple[BalanceOf, ...]) -> tuple[BalanceOf, ...]:
         """Values beyond a split's own balances pay from the one of the others (L15)."""
@@ -283,49 +303,20 @@ class Sidecar:
         self.running.append(request)
         if not self._stepping:
             self._stepping = True
-            self._kernel.at(STEP_MS, self._step, self.life)
+            self._later(STEP_MS, self._step)
         self._count(request, request.prompt)
 
-    def _refuse(self, request: Request, cause: str) -> None:
+    def _refuse(self) -> None:
         self.refused += 1
-        self.on_refused(request, cause)
 
     # ------------------------------------------------------------------ engine
-
-    def _produce(self, request: Request, tokens: int) -> None:
-        """The engine makes tokens: never more than the limit that stands in the request."""
-        tokens = max(
-            0, min(tokens, request.output - request.produced, request.limit - request.produced)
-        )
-        request.produced += tokens
-        self._count(request, tokens)
-
-    def _count(self, request: Request, tokens: int) -> None:
-        """Ground truth, lease by lease, in the order in which a settlement pays."""
-        if request.hold is None:
-            raise AssertionError("an engine made tokens that nobody forwarded")
-        before = request.tokens - tokens
-        root = root_of(request.facts.session)
-        for key in request.keys:
-            if tokens and key[0] in OF_SESSIONS:
-                place = (key[0], root)
-                self.of_trees[place] = self.of_trees.get(place, 0) + tokens
-            position, left = 0, tokens
-            for lot, amount in request.hold.parts.get(key, ()):
-                start = max(position, before)
-                take = max(0, min(position + amount, before + tokens) - start)
-                self.truth[lot.lease] = self.truth.get(lot.lease, 0) + take
-                left -= take
-                position += amount
-            if left:
-                self.unheld[key[0]] = self.unheld.get(key[0], 0) + left
 
     def _step(self, life: int) -> None:
         if life != self.life:
             return
         self._stepping = bool(self.running)
         if self._stepping:
-            self._kernel.at(STEP_MS, self._step, life)
+            self._later(STEP_MS, self._step)
         for request in list(self.running):
             if self.paused and self.metered:
                 continue  # back-pressure stops an engine that nobody reads; see the bound
@@ -340,8 +331,7 @@ class Sidecar:
             if request.tokens + MARGIN > held:
                 needs = [Need(budget, value, SLICE) for budget, value in request.keys]
                 short = self.book.lots.extend(request.hold, needs, now_ns=self.now_ns)
-                self._write()
-                if isinstance(short, Shortage):
+                if not self._write() or isinstance(short, Shortage):
                     self._produce(request, self._kernel.random.randint(0, ABORT_STEPS * FASTEST))
                     done = True
         if done:
@@ -355,19 +345,6 @@ class Sidecar:
         self._move_overrun(request, self.book.lots.settle(request.hold, used, now_ns=self.now_ns))
         self._write()
         self.served += 1
-
-    def _move_overrun(self, request: Request, parts: list[Part]) -> None:
-        """What a settlement paid from other lots is, from then on, their truth."""
-        held = request.hold.amount if request.hold else (lambda _key: 0)
-        for key in request.keys:
-            extra = request.tokens - held(key)
-            if extra > 0:
-                paid = [part for part in parts if (part.budget, part.value) == key]
-                self.unheld[key[0]] = self.unheld.get(key[0], 0) - extra
-                for part in reversed(paid):
-                    take = min(part.amount, extra)
-                    self.truth[part.lease] = self.truth.get(part.lease, 0) + take
-                    extra -= take
 
     # ------------------------------------------------------------------ protocol
 
@@ -387,16 +364,16 @@ class Sidecar:
             self.link.send(self._arrive, life, self._on_welcome, welcome, sent_ns)
 
         self.link.send(self._control.on_hello, hello, arrived, once=True)
-        self._kernel.at(2 * SYNC_EVERY_MS, self._hello, life)
+        self._later(2 * SYNC_EVERY_MS, self._hello)
 
     def _arrive(self, life: int, act: Callable[..., None], *args: object) -> None:
         """Deliver to a live process; a stopped one reads its sockets when it goes on."""
         if life != self.life:
             return
         if self.paused:
-            self._kernel.at(50, self._arrive, life, act, *args)
+            self._later(50, self._arrive, act, *args)
         else:
-            act(*args)
+            self.run(act, *args)
 
     def _on_welcome(self, welcome: Welcome, sent_ns: int) -> None:
         if self._welcomed:
@@ -410,7 +387,7 @@ class Sidecar:
             self._answered = None  # a new incarnation may have forgotten what it stood for
         self._write()
         if not self._welcomed:
-            self._kernel.at(1, self._hello, self.life)
+            self._later(1, self._hello)
 
     def _take_policy(self, policy: PolicySnapshot) -> None:
         self._rights = self._control.rights_type(policy)
@@ -420,8 +397,9 @@ class Sidecar:
             if self._welcomed and not self.paused:
                 self.book.ask_ahead(new_id=self._new_group, now_ns=self.now_ns)
                 self.book.refill(new_id=self._new_group, now_ns=self.now_ns)
+                self.disk.retry()
                 self._send_sync()
-            self._kernel.at(SYNC_EVERY_MS, self._heartbeat, life)
+            self._later(SYNC_EVERY_MS, self._heartbeat)
 
     def _new_group(self) -> str:
         self._groups += 1
@@ -432,13 +410,14 @@ class Sidecar:
             return
         sync = self.book.make_sync(now_ns=self.now_ns)
         self._write()
+        self._burn()
         sent_ns, life = self.now_ns, self.life
 
         def reply(answer: SyncAnswer) -> None:
             self.link.send(self._arrive, life, self._on_answer, answer, sync, sent_ns)
 
         self.link.send(self._control.on_sync, sync, reply)
-        self._kernel.at(PATIENCE_MS, self._give_up, life, sync.header.sequence)
+        self._later(PATIENCE_MS, self._give_up, sync.header.sequence)
 
     def _give_up(self, life: int, sequence: int) -> None:
         if life == self.life:
@@ -449,18 +428,18 @@ class Sidecar:
         effects = self.book.on_answer(
             answer, sync, sent_ns=sent_ns, now_ns=self.now_ns, now_ms=self._kernel.now_ms
         )
-        self._write()
+        written = self._write()
         self._note_answered(answer, sync)
         if effects.fenced:
             self.crash()
             return
         if effects.rehello and self._welcomed:
             self._welcomed = False
-            self._kernel.at(1, self._hello, self.life)
+            self._later(1, self._hello)
         if effects.policy is not None:
             self._take_policy(effects.policy)
         leases = [lease for group in effects.granted.values() for lease in group]
-        if leases:
+        if leases and written:
             self._sync_disk(lambda: self._granted(leases))
         for group, denial in effects.denied.items():
             for request in [r for r in self.waiting if r.asked == group]:
@@ -468,7 +447,7 @@ class Sidecar:
                 if self._may_ask_again(denial) and self._kernel.now_us < request.deadline_us:
                     self._admit(request)
                 else:
-                    self._refuse(request, denial.cause)
+                    self._refuse()
         self._retry_waiting()
 
     def _note_answered(self, answer: SyncAnswer, sync: Sync) -> None:
@@ -492,7 +471,7 @@ class Sidecar:
         for request in [r for r in self.waiting if r.asked not in groups]:
             self.waiting.remove(request)
             if not self.listens:
-                self._refuse(request, "stale")
+                self._refuse()
                 continue
             self._clamp(request)
             self._admit(request)
@@ -510,7 +489,7 @@ class Sidecar:
             if self._kernel.now_us >= request.deadline_us:
                 self.waiting.remove(request)
                 self.book.abandon(request.asked)
-                self._refuse(request, "deadline")
+                self._refuse()
 
     def on_recall(self, recall: Recall) -> None:
         """The control plane's push; the answer is a Sync at once."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enforcement.rules.ledger import Ledger
 from enforcement.rules.wire import Recall
 from enforcement.simulation.controlplane import ControlPlane
+from enforcement.simulation.disk import Disk
 from enforcement.simulation.kernel import Kernel, Link
 from enforcement.simulation.load import Load
 from enforcement.simulation.oracles import Oracles
@@ -27,6 +28,10 @@ FAULTS = {
     "host": 6,  # of both workers of a host
     "disk": 5,  # the volume is gone
     "power": 10,  # and the tail of what was not synced
+    "effects": 12,  # kill -9 between any two effects, or within a write
+    "write": 8,  # EIO or ENOSPC on write: the spool takes nothing for a while
+    "sync": 6,  # fdatasync fails, and the kernel drops what it could not write
+    "rot": 3,  # a bit of the spool flips
     "pause": 14,  # SIGSTOP
     "cut": 15,  # the link of a host
     "control": 8,  # kill -9 of the control plane: all books reconnect at once
@@ -37,6 +42,7 @@ FAULTS = {
 }
 FAILOVERS_IN = 8  # every eighth seed is heavy with failovers
 MOST_LOST_MS = 300
+MOST_EFFECTS = 25
 CLOCK_STEPS_MS = (-3_600_000, -4_000, -700, 700, 4_000, 3_600_000)
 
 
@@ -94,6 +100,7 @@ class World:
             self.kinds["failover"] = 60
         if "failover" in self.kinds:  # what a dead disk and a failover both forgot, nobody knows
             self.kinds.pop("disk", None)
+            self.kinds.pop("rot", None)
         self.control = control(kernel, policy, ledger)
         self.control.recall = self._recall
         links = [
@@ -113,6 +120,7 @@ class World:
         kernel = self.kernel
         for sidecar in self.sidecars:
             sidecar.on_held = self.oracles.on_held
+            sidecar.on_given_up = self.oracles.on_given_up
             sidecar.boot()
         kernel.at(10, self.control.tick)
         kernel.at(15, self.oracles.watch)
@@ -144,7 +152,7 @@ class World:
     def _recall(self, spool: str, recall: Recall) -> None:
         for sidecar in self.sidecars:
             if sidecar.disk.spool == spool:
-                sidecar.link.send(sidecar.on_recall, recall)
+                sidecar.link.send(sidecar.run, sidecar.on_recall, recall)
 
     # ------------------------------------------------------------------ faults
 
@@ -174,6 +182,21 @@ class World:
             case "disk":
                 self._crash([sidecar], back_ms)
                 self.oracles.dead_spools.add(sidecar.lose_disk())
+            case "effects":
+                sidecar.on_died = lambda: self.kernel.at(back_ms, sidecar.boot)
+                sidecar.set_fuse(1 + back_ms % MOST_EFFECTS)
+            case "write":
+                sidecar.disk.fails = True
+                self.kernel.at(back_ms, self._repair, sidecar.disk)
+                if back_ms % 2:  # it dies with what it could not write
+                    self.kernel.at(back_ms - 5, self._crash, [sidecar], back_ms // 10)
+            case "sync":
+                sidecar.disk.sync_fails = True
+                self.kernel.at(back_ms, self._crash, [sidecar], back_ms // 10)
+            case "rot":
+                self._crash([sidecar], back_ms)
+                if sidecar.disk.rot(self.kernel.random):
+                    self.oracles.rotten.add(sidecar.disk.spool)
             case "power":
                 self._crash([sidecar, sibling], back_ms, power=True)
             case "pause":
@@ -211,6 +234,9 @@ class World:
             sidecar.crash(power=power)
             self.kernel.at(back_ms, sidecar.boot)
 
+    def _repair(self, disk: Disk) -> None:
+        disk.fails = False
+
     def _resume(self, sidecar: Sidecar) -> None:
         sidecar.paused = False
 
@@ -233,6 +259,10 @@ class World:
             link.cut, link.healed = False, True
         for sidecar in self.sidecars:
             sidecar.paused = False
+            sidecar.set_fuse(0)
+            sidecar.disk.fails = sidecar.disk.sync_fails = False
+            if sidecar.disk.sync_failed:
+                sidecar.crash()
             sidecar.boot()
             self.kernel.at(HEAL_MS - 4_000, sidecar.quiesce)
         self.kernel.at(HEAL_MS - 4_000, self.control.trees.end_all)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enforcement.sidecar.journal import HEADER, RECORD, Found, Journal, SpoolError
+from enforcement.rules.spoolframes import HEADER, RECORD
+from enforcement.sidecar.journal import Found, Journal, SpoolError
 
 
 def open_journal(path: Path, **options: int) -> tuple[Journal, Found]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 
 from enforcement.rules import records
-from enforcement.sidecar.journal import RECORD, Journal, _framed, _scan
+from enforcement.rules.spoolframes import RECORD, framed, scan
+from enforcement.sidecar.journal import Journal
 from tests.fuzz.target import Target, require
 
 _RECORDS: tuple[records.Record, ...] = (
@@ -21,7 +22,7 @@ _RECORDS: tuple[records.Record, ...] = (
     records.Closed(),
 )
 _FRAMES = tuple(
-    _framed(number, RECORD, records.encode(record)) for number, record in enumerate(_RECORDS, 1)
+    framed(number, RECORD, records.encode(record)) for number, record in enumerate(_RECORDS, 1)
 )
 _WHOLE = b"".join(_FRAMES)
 _SEEDS = (_WHOLE, _WHOLE * 2, *(b"".join(_FRAMES[:count]) for count in range(1, len(_FRAMES))))
@@ -30,8 +31,8 @@ _OPENED_SHARE = 0.02  # of the inputs, the rest are only scanned: a spool syncs 
 
 
 def check(data: bytes, dice: random.Random) -> str:
-    frames, good = _scan(data)
-    again = b"".join(_framed(frame.sequence, frame.kind, frame.payload) for frame in frames)
+    frames, good = scan(data)
+    again = b"".join(framed(frame.sequence, frame.kind, frame.payload) for frame in frames)
     require(again == data[:good], "what was read is not what stands there")
     for frame in frames:
         try:
