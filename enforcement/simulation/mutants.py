@@ -116,7 +116,6 @@ MUTANTS = (
     Mutant("L14", "a child pays its parent as well", control=policies.ChildrenPayTwice),
     Mutant("L14", "any token is believed", control=policies.AnyToken),
     Mutant("L14", "a part that nobody gave is made", control=policies.GiftsOfNobody),
-    Mutant("L14", "parts are given before all is known", control=policies.GivesWhileLearning),
     Mutant("L14", "parts come home before all is known", control=policies.EndsWhileLearning),
     Mutant("L15", "a split has no end", control=policies.EndlessSplits),
     Mutant("L15", "a balance is leased to whom names it", control=policies.AnyClaim),

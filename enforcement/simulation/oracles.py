@@ -222,6 +222,10 @@ class Oracles:
         for row in self._control.trees.rows:
             if row.part.state is not DelegationState.CLOSED and row.root not in stuck:
                 self._found(f"L14 a part did not come home: {row}")
+            child = ledger.balances[row.part.child]
+            closed = row.part.state is DelegationState.CLOSED and row.root not in self.lost_trees
+            if closed and not child.overrun and child.spent > row.part.spent:
+                self._found(f"L14 a part was settled before all was known: {row}")
         for balance in ledger.balances.values():
             place = (balance.budget, balance.value)
             if balance.budget in OF_SESSIONS and balance.value not in stuck and place in made:

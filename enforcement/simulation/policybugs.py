@@ -2,7 +2,6 @@
 
 from base64 import urlsafe_b64decode
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
@@ -154,19 +153,6 @@ class AsksNobody(Rights):
 
 class GiftsOfNobody(ControlPlane):
     rights_type = AsksNobody
-
-
-class GivesWhileLearning(ControlPlane):
-    giving = False
-
-    @property
-    def learning(self) -> bool:
-        return not self.giving and super().learning
-
-    def on_delegate(self, facts: Attribution, child: str, **how: Any) -> None:
-        self.giving = True
-        super().on_delegate(facts, child, **how)
-        self.giving = False
 
 
 class EndsWhileLearning(ControlPlane):

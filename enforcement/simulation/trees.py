@@ -10,6 +10,8 @@ from enforcement.rules.sessiontree import MAX_DEPTH, Level, Lineage, is_given, s
 from enforcement.rules.wire import Attribution
 from enforcement.simulation.organization import DELEGABLE, root_of
 
+LONG_AGO_MS = -(10**12)  # before any clock, however often it stepped back
+
 
 class Row(Struct):
     """One delegation. `expires_at_ms` is on the ledger's clock."""
@@ -91,4 +93,4 @@ class Trees:
 
     def end_all(self) -> None:
         for row in self.rows:
-            row.expires_at_ms = 0
+            row.expires_at_ms = LONG_AGO_MS

@@ -43,6 +43,7 @@ FAULTS = {
 FAILOVERS_IN = 8  # every eighth seed is heavy with failovers
 MOST_LOST_MS = 300
 MOST_EFFECTS = 25
+MOST_PATIENT_MS = 1_000  # a book that cannot sync is started again by then
 CLOCK_STEPS_MS = (-3_600_000, -4_000, -700, 700, 4_000, 3_600_000)
 
 
@@ -192,7 +193,7 @@ class World:
                     self.kernel.at(back_ms - 5, self._crash, [sidecar], back_ms // 10)
             case "sync":
                 sidecar.disk.sync_fails = True
-                self.kernel.at(back_ms, self._crash, [sidecar], back_ms // 10)
+                self.kernel.at(back_ms % MOST_PATIENT_MS, self._crash, [sidecar], back_ms // 10)
             case "rot":
                 self._crash([sidecar], back_ms)
                 if sidecar.disk.rot(self.kernel.random):
