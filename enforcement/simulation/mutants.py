@@ -116,7 +116,6 @@ MUTANTS = (
     Mutant("L14", "a child pays its parent as well", control=policies.ChildrenPayTwice),
     Mutant("L14", "any token is believed", control=policies.AnyToken),
     Mutant("L14", "a part that nobody gave is made", control=policies.GiftsOfNobody),
-    Mutant("L14", "parts come home before all is known", control=policies.EndsWhileLearning),
     Mutant("L15", "a split has no end", control=policies.EndlessSplits),
     Mutant("L15", "a balance is leased to whom names it", control=policies.AnyClaim),
     Mutant("L15", "what overflows pays nothing", sidecar=policies.FreeOverflow),
@@ -129,6 +128,5 @@ MUTANTS = (
     Mutant("L4", "a call is served though its record failed", sidecar=spools.GoesOnUnwritten),
     Mutant("L4", "bytes go out before the write", sidecar=spools.ForwardsBeforeItWrites),
     Mutant("L4", "a failed sync is ignored", sidecar=spools.IgnoresFailedSyncs),
-    Mutant("L4", "a failed sync is forgotten at the next start", sidecar=spools.ForgetsFailedSyncs),
     Mutant("L4", "a damaged spool is read around", sidecar=spools.ReadsAroundDamage),
 )

@@ -1,7 +1,6 @@
 """Bugs of policies, session trees and splits, and of what a failover forgets (L10-L12, L14-L16)."""
 
 from base64 import urlsafe_b64decode
-from collections.abc import Callable
 
 import msgspec
 
@@ -153,12 +152,6 @@ class AsksNobody(Rights):
 
 class GiftsOfNobody(ControlPlane):
     rights_type = AsksNobody
-
-
-class EndsWhileLearning(ControlPlane):
-    def _end_children(self) -> None:
-        sweep: Callable[..., list[str]] = self.trees.sweep
-        sweep(self.ledger, now_ms=self.now_ms, learning=False)
 
 
 # ---------------------------------------------------------------------------- splits

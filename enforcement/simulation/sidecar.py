@@ -91,6 +91,7 @@ class Sidecar(Engine):
             return
         self.life += 1
         self.up, self.paused = True, False
+        self._fuse, self._unsaid = 0, {}
         self.running, self.waiting = [], []
         self.book = self.book_type(
             organization="org", spool=self.disk.spool, name=f"book-{self.number}"
@@ -115,7 +116,6 @@ class Sidecar(Engine):
         self.disk.trust_again()
         self.book.epoch = found.epoch
         self._welcomed = self._stepping = False
-        self._fuse, self._unsaid = 0, {}
         self._later(1, self._hello)
         self._later(SYNC_EVERY_MS, self._heartbeat)
 

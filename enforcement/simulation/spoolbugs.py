@@ -42,15 +42,6 @@ class FailedWritesAreDropped(Sidecar):
     disk_type = DropsWhatFails
 
 
-class NeverMarks(Disk):
-    def _note_failed_sync(self) -> None:
-        self.sync_failed = True
-
-
-class ForgetsFailedSyncs(Sidecar):
-    disk_type = NeverMarks
-
-
 class NeverLooks(Disk):
     def _note_failed_sync(self) -> None:
         """The answer of fdatasync is not looked at."""
