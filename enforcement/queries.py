@@ -13,7 +13,8 @@ from django.db.models import F, QuerySet, Sum
 from budgets.enums import LIVE_LEASE_STATES
 from budgets.models import Lease
 from controlplane.identity.models import Organization
-from enforcement.models import Order, ServingNode, Spool
+from enforcement.models import Order, ServingNode, Spool, StoppedSession
+from enforcement.rules.policy import AgentState, SessionPolicy
 from enforcement.rules.wire import SessionInfo
 
 ONLINE = timedelta(seconds=10)  # since the last word of a book
@@ -106,6 +107,17 @@ def node_names(organization_id: UUID) -> Iterable[str]:
 
 def node_providers(organization_id: UUID) -> Iterable[str]:
     return _nodes(organization_id).values_list("provider", flat=True)
+
+
+def stopped_sessions(organization_id: UUID) -> list[SessionPolicy]:
+    """Sessions that are paused or killed though their agents may call."""
+    rows = StoppedSession.objects.filter(
+        organization_id=organization_id, agent__retired_at__isnull=True
+    ).order_by("agent_id", "session")
+    return [
+        SessionPolicy(str(row.agent_id), row.session, AgentState(row.state), row.drains)
+        for row in rows
+    ]
 
 
 def served_models(organization_id: UUID) -> set[str]:

@@ -19,6 +19,21 @@ class OrderReasonSerializer(StrictSerializer):
     reason = serializers.CharField(max_length=500, help_text="Why: it stands in the audit trail.")
 
 
+class StopSerializer(OrderReasonSerializer):
+    drain = serializers.BooleanField(
+        default=False, help_text="Running calls may end within their holds; new ones are refused."
+    )
+    session = serializers.CharField(
+        max_length=256, required=False, help_text="Only this session of the agent."
+    )
+
+
+class ResumeSerializer(OrderReasonSerializer):
+    session = serializers.CharField(
+        max_length=256, required=False, help_text="Only this session of the agent."
+    )
+
+
 class AcknowledgementSerializer(serializers.ModelSerializer[OrderAcknowledgement]):
     """A book's receipt. `after_ms` is the time from the order to its arrival here."""
 
@@ -53,15 +68,13 @@ class WaitingBookSerializer(serializers.ModelSerializer[Spool]):
 
 class OrderSerializer(serializers.ModelSerializer[Order]):
     kind = serializers.ChoiceField(choices=choices_of(OrderKind), read_only=True)
-    scope_kind = serializers.ChoiceField(
-        choices=[choice for choice in choices_of(ScopeKind) if choice[0] != ScopeKind.SESSION],
-        read_only=True,
-    )
+    scope_kind = serializers.ChoiceField(choices=choices_of(ScopeKind), read_only=True)
 
     class Meta:
         model = Order
         fields = [
-            "id", "cursor", "kind", "scope_kind", "scope_id", "actor", "reason", "created_at",
+            "id", "cursor", "kind", "scope_kind", "scope_id", "scope_session", "drain", "actor",
+            "reason", "created_at",
         ]  # fmt: skip
         read_only_fields = fields
 

@@ -19,7 +19,7 @@ from controlplane.identity.enums import Scope
 from controlplane.viewsets import OrganizationViewSet
 from enforcement.api import serializers as forms
 from enforcement.domain.enrolment import enrol_sidecar, revoke_sidecar
-from enforcement.domain.orders import order_agent
+from enforcement.domain.orders import order_agent, order_session
 from enforcement.domain.spools import waive_spool
 from enforcement.models import Order, Sidecar, Spool
 from enforcement.queries import exposures
@@ -37,23 +37,23 @@ class AgentOrderViews(OrganizationViewSet[Order]):
 
     @extend_schema(
         operation_id="agents_kill",
-        request=forms.OrderReasonSerializer,
+        request=forms.StopSerializer,
         responses={201: forms.OrderReceiptSerializer},
     )
     @idempotent
     def kill(self, request: Request, agent_id: UUID) -> Response:
-        """Cut every running stream of the agent and refuse its calls, on every sidecar."""
-        return self._order(agent_id, OrderKind.KILL)
+        """Cut every running stream of the agent (or of one session of it) and refuse its calls."""
+        return self._order(agent_id, OrderKind.KILL, forms.StopSerializer)
 
     @extend_schema(
         operation_id="agents_pause",
-        request=forms.OrderReasonSerializer,
+        request=forms.StopSerializer,
         responses={201: forms.OrderReceiptSerializer},
     )
     @idempotent
     def pause(self, request: Request, agent_id: UUID) -> Response:
-        """Stop the agent until it is resumed; its running streams are cut."""
-        return self._order(agent_id, OrderKind.PAUSE)
+        """Stop the agent (or one session of it) until it is resumed; running streams are cut."""
+        return self._order(agent_id, OrderKind.PAUSE, forms.StopSerializer)
 
     @extend_schema(
         operation_id="agents_throttle",
@@ -67,17 +67,23 @@ class AgentOrderViews(OrganizationViewSet[Order]):
 
     @extend_schema(
         operation_id="agents_resume",
-        request=forms.OrderReasonSerializer,
+        request=forms.ResumeSerializer,
         responses={201: forms.OrderReceiptSerializer},
     )
     @idempotent
     def resume(self, request: Request, agent_id: UUID) -> Response:
         """Let the agent call again, within its budgets."""
-        return self._order(agent_id, OrderKind.RESUME)
+        return self._order(agent_id, OrderKind.RESUME, forms.ResumeSerializer)
 
-    def _order(self, agent_id: UUID, kind: OrderKind) -> Response:
-        reason = self.parse(forms.OrderReasonSerializer)["reason"]
-        order = order_agent(agent_id=agent_id, kind=kind, reason=reason, **self.who)
+    def _order(
+        self,
+        agent_id: UUID,
+        kind: OrderKind,
+        form: type[forms.OrderReasonSerializer] = forms.OrderReasonSerializer,
+    ) -> Response:
+        given = self.parse(form)
+        send = order_session if "session" in given else order_agent
+        order = send(agent_id=agent_id, kind=kind, **given, **self.who)
         return Response(forms.OrderReceiptSerializer(order).data, status=201)
 
 
@@ -91,7 +97,12 @@ class OrderViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, OrganizationV
     queryset = Order.objects.all()
     serializer_class = forms.OrderSerializer
     pagination_class = ByCursor
-    filterset_fields = {"kind": ["exact"], "scope_id": ["exact"], "created_at": ["gte", "lt"]}
+    filterset_fields = {
+        "kind": ["exact"],
+        "scope_id": ["exact"],
+        "scope_session": ["exact"],
+        "created_at": ["gte", "lt"],
+    }
 
     @extend_schema(responses=forms.OrderReceiptSerializer)
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:

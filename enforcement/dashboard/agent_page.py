@@ -134,7 +134,9 @@ def _whose(budget: Budget, places: Places) -> str:
 
 
 def last_order(agent: Agent) -> Order | None:
-    orders = Order.objects.filter(organization_id=agent.organization_id, scope_id=agent.id)
+    orders = Order.objects.filter(
+        organization_id=agent.organization_id, scope_kind="agent", scope_id=agent.id
+    )
     return orders.order_by("-cursor").first()
 
 

@@ -24,6 +24,20 @@ class AgentForm(forms.Form):
     tokens_per_minute = forms.IntegerField(
         min_value=1, required=False, help_text="Empty: not limited."
     )
+    priority = forms.IntegerField(
+        min_value=0,
+        max_value=9,
+        initial=0,
+        required=False,
+        help_text="0 to 9. Higher ones get more of a busy node.",
+    )
+    hand_back_tokens = forms.IntegerField(
+        label="Last call when paused, tokens",
+        min_value=1,
+        max_value=1_000_000,
+        required=False,
+        help_text="Each paused session may make one more call of so much output. Empty: none.",
+    )
     layout = (
         ("name", "field-half"),
         ("slug", "field-half"),
@@ -32,6 +46,8 @@ class AgentForm(forms.Form):
         ("owner", ""),
         ("requests_per_minute", "field-half"),
         ("tokens_per_minute", "field-half"),
+        ("priority", "field-half"),
+        ("hand_back_tokens", "field-half"),
     )
 
     def __init__(
@@ -60,13 +76,14 @@ class AgentForm(forms.Form):
         for name in ("team", "project", "owner"):
             chosen = cleaned.pop(name)
             cleaned[f"{name}_id"] = chosen.id if chosen else None
+        cleaned["priority"] = cleaned["priority"] or 0
         return cleaned
 
 
 def _initial(agent: Agent | None) -> dict[str, Any]:
     if agent is None:
         return {}
-    names = ("name", "requests_per_minute", "tokens_per_minute")
+    names = ("name", "requests_per_minute", "tokens_per_minute", "priority", "hand_back_tokens")
     places = {"team": agent.team_id, "project": agent.project_id, "owner": agent.owner_id}
     return {**{name: getattr(agent, name) for name in names}, **places}
 
@@ -80,6 +97,20 @@ class ReasonForm(forms.Form):
         max_length=500,
         widget=forms.Textarea(attrs={"rows": 3}),
         help_text="Kept in the audit trail with your name, and shown on the agent's page.",
+    )
+
+
+class ResumeForm(ReasonForm):
+    session = forms.CharField(
+        max_length=256, required=False, help_text="Only this session. Empty: the whole agent."
+    )
+
+
+class StopForm(ResumeForm):
+    drain = forms.BooleanField(
+        label="Let running calls end",
+        required=False,
+        help_text="Within what they hold. New calls are refused at once either way.",
     )
 
 

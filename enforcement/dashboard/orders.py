@@ -19,8 +19,8 @@ from enforcement.dashboard.fleet import (
     link_counts,
     running_by_agent,
 )
-from enforcement.dashboard.forms import ReasonForm
-from enforcement.domain.orders import order_agent
+from enforcement.dashboard.forms import ResumeForm, StopForm
+from enforcement.domain.orders import order_agent, order_session
 from enforcement.errors import EnforcementError
 from enforcement.models import Order, OrderAcknowledgement, Spool
 from enforcement.queries import Exposure, exposures, running_sessions, waiting_for
@@ -70,17 +70,12 @@ def intervene(request: PageRequest, agent_id: UUID, kind: str) -> HttpResponse:
     if kind not in STEPS:
         raise Http404
     order_kind = OrderKind(kind)
-    form = ReasonForm(request.POST if request.method == "POST" else None)
+    kind_of_form = ResumeForm if order_kind is OrderKind.RESUME else StopForm
+    posted = request.POST if request.method == "POST" else None
+    form = kind_of_form(posted, initial={"session": request.GET.get("session", "")})
     if request.method == "POST" and form.is_valid():
         try:
-            order = order_agent(
-                organization_id=request.organization.id,
-                agent_id=agent.id,
-                kind=order_kind,
-                reason=form.cleaned_data["reason"],
-                actor=request.actor,
-                now=request.now,
-            )
+            order = _send(request, agent, order_kind, form.cleaned_data)
         except (IdentityError, EnforcementError) as error:
             form.add_error(None, str(error))
         else:
@@ -88,6 +83,21 @@ def intervene(request: PageRequest, agent_id: UUID, kind: str) -> HttpResponse:
     context = {"form": form, **_consequences(agent, order_kind, now=request.now)}
     status = 422 if form.is_bound else 200
     return show(request, "enforcement/intervene.html", context, status=status)
+
+
+def _send(request: PageRequest, agent: Agent, kind: OrderKind, wish: dict[str, Any]) -> Order:
+    wishes: dict[str, Any] = {
+        "organization_id": request.organization.id,
+        "agent_id": agent.id,
+        "kind": kind,
+        "reason": wish["reason"],
+        "drain": wish.get("drain", False),
+        "actor": request.actor,
+        "now": request.now,
+    }
+    if wish["session"]:
+        return order_session(session=wish["session"], **wishes)
+    return order_agent(**wishes)
 
 
 def _consequences(agent: Agent, kind: OrderKind, *, now: datetime) -> dict[str, Any]:
@@ -114,19 +124,25 @@ def receipt(request: PageRequest, order_id: UUID) -> HttpResponse:
     if order is None:
         raise Http404
     agent = None
-    if order.scope_kind == ScopeKind.AGENT:
+    if order.scope_kind in (ScopeKind.AGENT, ScopeKind.SESSION):
         agent = Agent.objects.filter(organization=request.organization, id=order.scope_id).first()
     receipts = receipts_of(order, now=request.now)
-    verb = OrderKind(order.kind).value.capitalize()
     context = {
         "section": "agents",
         "order": order,
         "agent": agent,
-        "order_words": f"{verb} {agent.name if agent else order.scope_kind}",
+        "order_words": _words(order, agent),
         "receipts": receipts,
         "summary": summary_of(receipts),
     }
     return show(request, "enforcement/receipt.html", context, fragment="enforcement/_receipt.html")
+
+
+def _words(order: Order, agent: Agent | None) -> str:
+    verb = OrderKind(order.kind).value.capitalize()
+    whom = agent.name if agent else order.scope_kind
+    session = f", session {order.scope_session}" if order.scope_session else ""
+    return f"{verb} {whom}{session}" + (", letting calls end" if order.drain else "")
 
 
 def receipts_of(order: Order, *, now: datetime) -> list[ReceiptRow]:

@@ -9,7 +9,7 @@ from budgets.domain.thresholds import active_measures
 from budgets.models import Budget
 from controlplane.identity.domain import organization_pepper
 from controlplane.identity.models import Agent, AgentKey, Organization
-from enforcement.queries import served_models
+from enforcement.queries import served_models, stopped_sessions
 from enforcement.rules.policy import AgentPolicy, AgentState, CardGrant, KeyPolicy, PolicySnapshot
 from skills.domain.policy import policy_cards
 
@@ -40,6 +40,7 @@ def compile_policy(*, organization_id: UUID, now: datetime) -> PolicySnapshot:
         card_keys=cards.keys,
         revoked_cards=cards.revoked,
         measures=active_measures(organization_id),
+        sessions=stopped_sessions(organization_id),
     )
 
 
@@ -66,6 +67,9 @@ def _agents(organization: Organization, grants: dict[str, list[CardGrant]]) -> l
             grants=grants.get(str(agent.pk), []),
             requests_per_minute=agent.requests_per_minute,
             tokens_per_minute=agent.tokens_per_minute,
+            priority=agent.priority,
+            draining=agent.state_drains,
+            hand_back_tokens=agent.hand_back_tokens,
         )
         for agent in agents.order_by("id")
     ]

@@ -165,7 +165,8 @@ async def orders_unseen(
         cursors[work.organization] = min(seen, cursors.get(work.organization, seen))
     query = (
         "SELECT u.organization::text, o.id::text, o.cursor, o.kind, o.scope_kind, o.scope_id::text,"
-        " o.reason FROM unnest(%s::uuid[], %s::bigint[]) AS u(organization, seen)"
+        " o.reason, o.scope_session, o.drain"
+        " FROM unnest(%s::uuid[], %s::bigint[]) AS u(organization, seen)"
         " CROSS JOIN LATERAL (SELECT * FROM enforcement_order x WHERE"
         " x.organization_id = u.organization AND x.cursor > u.seen"
         " ORDER BY x.cursor LIMIT 500) o ORDER BY o.cursor"
@@ -175,7 +176,7 @@ async def orders_unseen(
 
 def _orders(rows: Rows) -> dict[str, list[Order]]:
     found: dict[str, list[Order]] = {}
-    for organization, id_, cursor, kind, scope_kind, scope_id, reason in rows:
+    for organization, id_, cursor, kind, scope_kind, scope_id, reason, session, drain in rows:
         found.setdefault(organization, []).append(
             Order(
                 id=id_,
@@ -184,6 +185,8 @@ def _orders(rows: Rows) -> dict[str, list[Order]]:
                 scope_kind=ScopeKind(scope_kind),
                 scope_id=scope_id,
                 reason=reason,
+                scope_session=session,
+                drain=drain,
             )
         )
     return found

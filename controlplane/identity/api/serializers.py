@@ -85,8 +85,8 @@ class AgentSerializer(serializers.ModelSerializer[Agent]):
         model = Agent
         fields = [
             "id", "slug", "name", "team", "project", "owner", "state", "state_reason",
-            "state_changed_at", "requests_per_minute", "tokens_per_minute", "created_at",
-            "retired_at",
+            "state_changed_at", "state_drains", "requests_per_minute", "tokens_per_minute",
+            "priority", "hand_back_tokens", "created_at", "retired_at",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -101,6 +101,19 @@ class AgentChangeSerializer(StrictSerializer):
     )
     tokens_per_minute = serializers.IntegerField(
         required=False, allow_null=True, min_value=1, max_value=MAX_RATE
+    )
+    priority = serializers.IntegerField(
+        required=False,
+        min_value=0,
+        max_value=9,
+        help_text="Higher ones get more of a busy node, and engines are told.",
+    )
+    hand_back_tokens = serializers.IntegerField(
+        required=False,
+        allow_null=True,
+        min_value=1,
+        max_value=1_000_000,
+        help_text="Output of the one call that each paused session may still make.",
     )
 
 

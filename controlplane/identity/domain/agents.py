@@ -40,8 +40,13 @@ TRANSITIONS: Mapping[tuple[State, OrderKind], State] = {
 }
 PLACES = {"team_id", "project_id", "owner_id"}
 RATES = {"requests_per_minute", "tokens_per_minute"}
-CHANGEABLE = {"name"} | PLACES | RATES
 MAX_RATE = 2_147_483_647
+LIMITS = {  # least and most of each; all but the priority may be none
+    **dict.fromkeys(RATES, (1, MAX_RATE)),
+    "priority": (0, 9),
+    "hand_back_tokens": (1, 1_000_000),
+}
+CHANGEABLE = {"name"} | PLACES | set(LIMITS)
 
 
 @transaction.atomic
@@ -57,6 +62,8 @@ def create_agent(
     owner_id: UUID | None = None,
     requests_per_minute: int | None = None,
     tokens_per_minute: int | None = None,
+    priority: int = 0,
+    hand_back_tokens: int | None = None,
 ) -> Agent:
     """Raises SlugTakenError, IdentityValidationError."""
     agent = Agent(
@@ -68,11 +75,13 @@ def create_agent(
         owner_id=owner_id,
         requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute,
+        priority=priority,
+        hand_back_tokens=hand_back_tokens,
         state_changed_at=now,
         created_at=now,
     )
     _settle_places(agent)
-    _check_rates(agent)
+    _check_limits(agent)
     save_new(agent, slug)
     _record(agent, "agent.create", actor, now, after=describe(agent))
     bump_policy(organization_id)
@@ -100,7 +109,7 @@ def change_agent(
     if "project_id" in changes and "team_id" not in changes:
         agent.team_id = None  # the new project brings its own
     _settle_places(agent)
-    _check_rates(agent)
+    _check_limits(agent)
     agent.save(update_fields=sorted(CHANGEABLE))
     after = describe(agent)
     changed = [name for name in after if after[name] != before[name]]
@@ -126,8 +135,9 @@ def set_agent_state(
     reason: str,
     actor: Actor,
     now: datetime,
+    drain: bool = False,
 ) -> Agent:
-    """Kill, pause, throttle or resume an agent.
+    """Kill, pause, throttle or resume an agent. With `drain` what runs may end within its hold.
 
     Raises:
         NotFoundInOrganizationError: the organization has no such agent.
@@ -143,6 +153,7 @@ def set_agent_state(
         raise InvalidStateChangeError(
             f"an agent that is {agent.state} cannot be given the order to {order.value}"
         )
+    agent.state_drains = drain
     _move(agent, state, f"agent.{order.value}", reason=reason, actor=actor, now=now)
     bump_policy(organization_id)
     return agent
@@ -157,7 +168,7 @@ def retire_agent(
     Raises NotFoundInOrganizationError, AgentRetiredError.
     """
     agent = _living(organization_id, agent_id)
-    agent.retired_at = now
+    agent.retired_at, agent.state_drains = now, False
     agent.save(update_fields=["retired_at"])
     AgentKey.objects.filter(agent=agent, revoked_at__isnull=True).update(revoked_at=now)
     _move(agent, State.KILLED, "agent.retire", reason=reason, actor=actor, now=now)
@@ -181,6 +192,8 @@ def describe(agent: Agent) -> dict[str, Any]:
         "owner": str(agent.owner_id or ""),
         "requests_per_minute": agent.requests_per_minute,
         "tokens_per_minute": agent.tokens_per_minute,
+        "priority": agent.priority,
+        "hand_back_tokens": agent.hand_back_tokens,
     }
 
 
@@ -195,8 +208,10 @@ def _move(
 ) -> None:
     before = {"state": agent.state, "state_reason": agent.state_reason}
     agent.state, agent.state_reason, agent.state_changed_at = state, reason[:500], now
-    agent.save(update_fields=["state", "state_reason", "state_changed_at"])
+    agent.save(update_fields=["state", "state_reason", "state_changed_at", "state_drains"])
     after = {"state": agent.state, "state_reason": agent.state_reason}
+    if agent.state_drains:
+        after["drains"] = "yes"
     _record(agent, action, actor, now, reason=reason, before=before, after=after)
 
 
@@ -220,11 +235,13 @@ def _settle_places(agent: Agent) -> None:
             raise IdentityValidationError("owner", f"no member {agent.owner_id}")
 
 
-def _check_rates(agent: Agent) -> None:
-    for name in sorted(RATES):
-        rate = getattr(agent, name)
-        if rate is not None and not 1 <= rate <= MAX_RATE:
-            raise IdentityValidationError(name, f"between 1 and {MAX_RATE}, or none")
+def _check_limits(agent: Agent) -> None:
+    for name, (least, most) in sorted(LIMITS.items()):
+        limit = getattr(agent, name)
+        if limit is None and name == "priority":
+            raise IdentityValidationError(name, f"between {least} and {most}")
+        if limit is not None and not least <= limit <= most:
+            raise IdentityValidationError(name, f"between {least} and {most}, or none")
 
 
 def _record(

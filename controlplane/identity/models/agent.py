@@ -32,6 +32,11 @@ class Agent(models.Model):
     state_changed_at = models.DateTimeField()
     requests_per_minute = models.IntegerField(null=True, blank=True)
     tokens_per_minute = models.IntegerField(null=True, blank=True)
+    priority = models.SmallIntegerField(default=0, db_default=0)  # 0 to 9, higher ones first
+    hand_back_tokens = models.IntegerField(null=True, blank=True)  # of one last call when paused
+    state_drains = models.BooleanField(
+        default=False, db_default=False
+    )  # what ran when it was stopped may end
     created_at = models.DateTimeField()
     retired_at = models.DateTimeField(null=True, blank=True)
 
@@ -52,6 +57,13 @@ class Agent(models.Model):
             models.CheckConstraint(
                 condition=Q(tokens_per_minute__isnull=True) | Q(tokens_per_minute__gt=0),
                 name="agent_tokens_per_minute_positive",
+            ),
+            models.CheckConstraint(
+                condition=Q(priority__gte=0, priority__lte=9), name="agent_priority_in_range"
+            ),
+            models.CheckConstraint(
+                condition=Q(hand_back_tokens__isnull=True) | Q(hand_back_tokens__gt=0),
+                name="agent_hand_back_tokens_positive",
             ),
         ]
 

@@ -30,6 +30,14 @@ def attack(sql: str, *values: Any) -> str:
         ("UPDATE identity_agent SET name = ''", "agent_named"),
         ("UPDATE identity_agent SET tokens_per_minute = 0", "agent_tokens_per_minute_positive"),
         (
+            "UPDATE identity_agent SET priority = 10",
+            "agent_priority_in_range",
+        ),
+        (
+            "UPDATE identity_agent SET hand_back_tokens = 0",
+            "agent_hand_back_tokens_positive",
+        ),
+        (
             "UPDATE identity_agent SET requests_per_minute = -1",
             "agent_requests_per_minute_positive",
         ),

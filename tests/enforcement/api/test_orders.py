@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from controlplane.audit.models import AuditEntry
@@ -10,7 +11,9 @@ from controlplane.identity.domain import issue_api_token, retire_agent
 from controlplane.identity.enums import Scope
 from controlplane.identity.ids import new_id
 from controlplane.identity.models import Agent, Organization
+from enforcement.domain.policy import compile_policy
 from enforcement.models import Order, OrderAcknowledgement, Spool
+from enforcement.rules.policy import AgentState, SessionPolicy
 from tests.controlplane.world import Api, World
 from tests.enforcement.api.conftest import make_book
 
@@ -194,3 +197,73 @@ def test_the_list_of_orders_takes_the_same_queries_at_any_length(
     viewer.call("GET", "orders")
     with django_assert_num_queries(3):  # token, membership, orders
         assert len(viewer.call("GET", "orders").json()["results"]) == orders
+
+
+def test_a_drain_and_its_last_call_stand_in_the_policy(
+    world: World, admin: Api, agent: Agent
+) -> None:
+    admin.call("PATCH", f"agents/{agent.pk}", {"priority": 4, "hand_back_tokens": 300})
+    answer = admin.call("POST", f"agents/{agent.pk}/pause", {"reason": "calm down", "drain": True})
+    assert (answer.status_code, answer.json()["drain"]) == (201, True)
+    (policy,) = (
+        found
+        for found in compile_policy(organization_id=world.id, now=timezone.now()).agents
+        if found.id == str(agent.pk)
+    )
+    assert (policy.state, policy.draining) == ("paused", True)
+    assert (policy.priority, policy.hand_back_tokens) == (4, 300)
+    admin.call("POST", f"agents/{agent.pk}/kill", {"reason": "at once"})
+    agent.refresh_from_db()
+    assert (agent.state, agent.state_drains) == ("killed", False)
+
+
+def test_one_session_is_killed_then_resumed(world: World, admin: Api, agent: Agent) -> None:
+    url = f"agents/{agent.pk}"
+    killed = admin.call("POST", f"{url}/kill", {"reason": "loops", "session": "run 7/a"})
+    assert killed.status_code == 201
+    assert (killed.json()["scope_kind"], killed.json()["scope_session"]) == ("session", "run 7/a")
+    agent.refresh_from_db()
+    assert agent.state == "active"
+    policy = compile_policy(organization_id=world.id, now=timezone.now())
+    assert policy.sessions == [SessionPolicy(str(agent.pk), "run 7/a", AgentState.KILLED)]
+    paused = admin.call(
+        "POST", f"{url}/pause", {"reason": "wait", "session": "run 7/a", "drain": True}
+    )
+    assert paused.json()["drain"] is True
+    resumed = admin.call("POST", f"{url}/resume", {"reason": "fine", "session": "run 7/a"})
+    assert resumed.status_code == 201
+    assert compile_policy(organization_id=world.id, now=timezone.now()).sessions == []
+    assert list(
+        AuditEntry.objects.filter(action__startswith="session.")
+        .order_by("id")
+        .values_list("action", flat=True)
+    ) == ["session.kill", "session.pause", "session.resume"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("resume", {"reason": "x", "session": "never stopped"}, 409),
+        ("kill", {"reason": " ", "session": "s"}, 400),
+        ("kill", {"reason": "x", "session": ""}, 400),
+        ("kill", {"reason": "x", "session": "s" * 257}, 400),
+        ("kill", {"reason": "x", "drain": "perhaps"}, 400),
+        ("throttle", {"reason": "x", "session": "s"}, 400),
+        ("throttle", {"reason": "x", "drain": True}, 400),
+    ],
+)
+def test_what_a_session_cannot_be_told(
+    admin: Api, agent: Agent, kind: str, body: dict[str, object], status: int
+) -> None:
+    assert admin.call("POST", f"agents/{agent.pk}/{kind}", body).status_code == status
+    assert not Order.objects.exists()
+
+
+def test_the_oldest_stopped_sessions_are_forgotten(
+    world: World, admin: Api, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enforcement.domain.orders.MAX_STOPPED_SESSIONS", 2)
+    for n in range(4):
+        admin.call("POST", f"agents/{agent.pk}/kill", {"reason": "x", "session": f"s{n}"})
+    policy = compile_policy(organization_id=world.id, now=timezone.now())
+    assert [stopped.session for stopped in policy.sessions] == ["s2", "s3"]

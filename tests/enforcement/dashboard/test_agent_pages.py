@@ -133,7 +133,7 @@ def test_the_page_asks_as_often_for_three_of_all_as_for_one(
         call_now(world, world.agent)
         refuse_now(world, world.agent)
         make_spool(make_sidecar(world, f"gpu-{index}"), sessions=[session(world)])
-    with django_assert_num_queries(23):
+    with django_assert_num_queries(24):
         assert visitors.viewer.get(f"/agents/{world.agent.id}/").status_code == 200
 
 

@@ -87,3 +87,18 @@ def test_a_receipt_tells_who_answered_and_what_the_others_can_still_spend(
 def test_strangers_read_no_receipt(world: World, visitors: Visitors) -> None:
     visitors.owner.post(f"/agents/{world.agent.id}/kill/", {"reason": "it loops"})
     assert visitors.stranger.get(f"/orders/{Order.objects.get().id}/").status_code == 404
+
+
+def test_one_session_is_killed_from_the_page_and_the_agent_goes_on(
+    world: World, visitors: Visitors
+) -> None:
+    url = f"/agents/{world.agent.id}/kill/"
+    asked = visitors.admin.get(f"{url}?session=run-7")
+    assert asked.context["form"]["session"].value() == "run-7"
+    visitors.admin.post(url, {"reason": "it loops", "session": "run-7", "drain": "on"})
+    order = Order.objects.get()
+    assert (order.scope_kind, order.scope_session, order.drain) == ("session", "run-7", True)
+    world.agent.refresh_from_db()
+    assert world.agent.state == "active"
+    receipt = visitors.viewer.get(f"/orders/{order.id}/").content.decode()
+    assert f"Kill {world.agent.name}, session run-7, letting calls end" in receipt

@@ -37,8 +37,11 @@ def test_an_admin_creates_an_agent(world: World, admin: Api) -> None:
         "state": "active",
         "state_reason": "",
         "state_changed_at": 0,
+        "state_drains": False,
         "requests_per_minute": None,
         "tokens_per_minute": 500,
+        "priority": 0,
+        "hand_back_tokens": None,
         "created_at": 0,
         "retired_at": None,
     }
