@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -22,6 +23,7 @@ from enforcement.sidecar.routes import Routes
 from enforcement.sidecar.worker import Worker
 
 BACKLOG = 4096
+SEND_BUFFER_BYTES = 256 * 1024  # else the kernel takes up to 4 MB of what a client does not read
 HANDSHAKE_S = 10.0
 FENCED = 3
 
@@ -99,7 +101,7 @@ class Service:
         return servers
 
     async def _serve_at(self, host: str, port: int, *, shared: bool) -> asyncio.Server:
-        return await asyncio.get_running_loop().create_server(
+        server = await asyncio.get_running_loop().create_server(
             lambda: HttpClient(self._front),
             host,
             port,
@@ -108,6 +110,9 @@ class Service:
             ssl=self._tls,
             ssl_handshake_timeout=HANDSHAKE_S if self._tls is not None else None,
         )
+        for listener in server.sockets:  # what connects there inherits it
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        return server
 
     def _on_signal(self, number: int, then: Callable[[], None]) -> None:
         with suppress(NotImplementedError, ValueError, RuntimeError):

@@ -77,7 +77,7 @@ def _sidecar(spool_dir: Path, upstream: str, control: str) -> Iterator[subproces
     ]
     places = ["--upstream", f"node={upstream}", "--control-url", control, "--spool-dir", spool_dir]
     process = subprocess.Popen(
-        [*command, *places],
+        [*command, *places, "--shutdown-timeout", "1"],
         env={**os.environ, "COMPTROLLER_SIDECAR_TOKEN": TOKEN},
         stderr=subprocess.PIPE,
         text=True,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.sidecar.engine import FakeEngine
 from tests.sidecar.stack import KEY, chat, in_loop, split_answer, stack
 
 BODY = json.dumps(chat(max_tokens=1)).encode()
@@ -189,3 +190,18 @@ async def test_our_own_headers_are_checked(tmp_path: Path) -> None:
     first, second = sorted(world.plane.events.values(), key=lambda event: event.session)
     assert first.tags == {"team": "red", "run": "7"}
     assert second.session == "child"
+
+
+@in_loop
+async def test_a_client_that_does_not_read_holds_the_engine_back(tmp_path: Path) -> None:
+    engine = FakeEngine(context=1_000_000)
+    async with stack(tmp_path, engine=engine, context_window=1_000_000) as world:
+        _, writer = await asyncio.open_connection("127.0.0.1", world.port, limit=1_024)
+        body = json.dumps(chat(max_tokens=500_000, stream=True)).encode()
+        writer.write(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
+        before = -1
+        while engine.output_tokens > before:
+            before = engine.output_tokens
+            await asyncio.sleep(0.3)
+        writer.transport.abort()
+    assert 0 < before < 60_000  # with the kernel's own buffers it is 85,000
