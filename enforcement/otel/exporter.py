@@ -10,11 +10,11 @@ The SDK's variables hold where nothing here says otherwise: `OTEL_SERVICE_NAME`,
 """
 
 import logging
-import os
 import random
 import sys
 import threading
 import time
+import uuid
 from collections import Counter, deque
 from collections.abc import Sequence
 
@@ -23,7 +23,13 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExp
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.resources import (
+    SERVICE_INSTANCE_ID,
+    SERVICE_NAME,
+    SERVICE_VERSION,
+    OTELResourceDetector,
+    Resource,
+)
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import IdGenerator
@@ -68,8 +74,7 @@ class Exporter:
 
     def __init__(self, endpoint: str, *, version: str) -> None:
         base = endpoint.rstrip("/")
-        service = os.environ.get("OTEL_SERVICE_NAME") or names.SERVICE
-        resource = Resource.create({SERVICE_NAME: service, SERVICE_VERSION: version})
+        resource = _resource(version)
         self._counts: Counter[str] = Counter(exported=0, failed=0, dropped=0)
         self._queue: deque[_Call] = deque()
         self._wake = threading.Event()
@@ -251,6 +256,19 @@ class _Measures:
             for kind, count in (("input", event.input_tokens), ("output", event.output_tokens)):
                 self._tokens.record(count, attributes | {names.TOKEN_TYPE: kind})
         self._duration.record(max(seconds, 0.0), attributes)
+
+
+def _resource(version: str) -> Resource:
+    """Who tells. Workers of one sidecar differ in their instance: their sums must not be mixed.
+
+    What `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say comes first.
+    """
+    ours = {
+        SERVICE_NAME: names.SERVICE,
+        SERVICE_VERSION: version,
+        SERVICE_INSTANCE_ID: str(uuid.uuid4()),
+    }
+    return Resource.create({**ours, **OTELResourceDetector().detect().attributes})
 
 
 def _context_of(trace: Trace) -> Context:

@@ -51,8 +51,15 @@ OPERATION_DURATION = "gen_ai.client.operation.duration"
 TOKEN_BUCKETS = [float(4**power) for power in range(14)]  # 1 … 67,108,864, as the conventions say
 DURATION_BUCKETS_S = [0.01 * 2**power for power in range(14)]  # 0.01 … 81.92
 
+ATTEMPT = "comptroller.attempt"
+
 CHAT, TEXT, EMBEDDINGS = "chat", "text_completion", "embeddings"
 _OPERATIONS = {
+    "": CHAT,
+    "chat/completions": CHAT,
+    "responses": CHAT,
+    "messages": CHAT,
+    "api/chat": CHAT,
     "completions": TEXT,
     "completion": TEXT,
     "api/generate": TEXT,
@@ -62,5 +69,5 @@ _OPERATIONS = {
 
 
 def operation_of(endpoint: str) -> str:
-    """The operation of a route, by the endpoint that stands in usage events."""
-    return _OPERATIONS.get(endpoint, CHAT)
+    """The operation of a route, by the endpoint in usage events; its own name for any other."""
+    return _OPERATIONS.get(endpoint, endpoint)

@@ -66,6 +66,7 @@ def ended_attributes(call: EndedCall) -> Attributes:
         names.CHARGE_NANOS: event.charge_nanos,
         names.REQUEST_ID: event.id,
         names.NODE: event.node,
+        names.ATTEMPT: event.attempt,
         names.ESTIMATED: event.estimated,
         names.PRESUMED: event.presumed,
     }

@@ -131,15 +131,19 @@ class Trace(NamedTuple):
     state: bytes = b""
     baggage: tuple[BaggageMember, ...] = ()
 
-    def lines(self, own: TraceParent | None = None) -> bytes:
-        """The header lines for upstream. `own`: our own span, where we record one."""
+    def lines(self, own: TraceParent | None = None, *, abroad: bool = False) -> bytes:
+        """The header lines for upstream. `own`: our own span, where we record one.
+
+        `abroad`: it is somebody else's service, and baggage (users, sessions) is none of its
+        business.
+        """
         parent = own or self.parent
         lines = b""
         if parent is not None:
             lines += b"traceparent: %b\r\n" % parent.header()
             if self.state:
                 lines += b"tracestate: %b\r\n" % self.state
-        if self.baggage and (baggage := baggage_header(self.baggage)):
+        if self.baggage and not abroad and (baggage := baggage_header(self.baggage)):
             lines += b"baggage: %b\r\n" % baggage
         return lines
 

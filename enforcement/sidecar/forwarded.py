@@ -140,7 +140,7 @@ class Forwarded(ABC):
         trace, telemetry = call.caller.trace, self._desk.telemetry
         if telemetry is not None:
             self._span = telemetry.begin(trace)
-        lines = trace.lines(self._span) + call.passed
+        lines = trace.lines(self._span, abroad=not upstream.target.local) + call.passed
         headers = b"x-request-id: %b\r\n%b" % (request_id, lines)
         path = dialect.upstream_path.encode("ascii")
         if client is not None:

@@ -22,7 +22,7 @@ from enforcement.sidecar.tls import Seal
 POLL_S = 1.0
 _FIXED = (
     *("listen_host", "listen_port", "admin_listen", "spool_dir", "workers", "worker", "book"),
-    *("control_url", "spool_quota_bytes", "spool_segment_bytes", "heartbeat"),
+    *("control_url", "spool_quota_bytes", "spool_segment_bytes", "heartbeat", "otlp_endpoint"),
 )
 _OF_POOLS = (
     *("context_window", "upstream_connect_timeout", "upstream_head_timeout"),

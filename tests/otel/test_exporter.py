@@ -79,6 +79,7 @@ async def test_a_call_is_one_span_below_its_callers(tmp_path: Path) -> None:
         "comptroller.price_version": "price-1",
         "comptroller.request_id": headers["x-request-id"],
         "comptroller.node": "node",
+        "comptroller.attempt": 1,
         "comptroller.tag.task": "t-1",
         "comptroller.estimated": False,
         "comptroller.presumed": False,
@@ -289,6 +290,21 @@ def test_the_sdks_sampler_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert begun[0] is None
     assert begun[1] is not None
     assert begun[1].trace_id == TRACE_ID
+
+
+def test_each_process_is_an_instance_of_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "edge")
+    instances = set()
+    for _ in range(2):
+        with receiver() as found:
+            exporter = Exporter(found.url, version="1")
+            exporter.refused(refusal(1))
+            exporter.close(within_s=5)
+        assert found.resource["service.name"] == "edge"
+        assert found.resource["deployment.environment.name"] == "test"
+        instances.add(found.resource["service.instance.id"])
+    assert len(instances) == 2
 
 
 def test_names_are_told_apart() -> None:

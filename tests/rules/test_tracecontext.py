@@ -122,6 +122,7 @@ def test_what_goes_upstream() -> None:
     ours = TraceParent(TRACE, "cc" * 8)
     assert trace.lines() == b"traceparent: %b\r\ntracestate: a=1\r\nbaggage: b=2\r\n" % PARENT
     assert trace.lines(ours).startswith(b"traceparent: %b\r\n" % ours.header())
+    assert trace.lines(abroad=True) == b"traceparent: %b\r\ntracestate: a=1\r\n" % PARENT
     assert Trace(baggage=trace.baggage).lines() == b"baggage: b=2\r\n"
 
 
