@@ -19,6 +19,7 @@ from enforcement.rules.money import TokenUsage
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 MAX_TOKENS = 100_000_000
+MAX_OPEN = 1024  # parts of an answer that are kept in mind: blocks, items, calls
 DONE = b"data: [DONE]\n\n"
 
 encode = msgspec.json.Encoder().encode

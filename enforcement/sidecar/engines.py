@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from enforcement.rules.breaker import Breaker
-from enforcement.rules.dialects import SPOKEN, Dialect, Engine, anthropic, passes
+from enforcement.rules.dialects import SPOKEN, Dialect, Engine, Family, anthropic, passes
 from enforcement.rules.requests import ParsedRequest, changed, rerouted
 from enforcement.rules.wire import UpstreamInfo
 from enforcement.sidecar.config import Config, UpstreamConfig
@@ -26,6 +26,7 @@ MAX_COUNTED_PROMPTS = 32
 MAX_SHOWN_MODELS = 32
 PROBE_TIMEOUT = 3.0
 COUNT_TIMEOUT = 10.0
+ANTHROPIC_ALONE = frozenset([Family.ANTHROPIC])
 _HOSTS = {"api.openai.com": Engine.OPENAI, "api.anthropic.com": Engine.ANTHROPIC}
 
 
@@ -132,7 +133,8 @@ class Upstream:
         self._probed_window: int | None = None
         self._path = target.path.encode("ascii")
         lines = [f"host: {target.host}:{target.port}"]
-        if target.key and self.engine is Engine.ANTHROPIC:
+        self._is_anthropic = self.engine is Engine.ANTHROPIC or target.dialects == ANTHROPIC_ALONE
+        if target.key and self._is_anthropic:
             lines.append(f"x-api-key: {target.key}")
         elif target.key:
             lines.append(f"authorization: Bearer {target.key}")
@@ -216,7 +218,7 @@ class Upstream:
         sink = _Fetch()
         if body is None:
             head = f"{method} {self.target.path}{path} HTTP/1.1\r\n".encode("ascii")
-            if self.engine is Engine.ANTHROPIC:
+            if self._is_anthropic:
                 head += b"anthropic-version: %b\r\n" % anthropic.VERSION
             pieces = [head + self._common + b"\r\n"]
         else:

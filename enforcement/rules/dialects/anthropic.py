@@ -15,7 +15,15 @@ import msgspec
 from msgspec import Struct
 
 from enforcement.rules.dialects.base import Dialect, Engine, Family, Question
-from enforcement.rules.frames import Answer, FrameMeter, Meter, is_object, plausible, sse
+from enforcement.rules.frames import (
+    MAX_OPEN,
+    Answer,
+    FrameMeter,
+    Meter,
+    is_object,
+    plausible,
+    sse,
+)
 from enforcement.rules.money import TokenUsage
 from enforcement.rules.requests import (
     MAX_NAME,
@@ -192,7 +200,8 @@ class MessagesMeter(FrameMeter):
         if event.type == "content_block_delta":
             self.events += event.delta is not None and event.delta.type != "signature_delta"
         elif event.type == "content_block_start" and event.content_block is not None:
-            self._open[event.index] = event.content_block.type
+            if len(self._open) < MAX_OPEN:
+                self._open[event.index] = event.content_block.type
             self.tool_calls += event.content_block.type == "tool_use"
         elif event.type == "content_block_stop":
             self._open.pop(event.index, None)

@@ -89,6 +89,9 @@ class CompletionMeter(FrameMeter):
             return
         if result.error is not None:
             return
+        if len(self._latest) >= self._expected and result.index not in self._latest:
+            self.disputed = True  # more answers than were asked for
+            return
         self._latest[result.index] = result
         self.events += not result.stop
         if result.stop:

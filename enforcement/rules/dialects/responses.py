@@ -17,7 +17,14 @@ from msgspec import Struct
 
 from enforcement.rules.dialects.base import Dialect, Engine, Family, Question
 from enforcement.rules.dialects.openai import CACHE_OPTIONS
-from enforcement.rules.frames import Answer, FrameMeter, Meter, plausible, sse
+from enforcement.rules.frames import (
+    MAX_OPEN,
+    Answer,
+    FrameMeter,
+    Meter,
+    plausible,
+    sse,
+)
 from enforcement.rules.money import TokenUsage
 from enforcement.rules.requests import (
     MAX_NAME,
@@ -40,7 +47,7 @@ from enforcement.rules.requests import (
 from enforcement.rules.stream import CacheWrites, long_writes
 from enforcement.rules.verdicts import Refuse, refusal_body
 
-MAX_KEPT_CHARACTERS = 1024 * 1024  # of the text of an open item, for its end
+MAX_KEPT_BYTES = 1024 * 1024  # of an answer, for the end of a stream that is cut
 _KNOWN = words(
     "model input instructions max_output_tokens max_tool_calls stream stream_options"
     " temperature top_p top_logprobs tools tool_choice parallel_tool_calls text reasoning"
@@ -155,30 +162,25 @@ def _reason_of(response: _Response) -> str:
 class _OpenItem:
     """An item of the answer that has begun: what its end must repeat."""
 
-    __slots__ = ("index", "item", "kept", "parts")
+    __slots__ = ("index", "item", "parts")
 
     def __init__(self, item: dict[str, Any], index: int | None) -> None:
         self.item = item
         self.index = index
-        self.kept = 0
         self.parts: dict[int, list[str]] = {}  # text by content index
-
-    def add(self, part: int, text: str) -> None:
-        self.kept += len(text)
-        if self.kept <= MAX_KEPT_CHARACTERS:
-            self.parts.setdefault(part, []).append(text)
 
 
 class ResponsesMeter(FrameMeter):
     """The meter of a stream of Responses: every delta counts as a token."""
 
-    __slots__ = ("_created", "_ended", "_finished", "_open", "_sequence", "_stop")
+    __slots__ = ("_created", "_finished", "_kept", "_open", "_sequence", "_stop")
 
     def __init__(self, *, clamp_note: bytes = b"") -> None:
         super().__init__(clamp_note=clamp_note)
         self._created: dict[str, Any] = {}  # the response as it was announced
         self._open: dict[str, _OpenItem] = {}
         self._finished: list[dict[str, Any]] = []
+        self._kept = 0  # bytes of texts and items: what is beyond the most is left out of an end
         self._sequence: int | None = None
         self._stop = ""
 
@@ -198,21 +200,27 @@ class ResponsesMeter(FrameMeter):
         elif event.type == "response.created":
             self._created = _object(event.response)
         elif event.item is not None:
-            self._turn_item(event, event.item)
+            self._turn_item(event, event.item, len(data))
 
     def _keep(self, event: _Event) -> None:
         found = self._open.get(event.item_id)
-        if found is not None and isinstance(event.delta, str):
-            found.add(event.content_index or 0, event.delta)
+        if found is not None and isinstance(event.delta, str) and self._keeps(len(event.delta)):
+            found.parts.setdefault(event.content_index or 0, []).append(event.delta)
 
-    def _turn_item(self, event: _Event, item: dict[str, Any]) -> None:
+    def _keeps(self, size: int) -> bool:
+        self._kept += size
+        return self._kept <= MAX_KEPT_BYTES
+
+    def _turn_item(self, event: _Event, item: dict[str, Any], size: int) -> None:
         name = str(item.get("id", ""))
         if event.type == "response.output_item.added":
-            self._open[name] = _OpenItem(item, event.output_index)
+            if len(self._open) < MAX_OPEN and self._keeps(size):
+                self._open[name] = _OpenItem(item, event.output_index)
             self.tool_calls += item.get("type") in _CALLS
         elif event.type == "response.output_item.done":
             self._open.pop(name, None)
-            self._finished.append(item)
+            if self._keeps(size):
+                self._finished.append(item)
 
     def _end(self, event: _Event) -> None:
         self.done = True

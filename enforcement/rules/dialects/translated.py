@@ -22,7 +22,7 @@ from enforcement.rules.dialects.ollama import (
     last_line,
 )
 from enforcement.rules.dialects.openai import Chat, Embeddings, OpenAI
-from enforcement.rules.frames import Answer, Meter, encode
+from enforcement.rules.frames import MAX_OPEN, Answer, Meter, encode
 from enforcement.rules.requests import Endpoint, ParsedRequest
 from enforcement.rules.stream import StreamMeter
 
@@ -143,7 +143,7 @@ class LinesOfEvents(StreamMeter):
         super().__init__()
         self._is_chat = chat
         self._note = clamp_note
-        self._called: dict[int, dict[str, str]] = {}  # name and arguments so far
+        self._called: dict[int, tuple[list[str], list[str]]] = {}  # names, arguments so far
         self._named = ""
         self._over = False
 
@@ -182,9 +182,11 @@ class LinesOfEvents(StreamMeter):
         index = part.get("index", 0)
         if not isinstance(function, dict) or not isinstance(index, int):
             return
-        call = self._called.setdefault(index, {"name": "", "arguments": ""})
-        for name, known in call.items():
-            call[name] = known + str(function.get(name) or "")
+        if len(self._called) >= MAX_OPEN and index not in self._called:
+            return
+        names, arguments = self._called.setdefault(index, ([], []))
+        names.append(str(function.get("name") or ""))
+        arguments.append(str(function.get("arguments") or ""))
 
     def _last(self) -> bytes:
         """The calls, whole now, and the end with its counts; once."""
@@ -193,7 +195,10 @@ class LinesOfEvents(StreamMeter):
         self._over = True
         calls = b""
         if self._called:
-            whole = [_whole_call(call) for _, call in sorted(self._called.items())]
+            whole = [
+                _whole_call("".join(names), "".join(arguments))
+                for _, (names, arguments) in sorted(self._called.items())
+            ]
             calls = _written(self._named, "", "", whole, chat=self._is_chat)
         more: dict[str, Any] = {}
         if self._note and self.limited:
@@ -244,12 +249,12 @@ def _said(
     return {"message": message | ({"tool_calls": list(calls)} if calls else {})}
 
 
-def _whole_call(call: dict[str, str]) -> dict[str, Any]:
+def _whole_call(name: str, text: str) -> dict[str, Any]:
     try:
-        arguments = _decode(call["arguments"] or "{}")
+        arguments = _decode(text or "{}")
     except _WRONG:
-        arguments = {"arguments": call["arguments"]}
-    return {"function": {"name": call["name"], "arguments": arguments}}
+        arguments = {"arguments": text}
+    return {"function": {"name": name, "arguments": arguments}}
 
 
 def _message_of(error: object) -> str:
@@ -305,7 +310,7 @@ class _Translated(Ollama):
             event = _Event()
         said = (event.choices[0].message if event.choices else None) or _Delta()
         chat = self.endpoint is Endpoint.OLLAMA_CHAT
-        calls = [_whole_call(_function_of(call)) for call in said.tool_calls or ()]
+        calls = [_whole_call(*_function_of(call)) for call in said.tool_calls or ()]
         thought = said.reasoning_content or said.reasoning or ""
         line = {"model": event.model, "created_at": NO_TIME}
         line |= _said(said.content or "", thought, calls, chat=chat)
@@ -329,10 +334,11 @@ class _Translated(Ollama):
         return bytes(encode({"error": _message_of(error)}))
 
 
-def _function_of(call: dict[str, Any]) -> dict[str, str]:
+def _function_of(call: dict[str, Any]) -> tuple[str, str]:
+    """Name and arguments of a call, as far as it has them."""
     function = call.get("function")
     said = function if isinstance(function, dict) else {}
-    return {name: str(said.get(name) or "") for name in ("name", "arguments")}
+    return str(said.get("name") or ""), str(said.get("arguments") or "")
 
 
 class ChatOverOpenAI(_Translated, OllamaChat):

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enforcement.rules.dialects import DIALECTS, Engine
-from enforcement.rules.frames import Meter, StreamError
+from enforcement.rules.frames import MAX_OPEN, Meter, StreamError
 from enforcement.rules.requests import Endpoint, ParsedRequest, RequestError
 from enforcement.rules.verdicts import Refuse
-from tests.rules.dialects.samples import BODIES, STREAMS
+from tests.rules.dialects.samples import BODIES, STREAMS, event
 
 LIMITS = {
     Endpoint.CHAT: "max_tokens",
@@ -105,6 +105,26 @@ def test_nothing_that_an_engine_says_breaks_a_meter(
     assert meter.usage is None or meter.usage.consistent
     ending = meter.cut_ending({}, request_id="r", input_tokens=1)
     assert ending.endswith(b"\n")
+
+
+def endless(endpoint: Endpoint, n: int) -> bytes:
+    """One of many parts that begin and never end."""
+    if endpoint is Endpoint.MESSAGES:
+        block = {"type": "text", "text": ""}
+        return event({"type": "content_block_start", "index": n, "content_block": block})
+    if endpoint is Endpoint.RESPONSES:
+        item = {"type": "message", "id": f"msg_{n}"}
+        return event({"type": "response.output_item.added", "item": item})
+    return event({"index": n, "content": "", "stop": False}, named=False)
+
+
+@pytest.mark.parametrize("endpoint", [Endpoint.MESSAGES, Endpoint.RESPONSES, Endpoint.COMPLETION])
+def test_parts_without_end_take_no_more_than_a_bounded_place(endpoint: Endpoint) -> None:
+    meter = DIALECTS[endpoint].meter(parse(endpoint, stream=True))
+    for n in range(2 * MAX_OPEN):
+        meter.feed(endless(endpoint, n))
+    ending = meter.cut_ending({}, request_id="r", input_tokens=1)
+    assert ending.count(b"\ndata:") + ending.startswith(b"data:") <= MAX_OPEN + 3
 
 
 @pytest.mark.parametrize("endpoint", DIALECTS)

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from enforcement.rules.dialects import DIALECTS
+from enforcement.rules.dialects.responses import MAX_KEPT_BYTES
 from enforcement.rules.money import TokenUsage
 from enforcement.rules.requests import Endpoint, ParsedRequest, RequestError
-from tests.rules.dialects.samples import BODIES, responses
+from tests.rules.dialects.samples import BODIES, event, responses
 
 RESPONSES = DIALECTS[Endpoint.RESPONSES]
 USAGE = TokenUsage(input_tokens=27, cached_input_tokens=22, output_tokens=3, reasoning_tokens=1)
@@ -73,6 +74,16 @@ def test_a_cut_ends_every_open_part_and_says_why() -> None:
     assert last["output"][0]["content"][0]["text"] == "a a "
     assert last["usage"]["total_tokens"] == 29
     assert (last["comptroller"], last["id"]) == ({"outcome": "cut"}, "resp_1")
+
+
+def test_a_long_answer_is_not_kept_for_its_end() -> None:
+    meter = RESPONSES.meter(parse(stream=True))
+    for n in range(40):
+        text = "x" * 100_000
+        item = {"type": "message", "id": f"msg_{n}", "content": [{"text": text}]}
+        meter.feed(event({"type": "response.output_item.done", "item": item}))
+    ending = meter.cut_ending({}, request_id="r", input_tokens=1)
+    assert 900_000 < len(ending) < MAX_KEPT_BYTES + 10_000
 
 
 @pytest.mark.parametrize(
