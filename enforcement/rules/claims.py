@@ -30,6 +30,7 @@ CLIENT_TAG = "client"  # which agent program made the call, where it is a well-k
 AGENT_TAG = "agent"  # which of the agents behind one key made the call, by its own word
 
 SESSION = re.compile(r"[!-~]{1,128}")
+_SESSION_BYTES = re.compile(rb"[!-~]{1,128}")
 TAG_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 TAG_VALUE = re.compile(r"[ -+\--~]{0,128}")
 
@@ -55,8 +56,9 @@ TAG_BAGGAGE = b"comptroller.tag."
 LITELLM_TAGS = b"x-litellm-tags"
 CODEX_TURN = b"x-codex-turn-metadata"
 
+_RARE = frozenset((*USER_HEADERS, *AGENT_HEADERS, LITELLM_TAGS, CODEX_TURN))
 # A call with none of these claims nothing by its headers, save by its User-Agent.
-CLAIMING = frozenset((*SESSION_HEADERS, *USER_HEADERS, *AGENT_HEADERS, LITELLM_TAGS, CODEX_TURN))
+CLAIMING = _RARE.union(SESSION_HEADERS)
 
 # Programs by the beginning of their User-Agent; `AI-Agent/NAME` names any other.
 _PROGRAMS = (
@@ -105,10 +107,11 @@ def program_of(user_agent: bytes) -> str:
 
 def header_claims(headers: Mapping[bytes, bytes], trace: Trace) -> Claims:
     """What headers and baggage say; the headers of a well-known agent come first."""
+    session = _header_session(headers)
+    if not trace.baggage and _RARE.isdisjoint(headers):  # the usual agent names its session alone
+        return Claims(session) if session else NOTHING
     baggage = {member.key: member for member in trace.baggage}
-    session = _first_fit(
-        SESSION, _texts(headers, SESSION_HEADERS), _baggage_texts(baggage, SESSION_BAGGAGE)
-    )
+    session = session or _first_fit(SESSION, _baggage_texts(baggage, SESSION_BAGGAGE))
     user = _first(
         user_text(text)
         for texts in (_texts(headers, USER_HEADERS), _baggage_texts(baggage, USER_BAGGAGE))
@@ -125,6 +128,14 @@ def header_claims(headers: Mapping[bytes, bytes], trace: Trace) -> Claims:
     )
     add_tags(tags, [(AGENT_TAG, agent)])
     return Claims(session, user, tags)
+
+
+def _header_session(headers: Mapping[bytes, bytes]) -> str:
+    for name in SESSION_HEADERS:
+        value = headers.get(name)
+        if value is not None and _SESSION_BYTES.fullmatch(value):
+            return value.decode("ascii")
+    return ""
 
 
 def body_claims(fields: Mapping[str, Any], *, user: str) -> Claims:

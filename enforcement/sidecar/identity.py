@@ -27,13 +27,9 @@ _USER = re.compile(rb"[ -~]{1,200}")
 _SKILL = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _TIMEOUT = re.compile(rb"[0-9]{1,6}")
 _DELEGATION = re.compile(rb"[A-Za-z0-9_-]{1,6000}")
-_OWN = (
-    b"x-comptroller-session",
-    b"x-comptroller-user",
-    b"x-comptroller-tags",
-    b"x-comptroller-skill",
-    b"x-comptroller-timeout-ms",
-    b"x-comptroller-delegation",
+_OWN = frozenset(
+    b"x-comptroller-session x-comptroller-user x-comptroller-tags x-comptroller-skill"
+    b" x-comptroller-timeout-ms x-comptroller-delegation".split()
 )
 _SPEAKING = CLAIMING.union(_OWN, TRACE_HEADERS)
 
@@ -69,25 +65,33 @@ def caller_of(headers: dict[bytes, bytes]) -> Caller:
         return Caller("", {CLIENT_TAG: program}) if program else _NOBODY
     trace = trace_of(headers)
     claims = header_claims(headers, trace)
-    timeout = _own(headers, b"x-comptroller-timeout-ms", _TIMEOUT)
-    said_tags = headers.get(b"x-comptroller-tags")
-    tags = {} if said_tags is None else _tags_of(said_tags)
-    add_tags(tags, (*claims.tags.items(), (CLIENT_TAG, program)))
-    session = _own(headers, b"x-comptroller-session", _SESSION) or claims.session
-    user = _own(headers, b"x-comptroller-user", _USER)
+    session, tags = claims.session, dict(claims.tags)
+    if program:
+        add_tags(tags, [(CLIENT_TAG, program)])
     by_trace = not session and trace.parent is not None
     if trace.parent is not None and by_trace:
         session = trace.parent.trace_id
-    return Caller(
-        session,
-        tags,
+    caller = Caller(session, tags, user=claims.user, by_trace=by_trace, trace=trace)
+    return caller if _OWN.isdisjoint(headers) else _with_own(caller, headers)
+
+
+def _with_own(caller: Caller, headers: dict[bytes, bytes]) -> Caller:
+    """The caller with what our own headers say: they stand before all others."""
+    timeout = _own(headers, b"x-comptroller-timeout-ms", _TIMEOUT)
+    said_tags = headers.get(b"x-comptroller-tags")
+    tags = {} if said_tags is None else _tags_of(said_tags)
+    add_tags(tags, caller.tags.items())
+    session = _own(headers, b"x-comptroller-session", _SESSION)
+    user = _own(headers, b"x-comptroller-user", _USER)
+    return caller._replace(
+        session=session or caller.session,
+        tags=tags,
         skill=_own(headers, b"x-comptroller-skill", _SKILL),
         timeout_ms=max(int(timeout), 1) if timeout else None,
         delegation=_own(headers, b"x-comptroller-delegation", _DELEGATION),
-        user=user or claims.user,
+        user=user or caller.user,
         own_user=bool(user),
-        by_trace=by_trace,
-        trace=trace,
+        by_trace=caller.by_trace and not session,
     )
 
 
