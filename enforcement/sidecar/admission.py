@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from enforcement.rules.dialects import Dialect
 from enforcement.rules.lots import BalanceKey
 from enforcement.rules.matching import Plan, Subject, subject_of
+from enforcement.rules.modelroutes import Lane
 from enforcement.rules.policy import OUTPUT_UNITS, PROMPT_UNITS, Measure, PricePolicy, Unit
 from enforcement.rules.requests import ParsedRequest, RequestError, rerouted
 from enforcement.rules.sessiontree import LineageError
@@ -50,6 +51,7 @@ class Call:
 
     __slots__ = (
         "agent",
+        "asked",
         "balances",
         "caller",
         "dialect",
@@ -91,6 +93,7 @@ class Call:
         self.balances = balances
         self.measures = measures  # what thresholds that were reached do to it
         self.tried = tried  # nodes that failed it
+        self.asked = parsed.model  # before a route chose
         self.hands_back = False  # the one call that a paused session may make
         self.prompt_tokens: int | None = None  # as counted by its node
         self.slot: Slots | None = None  # of which it has one
@@ -100,6 +103,11 @@ class Call:
         slot, self.slot = self.slot, None
         if slot is not None:
             slot.give_back(self.agent.policy.id)
+
+    @property
+    def priority(self) -> int:
+        """What engines are told: the agent's, or less than any for the batch lane."""
+        return -1 if self.caller.lane is Lane.BATCH else self.agent.policy.priority
 
     @property
     def extensible(self) -> bool:
@@ -197,13 +205,19 @@ def admit(
         paused = _check_state(view, agent, caller)
         _check_cards(view, agent, parsed, skill=caller.skill, now_ms=now_ms)
         now_ns = clock.now_ns()
-        session = caller.session
-        upstream, spoken = router.route(model, dialect, session=session, now_ns=now_ns)
+        asked = model
+        upstream, spoken, parsed = router.find(
+            parsed, dialect, caller=caller, view=view, now_ns=now_ns
+        )
+        model = parsed.model
         subject = _subject(view, agent, caller, parsed, upstream)
         measures = view.measures.of(subject)
         if target := target_of(measures, model):
-            parsed, model = rerouted(parsed, target), target
-            upstream, spoken = router.route(target, dialect, session=session, now_ns=now_ns)
+            asked = target
+            upstream, spoken, parsed = router.find(
+                rerouted(parsed, target), dialect, caller=caller, view=view, now_ns=now_ns
+            )
+            model = parsed.model
             subject = _subject(view, agent, caller, parsed, upstream)
             measures = view.measures.of(subject)
         paused = _check_measures(view, measures) or paused
@@ -236,6 +250,7 @@ def admit(
         measures=measures,
         passed=spoken.passed_lines(headers),
     )
+    call.asked = asked
     if paused is not None:
         call.hands_back = True
         agent.rates.handed_back.add(caller.session)
@@ -250,14 +265,18 @@ def elsewhere(view: PolicyView, router: Router, call: Call) -> Call | None:
     None if there is no such node, or if the call would be refused there.
     """
     tried = (*call.tried, call.upstream.name)
-    model, now_ns = call.parsed.model, clock.now_ns()
-    upstream, spoken = router.route(
-        model, call.dialect, session=call.caller.session, tried=tried, now_ns=now_ns
+    now_ns = clock.now_ns()
+    parsed = call.parsed
+    if call.asked != parsed.model:  # a route: all of its targets are looked at again
+        parsed = rerouted(parsed, call.asked)
+    upstream, spoken, parsed = router.find(
+        parsed, call.dialect, caller=call.caller, view=view, now_ns=now_ns, tried=tried
     )
+    model = parsed.model
     agent = view.agents.get(call.agent.policy.id)
     if upstream is None or agent is None or spoken is not call.dialect:
         return None
-    subject = _subject(view, agent, call.caller, call.parsed, upstream)
+    subject = _subject(view, agent, call.caller, parsed, upstream)
     measures = view.measures.of(subject)
     try:
         if not call.hands_back and (
@@ -267,14 +286,14 @@ def elsewhere(view: PolicyView, router: Router, call: Call) -> Call | None:
         plan = _plan(view, subject, call.caller)
         price = view.price(model=model, provider=upstream.provider)
         _check_price(plan, model, price)
-        _check_bounded(call.parsed, plan, upstream)
+        _check_bounded(parsed, plan, upstream)
     except RefusedError:
         return None
     moved = Call(
         agent=agent,
         caller=call.caller,
         dialect=spoken,
-        parsed=call.parsed,
+        parsed=parsed,
         upstream=upstream,
         price=price,
         plan=plan,
@@ -282,8 +301,8 @@ def elsewhere(view: PolicyView, router: Router, call: Call) -> Call | None:
         passed=call.passed,
         tried=tried,
     )
-    moved.hands_back = call.hands_back
-    if upstream.engine is call.upstream.engine:
+    moved.hands_back, moved.asked = call.hands_back, call.asked
+    if upstream.engine is call.upstream.engine and model == call.parsed.model:
         moved.prompt_tokens = call.prompt_tokens
     return moved
 

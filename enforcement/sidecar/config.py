@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from enforcement.rules.dialects import BY_PATH, Family
+from enforcement.rules.modelroutes import ModelRoute
 from enforcement.sidecar.tls import SYSTEM, ClientTls, ServerTls
 
 TOKEN_ENV = "COMPTROLLER_SIDECAR_TOKEN"  # noqa: S105 -- the name of a variable, not a secret
@@ -51,6 +52,7 @@ class UpstreamConfig:
     concurrency_per_agent: int | None = None
     queue: int = 64
     queue_timeout: float = 10.0
+    batch_queue_timeout: float = 120.0
     weight: int = 1  # takes so many times the load of a node of weight 1
     priority: bool = False  # whether the engine takes a priority with each request
     failures: int = 5  # in a row, until it is left alone
@@ -74,6 +76,7 @@ class Config:
     admin_listen: str = ""
     tls: ServerTls | None = None
     control_tls: ClientTls = SYSTEM
+    routes: tuple[ModelRoute, ...] = ()
     attempts: int = 2  # of a call, each on another node, before anything reached its caller
     context_window: int | None = None
     accelerators: int = 1
@@ -108,6 +111,7 @@ class Config:
         names = [upstream.name for upstream in self.upstreams]
         if len(set(names)) != len(names):
             raise ConfigError(f"--upstream: names must differ: {', '.join(names)}")
+        check_routes(self.routes, names)
         if not self.token:
             raise ConfigError(f"--token: none given, nor {TOKEN_ENV} or {TOKEN_ENV}_FILE")
         _check_url("--control-url", self.control_url)
@@ -137,6 +141,29 @@ class Config:
         ):
             if not 0.1 <= seconds <= 86_400:
                 raise ConfigError(f"{flag}: must be 0.1 to 86400 seconds, not {seconds}")
+
+
+def check_routes(routes: Sequence[ModelRoute], upstreams: Sequence[str]) -> None:
+    """Refuse routes that lead nowhere, or to each other.
+
+    Raises:
+        ConfigError: names the route.
+    """
+    names = [route.model for route in routes]
+    for route in routes:
+        where = f"route {route.model!r}"
+        if not route.model or names.count(route.model) > 1:
+            raise ConfigError(f"{where}: give every route a name of its own")
+        if not route.targets:
+            raise ConfigError(f"{where}: it has no targets")
+        for target in route.targets:
+            unknown = sorted(set(target.upstreams) - set(upstreams))
+            if unknown:
+                raise ConfigError(f"{where}: no upstream is named {unknown[0]!r}")
+            if not target.model or target.model in names:
+                raise ConfigError(f"{where}: a target needs a model, not a route")
+            if target.up_to_prompt_tokens is not None and target.up_to_prompt_tokens < 1:
+                raise ConfigError(f"{where}: up_to_prompt_tokens must be at least 1")
 
 
 def parse_listen(text: str) -> tuple[str, int]:

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from enforcement.rules.dialects import Family
+from enforcement.rules.modelroutes import Choose, Lane, ModelRoute, Target
 from enforcement.sidecar.config import (
     Config,
     ConfigError,
@@ -33,13 +34,13 @@ from enforcement.sidecar.tls import ClientTls, Seal, ServerTls, TlsError, seal_o
 _OURS = frozenset(  # not for the file as they are: made of other settings, or of this worker
     {
         *("upstreams", "token", "listen_host", "listen_port", "tls", "control_tls"),
-        *("worker", "control_url", "spool_dir"),
+        *("worker", "control_url", "spool_dir", "routes"),
     }
 )
-_SECONDS = ("queue_timeout", "rest")
+_SECONDS = ("queue_timeout", "batch_queue_timeout", "rest")
 _AS_WRITTEN = (
     *("local", "provider", "concurrency", "concurrency_per_agent", "queue"),
-    *("queue_timeout", "weight", "priority", "failures", "rest"),
+    *("queue_timeout", "batch_queue_timeout", "weight", "priority", "failures", "rest"),
 )
 
 
@@ -73,11 +74,27 @@ class UpstreamTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     concurrency_per_agent: int | None = None
     queue: int = 64
     queue_timeout: float = 10.0
+    batch_queue_timeout: float = 120.0
     weight: int = 1
     priority: bool = False
     failures: int = 5
     rest: float = 10.0
     tls: ClientTlsTable = ClientTlsTable()
+
+
+class TargetTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    model: str
+    upstreams: list[str] = []
+    up_to_prompt_tokens: int | None = None
+    lane: Lane | None = None
+
+
+class RouteTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """See `enforcement.rules.modelroutes`."""
+
+    model: str
+    targets: list[TargetTable]
+    choose: Choose = Choose.ORDER
 
 
 _settings = msgspec.defstruct(
@@ -88,6 +105,7 @@ _settings = msgspec.defstruct(
         ("spool_dir", str | None, None),
         ("token_file", str | None, None),
         ("upstream", list[UpstreamTable], msgspec.field(default_factory=list)),
+        ("route", list[RouteTable], msgspec.field(default_factory=list)),
         ("tls", ServerTlsTable | None, None),
         ("control_tls", ClientTlsTable, ClientTlsTable()),
         *(
@@ -178,6 +196,7 @@ class _Reader:
             if value is not msgspec.UNSET and value is not None
         }
         said["upstreams"] = tuple(self._upstream(table) for table in said.pop("upstream"))
+        said["routes"] = tuple(_route(table) for table in said.pop("route"))
         said["control_tls"] = self._client_tls(found.control_tls)
         if found.tls is not None:
             said["tls"] = self._server_tls(found.tls)
@@ -257,6 +276,14 @@ class _Reader:
         if watched:
             self._files.append(path)
         return path
+
+
+def _route(table: RouteTable) -> ModelRoute:
+    targets = tuple(
+        Target(target.model, tuple(target.upstreams), target.up_to_prompt_tokens, target.lane)
+        for target in table.targets
+    )
+    return ModelRoute(table.model, targets, table.choose)
 
 
 def _check(where: str, name: str, value: int, *, least: int) -> None:

@@ -145,6 +145,11 @@ class Upstream:
         return self.healthy and not self.breaker.refuses(now_ns)
 
     @property
+    def full(self) -> bool:
+        """Whether another call would have to wait."""
+        return self.slots is not None and self.slots.full
+
+    @property
     def probed(self) -> bool:
         """Whether it is asked how it is. A paid API whose models are known never is."""
         return self.target.local or not self.target.models

@@ -132,7 +132,7 @@ class Forwarded(ABC):
         call, upstream, client = self._call, self._call.upstream, self._client
         dialect = call.dialect
         body = dialect.forward_body(
-            upstream.as_sent(call.parsed, priority=call.agent.policy.priority),
+            upstream.as_sent(call.parsed, priority=call.priority),
             output_limit=self._limit if dialect.generates else None,
             engine=upstream.engine,
         )

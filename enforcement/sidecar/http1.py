@@ -35,7 +35,8 @@ _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _SINGLE = frozenset(
     b"host content-length transfer-encoding content-type content-encoding authorization"
     b" expect upgrade x-api-key x-comptroller-session x-comptroller-user x-comptroller-tags"
-    b" x-comptroller-skill x-comptroller-timeout-ms x-comptroller-delegation traceparent".split()
+    b" x-comptroller-skill x-comptroller-timeout-ms x-comptroller-delegation x-comptroller-lane"
+    b" traceparent".split()
 )
 # Names that a client could use to have our own, or the framing's, headers stripped.
 _PROTECTED = _SINGLE - {b"upgrade"}

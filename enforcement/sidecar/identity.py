@@ -17,6 +17,7 @@ from enforcement.rules.claims import (
     header_claims,
     program_of,
 )
+from enforcement.rules.modelroutes import Lane
 from enforcement.rules.requests import ParsedRequest
 from enforcement.rules.tracecontext import NO_TRACE, TRACE_HEADERS, Trace, trace_of
 from enforcement.sidecar.http1 import HttpError
@@ -26,10 +27,11 @@ _SESSION = re.compile(rb"[!-~]{1,128}")
 _USER = re.compile(rb"[ -~]{1,200}")
 _SKILL = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _TIMEOUT = re.compile(rb"[0-9]{1,6}")
+_LANE = re.compile(rb"interactive|batch")
 _DELEGATION = re.compile(rb"[A-Za-z0-9_-]{1,6000}")
 _OWN = frozenset(
     b"x-comptroller-session x-comptroller-user x-comptroller-tags x-comptroller-skill"
-    b" x-comptroller-timeout-ms x-comptroller-delegation".split()
+    b" x-comptroller-timeout-ms x-comptroller-delegation x-comptroller-lane".split()
 )
 _SPEAKING = CLAIMING.union(_OWN, TRACE_HEADERS)
 
@@ -49,6 +51,7 @@ class Caller(NamedTuple):
     own_user: bool = False  # `user` comes from our own header, so it stands before the body's
     by_trace: bool = False
     trace: Trace = NO_TRACE
+    lane: Lane = Lane.INTERACTIVE
 
 
 _NOBODY = Caller("", {})
@@ -92,6 +95,7 @@ def _with_own(caller: Caller, headers: dict[bytes, bytes]) -> Caller:
         user=user or caller.user,
         own_user=bool(user),
         by_trace=caller.by_trace and not session,
+        lane=Lane(_own(headers, b"x-comptroller-lane", _LANE) or Lane.INTERACTIVE),
     )
 
 

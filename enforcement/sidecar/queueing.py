@@ -8,6 +8,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+from enforcement.rules.modelroutes import Lane
 from enforcement.rules.verdicts import RATE, Refuse
 from enforcement.sidecar.admission import Call
 from enforcement.sidecar.unsent import Unsent
@@ -53,11 +54,12 @@ class Queueing(Unsent, ABC):
             self._place(full=False)
             return
         agent = call.agent.policy
-        if slots.take(agent.id, self, weight=agent.priority + 1):
+        batch = call.caller.lane is Lane.BATCH
+        if slots.take(agent.id, self, weight=agent.priority + 1, batch=batch):
             call.slot = slots
             self._place(full=False)
         else:
-            self._later(slots.timeout_s, self.on_no_slot)
+            self._later(slots.batch_timeout_s if batch else slots.timeout_s, self.on_no_slot)
 
     def on_slot(self) -> None:
         """It is this call's turn."""

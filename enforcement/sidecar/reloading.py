@@ -89,7 +89,7 @@ class Reloader:
         nodes = tuple(known.get(t) or Upstream(t, config) for t in config.upstreams)
         fresh = [node for node in nodes if node not in router.upstreams]
         await asyncio.gather(*(node.probe() for node in fresh))
-        router.replace(nodes)
+        router.replace(nodes, config.routes)
 
 
 def _with_fixed(found: Config, old: Config) -> Config:

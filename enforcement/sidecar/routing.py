@@ -1,15 +1,33 @@
 """Which node takes a call: of those that serve its model, speak its dialect and do not fail."""
 
 from enforcement.rules.dialects import BY_PATH, TRANSLATIONS, Dialect, Passed
+from enforcement.rules.modelroutes import (
+    Choose,
+    Lane,
+    ModelRoute,
+    Target,
+    cheapest_first,
+    eligible,
+    prompt_guess,
+)
+from enforcement.rules.money import TokenUsage, charge_nanos
 from enforcement.rules.nodechoice import Load, for_session, least_loaded
+from enforcement.rules.requests import ParsedRequest, rerouted
 from enforcement.sidecar.engines import Upstream
+from enforcement.sidecar.identity import Caller
+from enforcement.sidecar.policy import PolicyView
+
+USUAL_OUTPUT = 1_000  # tokens, where prices are compared for calls without a limit
 
 
 class Router:
     """Which serving nodes have which model, and who of them speaks what."""
 
-    def __init__(self, upstreams: tuple[Upstream, ...]) -> None:
+    def __init__(
+        self, upstreams: tuple[Upstream, ...], routes: tuple[ModelRoute, ...] = ()
+    ) -> None:
         self.upstreams = upstreams
+        self._routes = {route.model: route for route in routes}
         self._leaving: list[Upstream] = []  # replaced, with calls that still run
         self._by_model: dict[str, list[Upstream]] = {}
         self._speakers: dict[tuple[str, str], list[Upstream]] = {}
@@ -26,9 +44,14 @@ class Router:
                     self._speakers.setdefault((model, family), []).append(upstream)
             for path in upstream.target.passes:
                 self._passed[path.encode("ascii")] = Passed(path)
+        for route in self._routes.values():
+            nodes = [node for target in route.targets for node in self._nodes_of(target)]
+            if nodes:
+                self._by_model[route.model] = nodes
 
-    def replace(self, upstreams: tuple[Upstream, ...]) -> None:
-        """Take other nodes; those that are gone finish what runs on them."""
+    def replace(self, upstreams: tuple[Upstream, ...], routes: tuple[ModelRoute, ...] = ()) -> None:
+        """Take other nodes and routes; nodes that are gone finish what runs on them."""
+        self._routes = {route.model: route for route in routes}
         self._leaving += [node for node in self.upstreams if node not in upstreams]
         self.upstreams = upstreams
         self.refresh()
@@ -54,6 +77,64 @@ class Router:
         models = [model for model, spoken in self._speakers if spoken == family]
         return models[0] if len(models) == 1 else ""
 
+    def find(
+        self,
+        parsed: ParsedRequest,
+        dialect: Dialect,
+        *,
+        caller: Caller,
+        view: PolicyView,
+        now_ns: int,
+        tried: tuple[str, ...] = (),
+    ) -> tuple[Upstream | None, Dialect, ParsedRequest]:
+        """The node that takes a call, how to speak to it, and the request with its model's name.
+
+        Where the name that was asked for is a route, the first of its targets that has a free
+        slot; if none has, the first that can.
+        """
+        session = caller.session
+        route = self._routes.get(parsed.model) if self._routes else None
+        if route is None:
+            upstream, spoken = self.route(
+                parsed.model, dialect, session=session, tried=tried, now_ns=now_ns
+            )
+            return upstream, spoken, parsed
+        targets = self._ordered(route, parsed, view=view, lane=caller.lane)
+        for free in (True, False):
+            for target in targets:
+                upstream, spoken = self.route(
+                    target.model,
+                    dialect,
+                    session=session,
+                    tried=tried,
+                    only=target.upstreams,
+                    free=free,
+                    now_ns=now_ns,
+                )
+                if upstream is not None:
+                    return upstream, spoken, rerouted(parsed, target.model)
+        return None, dialect, parsed
+
+    def _ordered(
+        self, route: ModelRoute, parsed: ParsedRequest, *, view: PolicyView, lane: Lane
+    ) -> list[Target]:
+        prompt = parsed.prompt_tokens or prompt_guess(len(parsed.encoded))
+        targets = eligible(route, prompt_tokens=prompt, lane=lane)
+        if route.choose is not Choose.CHEAPEST:
+            return targets
+        usage = TokenUsage(input_tokens=prompt, output_tokens=parsed.output_limit or USUAL_OUTPUT)
+
+        def cost(target: Target) -> int | None:
+            providers = {node.provider for node in self._nodes_of(target)}
+            prices = [view.price(model=target.model, provider=name) for name in providers]
+            return max((charge_nanos(usage, price) for price in prices if price), default=None)
+
+        return cheapest_first(targets, cost)
+
+    def _nodes_of(self, target: Target) -> list[Upstream]:
+        nodes = self._by_model.get(target.model, [])
+        return [n for n in nodes if not target.upstreams or n.name in target.upstreams]
+
     def route(
         self,
         model: str,
@@ -61,12 +142,15 @@ class Router:
         *,
         session: str = "",
         tried: tuple[str, ...] = (),
+        only: tuple[str, ...] = (),
+        free: bool = False,
         now_ns: int = 0,
     ) -> tuple[Upstream | None, Dialect]:
-        """The node that takes a call, and how to speak to it; None if none can now.
+        """The node that takes a call for a model, and how to speak to it; None if none can now.
 
         One that needs a translation is taken only if no other serves the model. Nodes that were
-        tried, or that fail, are left out; healthy ones come first.
+        tried, or that fail, are left out; healthy ones come first. `only`: of these; `free`: with
+        a slot that is free.
         """
         nodes = self._speakers.get((model, dialect.upstream_family))
         translation = TRANSLATIONS.get(dialect.endpoint)
@@ -75,6 +159,12 @@ class Router:
             nodes = self._speakers.get((model, dialect.upstream_family))
         if not nodes:
             return None, dialect
+        if only or free:
+            nodes = [
+                node
+                for node in nodes
+                if (not only or node.name in only) and not (free and node.full)
+            ]
         if len(nodes) == 1 and not tried:
             return (None if nodes[0].breaker.refuses(now_ns) else nodes[0]), dialect
         return _choose(nodes, session=session, tried=tried, now_ns=now_ns), dialect

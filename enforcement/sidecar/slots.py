@@ -28,13 +28,21 @@ class Slots:
         self.most = target.concurrency_per_agent
         self.timeout_s = target.queue_timeout
         self.taken = 0
+        self.batch_timeout_s = target.batch_queue_timeout
         self.queue: FairQueue[Waiter] = FairQueue(limit=target.queue)
+        self.batch: FairQueue[Waiter] = FairQueue(limit=target.queue)  # served when that is empty
+        self.batch.using = self.queue.using
 
-    def take(self, agent: str, waiter: Waiter, *, weight: int = 1) -> bool:
+    @property
+    def full(self) -> bool:
+        """Whether a newcomer would have to wait."""
+        return self.taken >= self.permits or bool(len(self.queue))
+
+    def take(self, agent: str, waiter: Waiter, *, weight: int = 1, batch: bool = False) -> bool:
         """Take a slot now, or wait for one."""
-        queue = self.queue
+        queue = self.batch if batch else self.queue
         capped = self.most is not None and queue.using.get(agent, 0) >= self.most
-        if self.taken < self.permits and not capped and not len(queue):
+        if not self.full and not capped and not len(queue):
             self._taken_by(agent)
             return True
         gone = queue.push(agent, waiter, weight=weight)
@@ -46,6 +54,7 @@ class Slots:
     def leave(self, agent: str, waiter: Waiter) -> None:
         """Wait no more."""
         self.queue.remove(agent, waiter)
+        self.batch.remove(agent, waiter)
 
     def give_back(self, agent: str) -> None:
         """A call has ended: whose turn is it?"""
@@ -54,8 +63,8 @@ class Slots:
         self._serve()
 
     def _serve(self) -> None:
-        while self.taken < self.permits and len(self.queue):
-            found = self.queue.pop(most=self.most)
+        while self.taken < self.permits:
+            found = self.queue.pop(most=self.most) or self.batch.pop(most=self.most)
             if found is None:
                 return
             agent, waiter = found

@@ -60,7 +60,12 @@ class Worker:
             boot_id=self._boot_id,
         )
         self._journal.trust_again()
-        self.desk = Desk(config, book=revived.book, journal=self._journal, router=Router(upstreams))
+        self.desk = Desk(
+            config,
+            book=revived.book,
+            journal=self._journal,
+            router=Router(upstreams, config.routes),
+        )
         self.desk.telemetry = telemetry_of(config, version=VERSION)
         if self.desk.telemetry is not None:
             self.desk.metrics.telemetry = self.desk.telemetry.counts

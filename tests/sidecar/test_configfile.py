@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from enforcement.rules.modelroutes import Choose, Lane, ModelRoute, Target
 from enforcement.sidecar.config import Config, ConfigError
 from enforcement.sidecar.configfile import Source
 from tests.sidecar.certificates import Authority
@@ -43,6 +44,20 @@ def test_a_whole_file(tmp_path: Path) -> None:
     assert (node.name, node.port, node.path, node.concurrency, node.weight) == ("a", 1, "", 8, 2)
     assert (paid.key, paid.models, paid.local) == ("sk-secret", ("small", "large"), False)
     assert paid.renamed == (("small", "gpt-small-2026"),)
+
+
+def test_routes(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        BASIC
+        + NODE
+        + '[[route]]\nmodel = "assistant"\nchoose = "cheapest"\n[[route.targets]]\nmodel = "small"\n'
+        + 'upstreams = ["a"]\nup_to_prompt_tokens = 2000\n[[route.targets]]\nmodel = "large"\n'
+        + 'lane = "batch"\n',
+    )
+    small = Target("small", ("a",), 2000)
+    large = Target("large", lane=Lane.BATCH)
+    assert config.routes == (ModelRoute("assistant", (small, large), Choose.CHEAPEST),)
 
 
 def test_flags_win_and_add_nodes(tmp_path: Path) -> None:
