@@ -426,7 +426,7 @@ def _check_price(plan: Plan, model: str, price: PricePolicy | None) -> None:
 def _check_bounded(parsed: ParsedRequest, plan: Plan, upstream: Upstream) -> None:
     if parsed.opaque and not plan.units.isdisjoint(_COUNTED_UNITS):
         raise RefusedError(_unbounded("is of a kind that nobody here can count"))
-    if parsed.hosted and plan.prompt_sized:
+    if parsed.hosted and plan.prompt_sized and upstream.runs_tools:
         raise RefusedError(_unbounded("lets the provider run tools, as often as it likes"))
     if parsed.unseen and plan.prompt_sized and upstream.context_window is None:
         raise RefusedError(_unbounded("brings content of unknown size; see --context-window"))

@@ -181,6 +181,11 @@ class Upstream:
         return self.engine in (Engine.LLAMA_CPP, Engine.VLLM)
 
     @property
+    def runs_tools(self) -> bool:
+        """Whether it may run tools by itself, in rounds. llama.cpp and Ollama leave those out."""
+        return self.engine not in (Engine.LLAMA_CPP, Engine.OLLAMA)
+
+    @property
     def spoken(self) -> frozenset[str]:
         """The dialects that it can be asked in: as declared, else as the engine does."""
         declared = self.target.dialects or SPOKEN[self.engine]

@@ -90,6 +90,19 @@ async def test_refusals(tmp_path: Path) -> None:
 
 
 @in_loop
+async def test_an_engine_that_runs_no_tools_may_be_offered_them(tmp_path: Path) -> None:
+    told, engine = plane(budget(10**6)), Responses(kind="llamacpp")
+    engine.natural_length = 3
+    async with stack(tmp_path, engine=engine, plane=told) as world, world.openai() as client:
+        answer = await client.responses.create(
+            model="toy", input="hi", tools=[{"type": "web_search"}], max_output_tokens=9
+        )
+        await world.quiet()
+    assert answer.output_text == "word " * 3
+    assert told.balance("budget-usd").spent == PROMPT_TOKENS - CACHED + 2 * 3
+
+
+@in_loop
 async def test_an_earlier_answer_takes_the_whole_window(tmp_path: Path) -> None:
     told = plane(budget(10**6, Unit.TOKENS))
     async with world_of(tmp_path, Responses(delay=0.01), told) as world, world.openai() as client:

@@ -7,6 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import ollama
+import openai
 import pytest
 
 from controlplane.demo.engine import read_counters
@@ -15,7 +18,7 @@ from enforcement.rules.wire import Outcome, UsageEvent
 from enforcement.sidecar.engines import ABORT_TOKENS, Engine
 from tests.collectors.modelserver import model_server
 from tests.sidecar.plane import Plane
-from tests.sidecar.stack import agent, budget, in_loop, stack
+from tests.sidecar.stack import KEY, agent, budget, in_loop, stack
 from tests.sidecar.test_real_engine import RealEngine
 
 pytestmark = pytest.mark.model
@@ -126,3 +129,52 @@ def test_tokens_are_counted_for_nothing(tmp_path: Path, model: str) -> None:
         assert plane.balance("budget-requests").spent == 1
 
     test()
+
+
+def test_the_real_clients_agree_with_the_real_engine(tmp_path: Path, model: str) -> None:
+    @slowly
+    async def test() -> None:
+        before, plane = read_counters(model), plane_with(10**9)
+        engine = RealEngine(model)
+        async with stack(tmp_path, engine=engine, plane=plane, context_window=None) as world:
+            name = world.service.desk.router.upstreams[0].models[0]
+            said = await told_to_anthropic(world.url, name)
+            said += await told_to_openai(world.url, name)
+            said += await told_to_ollama(world.url, name)
+            await world.quiet()
+        await asyncio.sleep(0.5)
+        made = read_counters(model).since(before)
+        assert plane.tokens == (made.input_tokens, made.output_tokens)
+        assert sum(said) == made.output_tokens
+
+    test()
+
+
+async def told_to_anthropic(url: str, name: str) -> list[int]:
+    """Output tokens of a whole answer and a stream, as the client was told."""
+    asked: Any = {"model": name, "max_tokens": 5, "messages": ASKED}
+    async with anthropic.AsyncAnthropic(base_url=url, api_key=KEY) as client:
+        whole = await client.messages.create(**asked)
+        async with client.messages.stream(**asked) as stream:
+            streamed = await stream.get_final_message()
+    return [whole.usage.output_tokens, streamed.usage.output_tokens]
+
+
+async def told_to_openai(url: str, name: str) -> list[int]:
+    """The events one by one: llama.cpp leaves out places that the client's accumulator wants."""
+    asked: Any = {"model": name, "max_output_tokens": 5, "input": "Tell a long story."}
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=KEY) as client:
+        whole = await client.responses.create(**asked)
+        stream = await client.responses.create(**asked, stream=True)
+        last: Any = [event async for event in stream][-1]
+    assert whole.usage is not None
+    return [whole.usage.output_tokens, last.response.usage.output_tokens]
+
+
+async def told_to_ollama(url: str, name: str) -> list[int]:
+    """Translated: the engine itself has no such routes."""
+    async with ollama.AsyncClient(url, headers={"authorization": f"Bearer {KEY}"}) as client:
+        whole = await client.chat(name, ASKED, options={"num_predict": 5})
+        stream = await client.chat(name, ASKED, options={"num_predict": 5}, stream=True)
+        last = [part async for part in stream][-1]
+    return [whole.eval_count or 0, last.eval_count or 0]

@@ -249,7 +249,8 @@ def _read_messages(parsed: ParsedRequest) -> None:
     modalities = parsed.fields.get("modalities")
     if modalities not in (None, ["text"]) or parsed.fields.get("audio") is not None:
         parsed.unseen = True
-    parsed.hosted = parsed.fields.get("web_search_options") is not None
+    if parsed.fields.get("web_search_options") is not None:
+        parsed.hosted = parsed.unseen = True
 
 
 def _read_tools(parsed: ParsedRequest) -> None:
@@ -270,6 +271,6 @@ def _offered(parsed: ParsedRequest, tool: dict[str, Any]) -> str:
     if not isinstance(kind, str) or not kind:
         bad("tools", "must hold objects with a 'type'")
     if kind not in _PLAIN_TOOLS:  # the provider runs it, and brings context of its own
-        parsed.hosted = True
+        parsed.hosted = parsed.unseen = True
         return kind
     return tool_name(tool.get(kind), "tools")

@@ -176,3 +176,18 @@ def test_a_limit_of_ours_is_noted() -> None:
 def test_refusals_have_anthropics_types(status: int, kind: str) -> None:
     body = MESSAGES.refusal_body(Refuse(status, "t", "No"), request_id="r")
     assert (body["type"], body["error"]["type"]) == ("error", kind)
+
+
+def test_what_claude_code_sends_is_understood() -> None:
+    parsed = parse(
+        system=[{"type": "text", "text": "be good", "cache_control": {"type": "ephemeral"}}],
+        metadata={"user_id": '{"device_id":"d","session_id":"s"}'},
+        thinking={"type": "adaptive"},
+        context_management={"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        output_config={"effort": "high"},
+        tools=[{"name": "Bash", "description": "run", "input_schema": {"type": "object"}}],
+        stream=True,
+        max_tokens=32_000,
+    )
+    assert (parsed.tools, parsed.unseen, parsed.hosted) == (("Bash",), False, False)
+    assert (parsed.stream, parsed.output_limit) == (True, 32_000)

@@ -133,3 +133,27 @@ def test_what_cannot_be_bounded_is_refused_by_name(fields: dict[str, Any], param
     with pytest.raises(RequestError) as error:
         parse(**fields)
     assert error.value.param == param
+
+
+def test_what_codex_sends_is_understood() -> None:
+    said = [{"type": "input_text", "text": "hi"}]
+    parsed = parse(
+        instructions="be good",
+        input=[
+            {"type": "message", "role": "developer", "content": said},
+            {"type": "reasoning", "summary": [], "content": None, "encrypted_content": "x"},
+            {"type": "function_call", "name": "shell", "arguments": "{}", "call_id": "c"},
+            {"type": "function_call_output", "call_id": "c", "output": "done"},
+        ],
+        tools=[{"type": "function", "name": "shell", "parameters": {}, "strict": False}],
+        tool_choice="auto",
+        parallel_tool_calls=False,
+        reasoning={"summary": "auto"},
+        store=False,
+        stream=True,
+        include=["reasoning.encrypted_content"],
+        prompt_cache_key="thread",
+        client_metadata={"session_id": "s"},
+    )
+    assert (parsed.tools, parsed.unseen, parsed.hosted) == (("shell",), False, False)
+    assert (parsed.parallel_tools, parsed.stream) == (False, True)
