@@ -151,7 +151,9 @@ async def throttled(client: Client, arena: Arena) -> str:
     settings = {"grant_timeout": 0.1}
     async with arena.world(settings=settings, requests_per_minute=REQUESTS_PER_MINUTE) as world:
         ask = arena.ask(world, "stream" if client.agent else "whole")
-        wait_s = 8 if client.agent else 2  # an agent takes its time to start
+        wait_s = 8 if client.agent else 2  # an agent takes its time to start, each time
+        if not client.agent:
+            await client.call(ask)
         _use_up_rate(world, wait_s)
         started = time.monotonic()
         seen = await client.call(ask)
@@ -212,7 +214,7 @@ async def killed(client: Client, arena: Arena) -> str:
         again = await _refused(client, world, ask, reason="agent_killed", status=403)
     assert seen.text or seen.error
     assert outcomes == [Outcome.KILLED], outcomes
-    assert took_s < 5
+    assert took_s < 10
     return f"`{seen.finish or seen.error}`{_why(seen)}; then {again}"
 
 

@@ -22,8 +22,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[Client]:
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 def test_a_client_behaves(tmp_path: Path, client: Client, behaviour: str) -> None:
-    @in_loop
     async def run() -> None:
         assert await BEHAVIOURS[behaviour](client, Arena(tmp_path))
 
-    run()
+    in_loop(run, within=120)()  # the first call of a client imports all of it
