@@ -46,30 +46,35 @@ class TokenUsage(Struct, frozen=True):
     @property
     def consistent(self) -> bool:
         """Whether no count is negative and no part is more than its whole."""
-        least = min(
-            self.input_tokens,
-            self.output_tokens,
-            self.cached_input_tokens,
-            self.cache_write_long_tokens,
-            self.input_audio_tokens,
-            self.input_image_tokens,
-            self.reasoning_tokens,
-            self.output_audio_tokens,
-        )
         return (
-            least >= 0
-            and self.cache_write_long_tokens <= self.cache_write_tokens
+            self.cached_input_tokens >= 0
+            and 0 <= self.cache_write_long_tokens <= self.cache_write_tokens
             and self.cached_input_tokens + self.cache_write_tokens <= self.input_tokens
+            and self.input_audio_tokens >= 0
+            and self.input_image_tokens >= 0
             and self.input_audio_tokens + self.input_image_tokens <= self.input_tokens
+            and self.reasoning_tokens >= 0
+            and self.output_audio_tokens >= 0
             and self.reasoning_tokens + self.output_audio_tokens <= self.output_tokens
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing but input, cached or not, and output: the usual call."""
+        return not (
+            self.cache_write_tokens
+            or self.input_audio_tokens
+            or self.input_image_tokens
+            or self.output_audio_tokens
+            or self.reasoning_tokens
+            or self.tier
         )
 
 
 def rates_for(price: PricePolicy, *, input_tokens: int, tier: str = "") -> Rates:
     """The rates that a request pays: its variant's, else base or the highest length reached."""
-    variant = price.variants.get(tier) if tier else None
-    if variant is not None:
-        return variant
+    if tier and tier in price.variants:
+        return price.variants[tier]
     rates, reached = price.rates, -1
     for length in price.tiers:
         if reached < length.above_input_tokens < input_tokens:
@@ -86,7 +91,14 @@ def charge_nanos(usage: TokenUsage, price: PricePolicy) -> int:
     if not usage.consistent:
         raise ValueError(f"token counts contradict each other: {usage}")
     rates = rates_for(price, input_tokens=usage.input_tokens, tier=usage.tier)
-    scaled = _input_scaled(usage, rates) + _output_scaled(usage, rates)
+    if usage.plain:
+        cached = usage.cached_input_tokens
+        fresh = usage.input_tokens - cached
+        scaled = (
+            fresh * rates.input + cached * rates.cached_input + usage.output_tokens * rates.output
+        )
+    else:
+        scaled = _input_scaled(usage, rates) + _output_scaled(usage, rates)
     return rates.request + -(-scaled // TOKENS_PER_RATE)
 
 
@@ -125,9 +137,10 @@ def _output_scaled(usage: TokenUsage, rates: Rates) -> int:
 
 def ceiling_nanos(*, input_tokens: int, output_tokens: int, price: PricePolicy) -> int:
     """The most that a request of at most these sizes can cost: the dearest rate that can apply."""
-    if not price.tiers and not price.variants:
-        rates = price.rates
-        scaled = input_tokens * rates.dearest_input + output_tokens * rates.dearest_output
+    rates = price.rates
+    if not (price.tiers or price.variants or rates.special):
+        input_rate = max(rates.input, rates.cached_input, rates.cache_write)
+        scaled = input_tokens * input_rate + output_tokens * rates.output
         return rates.request + -(-scaled // TOKENS_PER_RATE)
     reachable = _reachable(price, input_tokens=input_tokens)
     input_rate = max(rates.dearest_input for rates in reachable)

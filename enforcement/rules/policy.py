@@ -225,6 +225,17 @@ class Rates(Struct, frozen=True):
         found = {kind: getattr(self, kind) for kind in OPTIONAL_KINDS}
         return {kind: rate for kind, rate in found.items() if rate is not None}
 
+    @property
+    def special(self) -> bool:
+        """Whether an optional kind costs anything of its own."""
+        return bool(
+            self.cache_write_long
+            or self.input_audio
+            or self.input_image
+            or self.output_audio
+            or self.reasoning
+        )
+
     def of(self, kind: str) -> int:
         """The rate that an optional kind pays."""
         own: int | None = getattr(self, kind)
