@@ -32,6 +32,7 @@ from enforcement.sidecar.measures import target_of
 from enforcement.sidecar.policy import Agent, PolicyView
 from enforcement.sidecar.routing import Router
 from enforcement.sidecar.slots import Slots
+from enforcement.sidecar.stopping import sessions_of, stopped_session
 
 _COUNTED_UNITS = PROMPT_UNITS | OUTPUT_UNITS | {Unit.TOOL_CALLS}
 
@@ -338,7 +339,7 @@ def _check_state(view: PolicyView, agent: Agent, caller: Caller) -> Refuse | Non
     """Refuse who is killed. What a paused one is told, unless it may make a last call."""
     refusal = state_refusal(agent.state)
     if refusal is None and view.sessions:
-        session = view.stopped_session(agent.policy.id, caller.session)
+        session = stopped_session(view, sessions_of(view, agent, caller))
         refusal = state_refusal(session.state, who="session") if session else None
     if refusal is not None and refusal.reason not in ("agent_paused", "session_paused"):
         raise RefusedError(refusal)

@@ -48,6 +48,7 @@ class UpstreamConfig:
     local: bool = True  # ours: probed; else a paid API, judged by its answers alone
     models: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()  # our name, its name
+    context_window: int | None = None  # tokens, where the engine does not tell
     concurrency: int | None = None
     concurrency_per_agent: int | None = None
     queue: int = 64
@@ -112,6 +113,11 @@ class Config:
         if len(set(names)) != len(names):
             raise ConfigError(f"--upstream: names must differ: {', '.join(names)}")
         check_routes(self.routes, names)
+        for upstream in self.upstreams:
+            if upstream.concurrency is not None and upstream.concurrency < self.workers:
+                raise ConfigError(
+                    f"upstream {upstream.name!r}: concurrency must be at least that of workers"
+                )
         if not self.token:
             raise ConfigError(f"--token: none given, nor {TOKEN_ENV} or {TOKEN_ENV}_FILE")
         _check_url("--control-url", self.control_url)

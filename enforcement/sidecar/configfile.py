@@ -39,7 +39,7 @@ _OURS = frozenset(  # not for the file as they are: made of other settings, or o
 )
 _SECONDS = ("queue_timeout", "batch_queue_timeout", "rest")
 _AS_WRITTEN = (
-    *("local", "provider", "concurrency", "concurrency_per_agent", "queue"),
+    *("local", "provider", "context_window", "concurrency", "concurrency_per_agent", "queue"),
     *("queue_timeout", "batch_queue_timeout", "weight", "priority", "failures", "rest"),
 )
 
@@ -70,6 +70,7 @@ class UpstreamTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     dialects: list[Family] = []
     passes: list[str] = []
     models: list[str] | dict[str, str] = []
+    context_window: int | None = None
     concurrency: int | None = None
     concurrency_per_agent: int | None = None
     queue: int = 64
@@ -212,7 +213,7 @@ class _Reader:
             _check(where, name, getattr(table, name), least=1)
         _check(where, "queue", table.queue, least=0)
         check_passed(f"{where}: passes", table.passes)
-        for name in ("concurrency", "concurrency_per_agent"):
+        for name in ("context_window", "concurrency", "concurrency_per_agent"):
             if (value := getattr(table, name)) is not None:
                 _check(where, name, value, least=1)
         for name in _SECONDS:

@@ -129,7 +129,7 @@ class Upstream:
         self.breaker = Breaker(failures=target.failures, rest_ns=int(target.rest * 1e9))
         limited = target.concurrency or target.concurrency_per_agent
         self.slots = Slots(target, workers=config.workers) if limited else None
-        self._configured_window = config.context_window
+        self._configured_window = target.context_window or config.context_window
         self._probed_window: int | None = None
         self._path = target.path.encode("ascii")
         lines = [f"host: {target.host}:{target.port}"]

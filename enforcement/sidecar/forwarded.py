@@ -362,12 +362,8 @@ class Forwarded(ABC):
         return False
 
     @property
-    def hands_back(self) -> bool:
-        return self._call.hands_back
-
-    @property
-    def session(self) -> str:
-        return self._call.caller.session
+    def call(self) -> Call:
+        return self._call
 
     @property
     def agent_id(self) -> str:

@@ -14,6 +14,7 @@ from enforcement.rules.wire import Order, OrderAck
 from enforcement.sidecar import clock
 from enforcement.sidecar.desk import Desk, Live
 from enforcement.sidecar.policy import PolicyView
+from enforcement.sidecar.stopping import Session, sessions_of, stopped_session
 
 STOPPING = {OrderKind.KILL: AgentState.KILLED, OrderKind.PAUSE: AgentState.PAUSED}
 SETTLE_S = 0.6
@@ -41,7 +42,9 @@ class Orders:
         streams = 0
         state = STOPPING.get(order.kind)
         if state is not None:
-            for live in [live for live in self._desk.live if _concerns(order, concerned, live)]:
+            for live in [
+                live for live in self._desk.live if _concerns(order, concerned, live, view)
+            ]:
                 cut = _cut(view, live, state, order=order)
                 if order.drain and not live.waits:
                     live.freeze()
@@ -93,12 +96,16 @@ class Orders:
                 live.adopt(view)
 
 
-def _concerns(order: Order, agents: frozenset[str], live: Live) -> bool:
-    if live.agent_id not in agents:
+def _concerns(order: Order, agents: frozenset[str], live: Live, view: PolicyView) -> bool:
+    if order.kind is OrderKind.PAUSE and live.call.hands_back:
         return False
-    if order.kind is OrderKind.PAUSE and live.hands_back:
-        return False
-    return order.scope_kind is not ScopeKind.SESSION or live.session == order.scope_session
+    if order.scope_kind is ScopeKind.SESSION:
+        return (order.scope_id, order.scope_session) in _sessions(view, live)
+    return live.agent_id in agents
+
+
+def _sessions(view: PolicyView, live: Live) -> list[Session]:
+    return sessions_of(view, live.call.agent, live.call.caller)
 
 
 def _enforce(view: PolicyView, live: Live) -> None:
@@ -106,14 +113,14 @@ def _enforce(view: PolicyView, live: Live) -> None:
     if agent is None:
         live.cut(Cut("agent_killed", "The agent is gone", order="policy"))
         return
-    session = view.stopped_session(live.agent_id, live.session)
+    session = stopped_session(view, _sessions(view, live))
     if agent.state in STOPPING.values():
         state, drains, who = agent.state, agent.policy.draining, "agent"
     elif session is not None:
         state, drains, who = session.state, session.draining, "session"
     else:
         return
-    if state is AgentState.PAUSED and live.hands_back:
+    if state is AgentState.PAUSED and live.call.hands_back:
         return
     if drains and not live.waits:
         live.freeze()
@@ -133,7 +140,7 @@ def _cut(
     if order is not None and order.scope_kind is ScopeKind.SESSION:
         who = "session"
     agent = view.agents.get(live.agent_id)
-    left = agent.hand_back_left(live.session) if agent is not None else None
+    left = agent.hand_back_left(live.call.caller.session) if agent is not None else None
     return Cut(
         f"{who}_{state.value}",
         (order.reason if order is not None else "") or f"The {who} is {state.value}",

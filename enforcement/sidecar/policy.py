@@ -231,10 +231,6 @@ class PolicyView:
             self.sessions.pop(key, None)
         return frozenset({order.scope_id} & self.agents.keys())
 
-    def stopped_session(self, agent_id: str, session: str) -> SessionPolicy | None:
-        """How a session is stopped; None if it may go on."""
-        return self.sessions.get((agent_id, session)) if self.sessions else None
-
     def _resume(self, order: Order, concerned: Iterable[str]) -> None:
         self._overlay.pop((order.scope_kind, order.scope_id), None)
         if order.scope_kind is not ScopeKind.AGENT:

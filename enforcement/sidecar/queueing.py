@@ -26,12 +26,8 @@ class Queueing(Unsent, ABC):
         self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def session(self) -> str:
-        return self._call.caller.session
-
-    @property
-    def hands_back(self) -> bool:
-        return self._call.hands_back
+    def call(self) -> Call:
+        return self._call
 
     def _later(self, seconds: float, then: Callable[[], None]) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._on_timer, then)

@@ -101,6 +101,16 @@ def _with_fixed(found: Config, old: Config) -> Config:
         if name not in ("worker", "spool_dir", "listen_port")
         and getattr(found, name) != getattr(old, name)
     ]
+    if (found.tls is None) != (old.tls is None) or _callers_of(found) != _callers_of(old):
+        moved.append("tls")
+        kept["tls"] = old.tls
     if moved:
         log.warning("only a restart changes %s", ", ".join(moved))
     return replace(found, **kept)
+
+
+def _callers_of(config: Config) -> tuple[str, Seal]:
+    """Whose callers are let in: an authority that was trusted cannot be forgotten while we run."""
+    path = config.tls.client_ca_file if config.tls is not None else ""
+    files = config.tls.files if config.tls is not None else ()
+    return path, tuple(seal for seal in files if seal[0] == path)

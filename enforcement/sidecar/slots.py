@@ -25,7 +25,8 @@ class Slots:
 
     def __init__(self, target: UpstreamConfig, *, workers: int) -> None:
         self.permits = max((target.concurrency or _ANY) // workers, 1)
-        self.most = target.concurrency_per_agent
+        most = target.concurrency_per_agent
+        self.most = None if most is None else max(most // workers, 1)
         self.timeout_s = target.queue_timeout
         self.taken = 0
         self.batch_timeout_s = target.batch_queue_timeout

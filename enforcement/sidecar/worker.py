@@ -26,6 +26,7 @@ from enforcement.sidecar.spooling import kernel_boot_id, restatement, revive
 from enforcement.sidecar.telemetry import telemetry_of
 
 SWEEP_S = 0.1
+UNWELL_S = 5.0  # between looks at the nodes while one of them does not answer
 FORGET_AFTER_MS = 24 * 3_600_000
 MAX_RESTATED = 20_000  # a longer backlog of events stays where it is until it is told
 VERSION = "0.1.0"
@@ -111,10 +112,17 @@ class Worker:
 
     async def _keep_probing(self) -> None:
         while True:
-            complete = self.desk.router.complete
-            await asyncio.sleep(self.config.probe_interval if complete else 1.0)
+            await asyncio.sleep(self._probe_pause())
             if await self._probe():
                 self._control.upstreams_changed()
+
+    def _probe_pause(self) -> float:
+        """Look more often while a node has told nothing yet, or does not answer."""
+        router = self.desk.router
+        if not router.complete:
+            return 1.0
+        well = all(node.healthy for node in router.upstreams)
+        return self.config.probe_interval if well else min(self.config.probe_interval, UNWELL_S)
 
     async def _probe(self) -> bool:
         """Ask all nodes what they are; whether any changed."""

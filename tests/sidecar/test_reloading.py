@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from enforcement.sidecar.configfile import Source
 from enforcement.sidecar.service import Service
+from tests.sidecar.certificates import Authority
 from tests.sidecar.engine import FakeEngine
 from tests.sidecar.plane import TOKEN, Plane
 from tests.sidecar.stack import PRICE, Stack, agent, chat, events_of, in_loop, ready
@@ -35,11 +37,11 @@ def node(name: str, engine: FakeEngine, **fields: Any) -> str:
 
 
 @asynccontextmanager
-async def changing(tmp_path: Path, engine: FakeEngine) -> AsyncIterator[Changing]:
+async def changing(tmp_path: Path, engine: FakeEngine, tables: str = "") -> AsyncIterator[Changing]:
     plane = Plane(agents=[agent()], prices=[PRICE])
     async with engine.running(), plane.running():
         path = tmp_path / "sidecar.toml"
-        path.write_text(node("a", engine))
+        path.write_text(f"{node('a', engine)}\n{tables}")
         flags = {
             "control_url": plane.url,
             "token": TOKEN,
@@ -129,6 +131,29 @@ async def test_a_key_that_was_rotated_in_its_file_is_used(tmp_path: Path) -> Non
         "authorization: Bearer old" in world.engine.heads[0],
         "authorization: Bearer newer" in world.engine.heads[1],
     ] == [True, True]
+
+
+@in_loop
+async def test_a_certificate_that_was_renewed_is_shown(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "tls")
+    certificate, key = (Path(path) for path in authority.sign("127.0.0.1"))
+    tables = f'[tls]\ncert_file = "{certificate}"\nkey_file = "{key}"\n'
+    async with changing(tmp_path, FakeEngine(), tables) as world:
+        first = await shown(world.port, authority)
+        authority.sign("127.0.0.1")
+        await world.taken(1)
+        assert await shown(world.port, authority) != first
+        world.write(node("a", world.engine))  # without TLS: only a start can change that
+        await world.taken(2)
+        assert await shown(world.port, authority) != first
+
+
+async def shown(port: int, authority: Authority) -> object:
+    context = ssl.create_default_context(cafile=authority.ca_file)
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    found = writer.get_extra_info("peercert")["serialNumber"]
+    writer.close()
+    return found
 
 
 @in_loop

@@ -6,8 +6,10 @@ import time
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from enforcement.rules.policy import AgentPolicy, OrderKind, Unit
+from enforcement.sidecar.config import ConfigError
 from tests.sidecar.engine import FakeEngine
 from tests.sidecar.fleet import nodes
 from tests.sidecar.plane import Plane, key_policy
@@ -184,6 +186,13 @@ async def test_who_waits_for_a_node_holds_no_money(tmp_path: Path) -> None:
         assert [(await task)[0] for task in calls] == [200] * 3
         await world.quiet()
     assert [plane.balance(name).spent for name in KEYS] == [8, 8, 8]
+
+
+@in_loop
+async def test_workers_need_a_slot_each(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at least that of workers"):
+        async with nodes(tmp_path, [FakeEngine()], every={"concurrency": 1}, workers=2):
+            pass
 
 
 @in_loop

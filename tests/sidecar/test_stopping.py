@@ -28,6 +28,7 @@ from tests.sidecar.stack import (
     in_loop,
     stack,
 )
+from tests.sidecar.test_delegating import RUN, give
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -140,6 +141,27 @@ async def test_a_stopped_session_stands_in_the_policy(tmp_path: Path) -> None:
         again = await world.post(chat(max_tokens=1), x_comptroller_session="bad")
     assert ending(answer)["reason"] == "session_killed"
     assert (refused[0], again[0]) == (403, 200)
+
+
+@in_loop
+async def test_a_kill_of_a_session_reaches_the_sessions_below_it(tmp_path: Path) -> None:
+    plane = Plane(agents=[agent()], budgets=[RUN], prices=[PRICE])
+    engine = FakeEngine(kind="vllm", delay=0.01)
+    async with stack(tmp_path, engine=engine, plane=plane) as world:
+        given = await give(world, 500)
+        headers = {"x_comptroller_delegation": given["token"]}
+        child = asyncio.create_task(world.post(chat(max_tokens=400, stream=True), **headers))
+        other = stream(world, "s2")
+        await until(lambda: engine.output_tokens > 10)
+        order = plane.order(OrderKind.KILL, AGENT, session="s1")
+        answer = await child
+        refused = await world.post(chat(), **headers)
+        plane.change_policy(sessions=[SessionPolicy(AGENT, "s1", AgentState.KILLED)])
+        await asyncio.sleep(0.1)
+        still = await world.post(chat(), **headers)
+        assert ending(await other) == {}
+    assert ending(answer)["order"] == order.id
+    assert (refused[0], still[0]) == (403, 403)
 
 
 @in_loop
