@@ -86,7 +86,7 @@ def test_the_overview_asks_as_often_for_three_of_all_as_for_one(
         make_spool(make_sidecar(world, f"gpu-{index}"), sessions=[session(world)])
         call_now(world, world.agent)
         refuse_now(world, world.agent)
-    with django_assert_num_queries(24):
+    with django_assert_num_queries(25):
         assert visitors.viewer.get("/").status_code == 200
 
 
