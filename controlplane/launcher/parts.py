@@ -16,6 +16,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SIDECAR_PORT_OFFSET = 100
 DEFAULT_UPSTREAM = "http://127.0.0.1:8000"  # where vLLM listens unless told otherwise
 MODEL_PORT_OFFSET = 200
+MARGIN_ENV = "COMPTROLLER_METERED_MARGIN"
+DEMO_MARGIN = "64"  # tokens; its model was seen to stop within 6, as doctor measures
 UPSTREAM_KEY_PREFIX = "COMPTROLLER_UPSTREAM_KEY_"
 
 
@@ -191,9 +193,17 @@ class Installation:
             **keys,
             "COMPTROLLER_CONTROL_URL": self.web_url,
             "COMPTROLLER_SIDECAR_TOKEN": token,
+            **self._declared_margin(),
             "PYTHONUNBUFFERED": "1",
         }
         return part
+
+    def _declared_margin(self) -> dict[str, str]:
+        """The margin of metered budgets, as told, or as the demo's own model is known to need."""
+        declared = self.wishes.environ.get(MARGIN_ENV) or (
+            DEMO_MARGIN if self.wishes.demo_model else ""
+        )
+        return {MARGIN_ENV: declared} if declared else {}
 
     def _python_part(
         self,

@@ -36,6 +36,8 @@ from enforcement.sidecar.stopping import sessions_of, stopped_session
 
 _COUNTED_UNITS = PROMPT_UNITS | OUTPUT_UNITS | {Unit.TOOL_CALLS}
 
+UNMEASURED_MARGIN = 256  # of a call that was held by slices, and then tried on another node
+
 
 class RefusedError(Exception):
     """The request goes no further."""
@@ -112,8 +114,15 @@ class Call:
 
     @property
     def extensible(self) -> bool:
-        """Whether metered budgets can follow the answer while it is made."""
-        return self.parsed.stream and self.parsed.sequences == 1
+        """Whether metered budgets can follow the answer while it is made, and end it in time."""
+        one_stream = self.parsed.stream and self.parsed.sequences == 1
+        return one_stream and self.upstream.margin_tokens is not None
+
+    @property
+    def margin_tokens(self) -> int:
+        """What metered budgets hold beyond what was produced."""
+        known = self.upstream.margin_tokens
+        return UNMEASURED_MARGIN if known is None else known
 
     def timeout_ms(self, config: Config) -> int:
         """How long the call may run: what is configured, or less if its caller says so."""

@@ -1,9 +1,13 @@
 """`comptroller sidecar …`: flags in, exit code out. Whatever is heavy is imported late."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from enforcement.sidecar.config import Config
+    from enforcement.sidecar.configfile import Source
 
 app = typer.Typer(
     name="sidecar",
@@ -63,7 +67,12 @@ DefaultOutput = Annotated[int, typer.Option(help="Output limit of requests that 
 Floor = Annotated[int, typer.Option(help="The least output that an answer is clamped to.")]
 Slice = Annotated[int, typer.Option(help="Tokens by which a metered hold is extended.")]
 Margin = Annotated[
-    int, typer.Option(help="Tokens held beyond what was produced, for metered budgets.")
+    int | None,
+    typer.Option(
+        envvar="COMPTROLLER_METERED_MARGIN",
+        help="Tokens held beyond what was produced, for metered budgets, where doctor has measured"
+        " less or nothing. Without either, they hold strictly.",
+    ),
 ]
 BodyBytes = Annotated[int, typer.Option(help="Largest request body.")]
 GrantTimeout = Annotated[
@@ -83,6 +92,13 @@ OtlpEndpoint = Annotated[
 ]
 ShutdownTimeout = Annotated[
     float, typer.Option(help="Seconds that running requests have after SIGTERM.")
+]
+
+Measure = Annotated[
+    bool, typer.Option(help="Measure how engines stop: a few short streams for each node.")
+]
+Answer = Annotated[
+    str, typer.Option("--format", help="How to write the answer: human, agent, json, quiet.")
 ]
 
 
@@ -114,7 +130,7 @@ def run(
     default_max_output_tokens: DefaultOutput = 4096,
     floor_output_tokens: Floor = 16,
     metered_slice: Slice = 64,
-    metered_margin: Margin = 64,
+    metered_margin: Margin = None,
     max_body_bytes: BodyBytes = 8 * 1024 * 1024,
     grant_timeout: GrantTimeout = 2.0,
     request_timeout: RequestTimeout = 600.0,
@@ -135,19 +151,68 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
 
 
+@app.command()
+def doctor(
+    context: typer.Context,
+    *,
+    config: ConfigFile = None,
+    upstream: Upstreams = None,
+    control_url: ControlUrl = "",
+    spool_dir: SpoolDir = None,
+    dialects: Dialects = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+    context_window: Window = None,
+    measure: Measure = True,
+    answer: Answer = "auto",
+) -> None:
+    """Check control plane, clock, spool and nodes; measure how the nodes' engines stop.
+
+    Run it while the nodes are idle, and after each change of an engine. Exit codes: 0 all is well
+    or only warned of, 1 a check failed.
+    """
+    settings = dict(locals())
+    for name in ("context", "config", "measure", "answer"):
+        del settings[name]
+    given = {name: settings[name] for name in settings if _is_given(context, name)}
+    _examine(_source_of(config, given), measure=measure, wanted=answer)
+
+
+def _examine(source: "Source", *, measure: bool, wanted: str) -> None:
+    import asyncio  # noqa: PLC0415 -- slow import
+
+    from controlplane.cli.output import Format, Output  # noqa: PLC0415 -- slow import
+    from enforcement.sidecar.doctor import State, examine  # noqa: PLC0415 -- slow import
+
+    found = asyncio.run(examine(_load(source), measure=measure))
+    rows = [(f.state.value, f.check, f.subject, f.detail) for f in found]
+    Output(Format(wanted)).table(["state", "check", "subject", "detail"], rows)
+    raise typer.Exit(1 if any(finding.state is State.FAILED for finding in found) else 0)
+
+
 def _serve(path: Path | None, given: dict[str, Any]) -> None:
     """Make the configuration and run."""
-    from enforcement.sidecar import config, configfile  # noqa: PLC0415 -- slow import
-
     for name in ("metered_slice", "metered_margin"):
         if name in given:
             given[f"{name}_tokens"] = given.pop(name)
-    source = configfile.Source(given, environ=config.environment(), path=path)
-    try:
-        found = source.load()
-    except config.ConfigError as error:
-        typer.echo(f"comptroller sidecar: {error}", err=True)
-        raise typer.Exit(2) from error
+    source = _source_of(path, given)
+    found = _load(source)
     from enforcement.sidecar.supervisor import serve  # noqa: PLC0415 -- slow import
 
     raise typer.Exit(serve(source, found))
+
+
+def _source_of(path: Path | None, given: dict[str, Any]) -> "Source":
+    from enforcement.sidecar import config, configfile  # noqa: PLC0415 -- slow import
+
+    return configfile.Source(given, environ=config.environment(), path=path)
+
+
+def _load(source: "Source") -> "Config":
+    from enforcement.sidecar.config import ConfigError  # noqa: PLC0415 -- slow import
+
+    try:
+        return source.load()
+    except ConfigError as error:
+        typer.echo(f"comptroller sidecar: {error}", err=True)
+        raise typer.Exit(2) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from enforcement.rules.dialects import BY_PATH, Family
+from enforcement.rules.margins import Stop
 from enforcement.rules.modelroutes import ModelRoute
 from enforcement.sidecar.tls import SYSTEM, ClientTls, ServerTls
 
@@ -85,7 +86,8 @@ class Config:
     default_max_output_tokens: int = 4096
     floor_output_tokens: int = 16
     metered_slice_tokens: int = 64
-    metered_margin_tokens: int = 64
+    metered_margin_tokens: int | None = None  # declared; what was measured wins if it is more
+    stops: tuple[Stop, ...] = ()  # how engines were seen to stop
     max_body_bytes: int = 8 * 1024 * 1024
     max_answer_bytes: int = 64 * 1024 * 1024
     head_timeout: float = 10.0

@@ -29,12 +29,13 @@ from enforcement.sidecar.config import (
     with_dialects,
     with_passed,
 )
+from enforcement.sidecar.margins import read_stops
 from enforcement.sidecar.tls import ClientTls, Seal, ServerTls, TlsError, seal_of
 
 _OURS = frozenset(  # not for the file as they are: made of other settings, or of this worker
     {
         *("upstreams", "token", "listen_host", "listen_port", "tls", "control_tls"),
-        *("worker", "control_url", "spool_dir", "routes"),
+        *("worker", "control_url", "spool_dir", "routes", "stops"),
     }
 )
 _SECONDS = ("queue_timeout", "batch_queue_timeout", "rest")
@@ -161,6 +162,7 @@ class Source:
             if name not in said:
                 raise ConfigError(f"--{name.replace('_', '-')}: missing, here and in --config")
         self._files = files
+        said["stops"] = read_stops(Path(said["spool_dir"]))
         return Config(token=token, listen_host=host, listen_port=port, **said)
 
     def seal(self) -> Seal:

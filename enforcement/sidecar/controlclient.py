@@ -137,16 +137,8 @@ class ControlClient:
         """
         writer = None
         try:
-            async with asyncio.timeout(self._within):
-                reader, writer = await self._connect()
-                request = (
-                    f"GET {self._prefix}{path} HTTP/1.1\r\n{self._common}"
-                    "accept: text/event-stream\r\n\r\n"
-                )
-                writer.write(request.encode("ascii"))
-                head = parse_response_head(await reader.readuntil(b"\r\n\r\n"))
-            if head.status != 200:
-                raise ControlError(f"watch answers {head.status}")
+            reader, writer = await self._connect_in_time()
+            await self._subscribe(path, reader, writer)
             while True:
                 async with asyncio.timeout(silence):
                     line = await reader.readline()
@@ -159,6 +151,38 @@ class ControlClient:
         finally:
             if writer is not None:
                 writer.close()
+
+    async def check(self, path: str) -> None:
+        """Open a stream of events and leave: it changes nothing, but needs a good token.
+
+        Raises:
+            ControlError: it cannot be opened.
+        """
+        writer = None
+        try:
+            reader, writer = await self._connect_in_time()
+            await self._subscribe(path, reader, writer)
+        except (OSError, EOFError, HttpError, ValueError, TimeoutError) as error:
+            raise ControlError(str(error) or type(error).__name__) from error
+        finally:
+            if writer is not None:
+                writer.close()
+
+    async def _connect_in_time(self) -> Connection:
+        async with asyncio.timeout(self._within):
+            return await self._connect()
+
+    async def _subscribe(
+        self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        request = (
+            f"GET {self._prefix}{path} HTTP/1.1\r\n{self._common}accept: text/event-stream\r\n\r\n"
+        )
+        writer.write(request.encode("ascii"))
+        async with asyncio.timeout(self._within):
+            head = parse_response_head(await reader.readuntil(b"\r\n\r\n"))
+        if head.status != 200:
+            raise ControlError(f"watch answers {head.status}")
 
     def close(self) -> None:
         for _, connection in self._idle:

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from enforcement.rules.breaker import Breaker
 from enforcement.rules.dialects import SPOKEN, Dialect, Engine, Family, anthropic, passes
+from enforcement.rules.margins import margin_for
 from enforcement.rules.requests import ParsedRequest, changed, rerouted
 from enforcement.rules.wire import UpstreamInfo
 from enforcement.sidecar.config import Config, UpstreamConfig
@@ -130,6 +131,9 @@ class Upstream:
         limited = target.concurrency or target.concurrency_per_agent
         self.slots = Slots(target, workers=config.workers) if limited else None
         self._configured_window = target.context_window or config.context_window
+        self._stops, self._declared_margin = config.stops, config.metered_margin_tokens
+        self.margin_tokens: int | None = None  # of metered budgets; None: they hold strictly
+        self._find_margin()
         self._probed_window: int | None = None
         self._path = target.path.encode("ascii")
         lines = [f"host: {target.host}:{target.port}"]
@@ -261,6 +265,16 @@ class Upstream:
         self.healthy, self.last_error = True, ""
         if self.target.host not in _HOSTS:
             await self._identify(models)
+        self._find_margin()
+
+    def _find_margin(self) -> None:
+        self.margin_tokens = margin_for(
+            self._stops,
+            node=self.name,
+            engine=self.engine.value,
+            version=self.version,
+            declared=self._declared_margin,
+        )
 
     def _served(self, listed: list[str]) -> tuple[str, ...]:
         """The models that it is asked for, of those that it lists."""

@@ -77,21 +77,21 @@ class Holding:
         """Extend in time. A cut: nothing more is to be had, and the margin is reached."""
         if self.covered >= self.bound.output_tokens:
             return None
-        config = self._desk.config
+        margin = self._call.margin_tokens
         if self.frozen:
-            left = self.covered - produced >= config.metered_margin_tokens
+            left = self.covered - produced >= margin
             return None if left else self._exhausted(None)
-        low = config.metered_margin_tokens + config.metered_slice_tokens // 2
+        low = margin + self._desk.config.metered_slice_tokens // 2
         if self.covered - produced > low:
             return None
         shortage = self._extend(produced)
-        if self.covered - produced >= config.metered_margin_tokens:
+        if self.covered - produced >= margin:
             return None
         return None if self.covered >= self.bound.output_tokens else self._exhausted(shortage)
 
     def _extend(self, produced: int) -> Shortage | None:
         desk, call, config = self._desk, self._call, self._desk.config
-        wanted = produced + config.metered_margin_tokens + config.metered_slice_tokens
+        wanted = produced + call.margin_tokens + config.metered_slice_tokens
         more = min(
             max(wanted - self.covered, config.metered_slice_tokens),
             self.bound.output_tokens - self.covered,
@@ -192,8 +192,8 @@ class Holding:
         """The output that metered budgets pay for, once these are among them."""
         if self._sliced or not self._meters(younger):
             return self.covered
-        config = self._desk.config
-        first = produced + config.metered_margin_tokens + config.metered_slice_tokens
+        slice_tokens = self._desk.config.metered_slice_tokens
+        first = produced + self._call.margin_tokens + slice_tokens
         return min(first, self.bound.output_tokens)
 
     def _meters(self, younger: Mapping[BalanceKey, BudgetPolicy]) -> bool:

@@ -230,7 +230,7 @@ class Placement(Queueing):
         """How much output metered budgets pay for at first; None: nothing is metered."""
         call, config = self._call, self._desk.config
         metered = call.plan.metered and call.extensible
-        return config.metered_slice_tokens + config.metered_margin_tokens if metered else None
+        return config.metered_slice_tokens + call.margin_tokens if metered else None
 
     def _first_event(self, bound: Bound) -> UsageEvent:
         first = self._first_slice()

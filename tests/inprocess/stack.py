@@ -50,6 +50,7 @@ def environment(plane: Plane, spool_dir: Path, **more: str) -> dict[str, str]:
         "COMPTROLLER_SPOOL_DIR": str(spool_dir),
         "COMPTROLLER_NODE": "node",
         "COMPTROLLER_SHUTDOWN_TIMEOUT": "1",
+        "COMPTROLLER_METERED_MARGIN": "64",
     } | more
 
 

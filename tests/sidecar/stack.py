@@ -178,7 +178,11 @@ def make_config(
     passed: Sequence[str] = (),
     **settings: Any,
 ) -> Config:
-    settings = {"context_window": 1000, "shutdown_timeout": 1.0} | settings
+    settings = {
+        "context_window": 1000,
+        "shutdown_timeout": 1.0,
+        "metered_margin_tokens": 64,
+    } | settings
     node = parse_upstream(f"node={engine.url}", index=0, environ={})
     declared = [f"node={','.join(dialects)}"] if dialects else []
     return Config(
