@@ -59,6 +59,7 @@ class Demand(Struct):
     since_ns: int = 0
     attribution: Attribution | None = None  # of the call that last asked for this balance
     refused_until_ns: int = 0  # there was nothing to spare: do not ask again before
+    drawn: bool = False  # held on since the last look at what runs low
 
     def note(self, amount: int, *, now_ns: int) -> None:
         self.usual = amount if not self.usual else (3 * self.usual + amount) // 4
@@ -122,7 +123,7 @@ class Book:
         self.acknowledgements: list[OrderAck] = []
         self.demand: dict[BalanceKey, Demand] = {}
         self.coming: dict[BalanceKey, Coming] = {}
-        self._drawn: set[BalanceKey] = set()  # held on since the last look at what runs low
+        self._drawn: list[BalanceKey] = []  # held on since the last look at what runs low
         self._sent_acknowledgements: dict[int, list[OrderAck]] = {}
 
     # ------------------------------------------------------------------ what the shell asks
@@ -140,7 +141,9 @@ class Book:
             if demand is None:
                 demand = demands[key] = Demand(since_ns=now_ns)
             demand.note(amount, now_ns=now_ns)
-            drawn.add(key)
+            if not demand.drawn:
+                demand.drawn = True
+                drawn.append(key)
 
     def item(self, need: Need, *, floor: int) -> GroupItem:
         """The ask for one balance: the least that helps, what is needed, what suits."""
@@ -160,12 +163,15 @@ class Book:
 
     def refill(self, *, new_id: Callable[[], str], now_ns: int) -> None:
         """Ask for balances that run low here, before a call is short of them."""
-        drawn, self._drawn = self._drawn, set()
+        drawn, self._drawn = self._drawn, []
         if not drawn:
             return
         asked = {(i.budget, i.value) for p in self.pending.values() for i in p.group.items}
-        for key in drawn - asked:
+        for key in drawn:
             demand = self.demand[key]
+            demand.drawn = False
+            if key in asked:
+                continue
             if not demand.usual or demand.attribution is None or now_ns < demand.refused_until_ns:
                 continue
             free = self.lots.free_of(key, now_ns=now_ns)

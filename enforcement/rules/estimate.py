@@ -19,6 +19,20 @@ from enforcement.rules.lots import BalanceKey, Need
 from enforcement.rules.money import TokenUsage, ceiling_nanos
 from enforcement.rules.policy import OUTPUT_UNITS, BudgetPolicy, HoldMode, PricePolicy, Unit
 
+# Looked up for every call, and an enum's members are slow to find.
+(
+    _USD,
+    _TOKENS,
+    _INPUT_TOKENS,
+    _OUTPUT_TOKENS,
+    _CACHED_TOKENS,
+    _REASONING_TOKENS,
+    _REQUESTS,
+    _GPU_MS,
+    _TOOL_CALLS,
+    _CONCURRENCY,
+) = Unit
+
 
 class Bound(Struct, frozen=True, gc=False):
     """The most that a request can make an engine process: totals over all its sequences."""
@@ -222,35 +236,30 @@ def used_of(
     used: Used,
 ) -> dict[BalanceKey, int]:
     """What a finished request used of each of its balances."""
+    amounts = amounts_used(usage, used)
+    return {key: amounts[budget.unit] for budget, key in zip(budgets, balances, strict=True)}
+
+
+def amounts_used(usage: TokenUsage, used: Used) -> dict[Unit, int]:
+    """A finished request in every unit. A permit is lent: none is ever used."""
+    input_tokens, output_tokens = usage.input_tokens, usage.output_tokens
     return {
-        key: amount_used(budget.unit, usage, used)
-        for budget, key in zip(budgets, balances, strict=True)
+        _USD: used.charge_nanos,
+        _TOKENS: input_tokens + output_tokens,
+        _INPUT_TOKENS: input_tokens,
+        _OUTPUT_TOKENS: output_tokens,
+        _CACHED_TOKENS: usage.cached_input_tokens,
+        _REASONING_TOKENS: usage.reasoning_tokens,
+        _REQUESTS: used.requests,
+        _GPU_MS: used.gpu_ms,
+        _TOOL_CALLS: used.tool_calls,
+        _CONCURRENCY: 0,
     }
 
 
 def amount_used(unit: Unit, usage: TokenUsage, used: Used) -> int:
-    """A finished request in one unit. A permit is lent: none is ever used."""
-    match unit:
-        case Unit.USD:
-            return used.charge_nanos
-        case Unit.TOKENS:
-            return usage.total_tokens
-        case Unit.INPUT_TOKENS:
-            return usage.input_tokens
-        case Unit.OUTPUT_TOKENS:
-            return usage.output_tokens
-        case Unit.CACHED_TOKENS:
-            return usage.cached_input_tokens
-        case Unit.REASONING_TOKENS:
-            return usage.reasoning_tokens
-        case Unit.REQUESTS:
-            return used.requests
-        case Unit.GPU_MS:
-            return used.gpu_ms
-        case Unit.TOOL_CALLS:
-            return used.tool_calls
-        case Unit.CONCURRENCY:
-            return 0
+    """A finished request in one unit."""
+    return amounts_used(usage, used)[unit]
 
 
 def price_for(

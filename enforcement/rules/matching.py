@@ -20,6 +20,7 @@ from enforcement.rules.policy import (
     Mode,
     Per,
     ScopeKind,
+    Unit,
 )
 
 TAG = "tag:"
@@ -121,13 +122,24 @@ def value_of(per: str, subject: Subject) -> str:
 class Plan:
     """The budgets that a request matches, hard ones first, in the order of their ids."""
 
-    __slots__ = ("_fixed", "_splits", "budgets", "metered", "prompt_sized", "units")
+    __slots__ = (
+        "_fixed",
+        "_splits",
+        "budgets",
+        "counts_calls",
+        "metered",
+        "prompt_sized",
+        "timed",
+        "units",
+    )
 
     def __init__(self, budgets: Iterable[BudgetPolicy]) -> None:
         self.budgets = tuple(sorted(budgets, key=lambda b: (b.mode is not Mode.HARD, b.id)))
         self.units = frozenset(budget.unit for budget in self.budgets)
         self.metered = any(budget.hold_mode is HoldMode.METERED for budget in self.budgets)
         self.prompt_sized = not self.units.isdisjoint(PROMPT_UNITS)
+        self.timed = Unit.GPU_MS in self.units
+        self.counts_calls = Unit.TOOL_CALLS in self.units
         self._splits = any(budget.per for budget in self.budgets)
         self._fixed = tuple((budget.id, "") for budget in self.budgets)
 

@@ -93,7 +93,11 @@ decode = msgspec.msgpack.Decoder(Record).decode
 def encode(record: Record) -> bytes:
     """A record as it stands in the journal."""
     if type(record) is Settled and record.event is not None and (record.used or record.overrun):
-        loose = [part for part in record.event.parts if not part.lease]
+        parts = record.event.parts
+        if len(parts) == len(record.used) + len(record.overrun):
+            loose = []
+        else:
+            loose = [part for part in parts if not part.lease]
         event = msgspec.structs.replace(record.event, parts=loose)
         return _encode(Settled(record.hold, record.used, record.overrun, event))
     return _encode(record)

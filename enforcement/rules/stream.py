@@ -94,10 +94,15 @@ class _Deltas(Struct, gc=False):
 
 
 class _Answer(Struct, gc=False):
-    usage: msgspec.Raw = msgspec.Raw(b"null")
+    usage: _Usage | None = None
     choices: list[_Choice] = []
     id: str = ""
     service_tier: str | None = None
+
+
+class _OddAnswer(Struct, gc=False):
+    choices: list[_Choice] = []
+    id: str = ""
 
 
 class _Named(Struct, gc=False):
@@ -110,6 +115,8 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_usage = msgspec.json.Decoder(_Usage).decode
 _decode_timings = msgspec.json.Decoder(_Timings).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_odd_answer = msgspec.json.Decoder(_OddAnswer).decode
+_NO_DETAILS = _Details()
 _decode_deltas = msgspec.json.Decoder(_Deltas).decode
 _decode_named = msgspec.json.Decoder(_Named).decode
 
@@ -125,8 +132,12 @@ def read_usage(text: bytes | msgspec.Raw, *, tier: str | None = None) -> TokenUs
         said = _decode_usage(text)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    prompt = said.prompt_tokens_details or _Details()
-    completion = said.completion_tokens_details or _Details()
+    return _tokens_of(said, tier)
+
+
+def _tokens_of(said: _Usage, tier: str | None) -> TokenUsage | None:
+    prompt = said.prompt_tokens_details or _NO_DETAILS
+    completion = said.completion_tokens_details or _NO_DETAILS
     usage = TokenUsage(
         input_tokens=said.prompt_tokens,
         cached_input_tokens=prompt.cached_tokens or 0,
@@ -148,17 +159,24 @@ def read_answer(body: bytes) -> Answer:
         said = _decode_answer(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return _read_odd_answer(body)
-    missing = bytes(said.usage) == b"null"
-    usage = None if missing else read_usage(said.usage, tier=said.service_tier)
+    usage = None if said.usage is None else _tokens_of(said.usage, said.service_tier)
+    disputed = usage is None and said.usage is not None
+    return _answer_of(said, usage, disputed=disputed)
+
+
+def _answer_of(said: "_Answer | _OddAnswer", usage: TokenUsage | None, *, disputed: bool) -> Answer:
     reason = said.choices[0].finish_reason if said.choices else None
+    calls = 0
+    for choice in said.choices:
+        calls += _calls_in(choice.message)
     return Answer(
         valid=True,
         usage=usage,
-        disputed=usage is None and not missing,
+        disputed=disputed,
         finish_reason=reason or "",
         limited=reason == "length",
         id=said.id[:128],
-        tool_calls=sum(_calls_in(choice.message) for choice in said.choices),
+        tool_calls=calls,
     )
 
 
@@ -170,6 +188,12 @@ def _calls_in(said: _Said | None) -> int:
 
 def _read_odd_answer(body: bytes) -> Answer:
     """An object whose fields are not of the usual types is still an answer, without usage."""
+    try:
+        said = _decode_odd_answer(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        pass
+    else:  # nothing but the usage is odd
+        return _answer_of(said, None, disputed=True)
     try:
         value: Any = msgspec.json.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):

@@ -10,7 +10,7 @@ from enforcement.rules.dialects import Dialect
 from enforcement.rules.lots import BalanceKey
 from enforcement.rules.matching import Plan, Subject, subject_of
 from enforcement.rules.modelroutes import Lane
-from enforcement.rules.policy import OUTPUT_UNITS, PROMPT_UNITS, Measure, PricePolicy, Unit
+from enforcement.rules.policy import OUTPUT_UNITS, PROMPT_UNITS, Measure, Unit
 from enforcement.rules.requests import ParsedRequest, RequestError, rerouted
 from enforcement.rules.sessiontree import LineageError
 from enforcement.rules.verdicts import (
@@ -26,13 +26,16 @@ from enforcement.sidecar import clock
 from enforcement.sidecar.answers import invalid
 from enforcement.sidecar.config import Config
 from enforcement.sidecar.engines import Upstream
-from enforcement.sidecar.http1 import HttpError
-from enforcement.sidecar.identity import Caller, bearer_of, caller_of, with_body
+from enforcement.sidecar.http1 import HttpError, RequestHead
+from enforcement.sidecar.identity import Caller, bearer_of, caller_of, said_by, with_body
 from enforcement.sidecar.measures import target_of
 from enforcement.sidecar.policy import Agent, PolicyView
 from enforcement.sidecar.routing import Router
 from enforcement.sidecar.slots import Slots
 from enforcement.sidecar.stopping import sessions_of, stopped_session
+from enforcement.sidecar.terms import Terms
+
+_NOT_JSON = invalid("Content-Type must be application/json", status=415, code="not_json")
 
 _COUNTED_UNITS = PROMPT_UNITS | OUTPUT_UNITS | {Unit.TOOL_CALLS}
 
@@ -65,6 +68,7 @@ class Call:
         "plan",
         "price",
         "prompt_tokens",
+        "quotes",
         "slot",
         "tried",
         "upstream",
@@ -78,10 +82,8 @@ class Call:
         dialect: Dialect,
         parsed: ParsedRequest,
         upstream: Upstream,
-        price: PricePolicy | None,
-        plan: Plan,
+        terms: Terms,
         balances: tuple[BalanceKey, ...],
-        measures: tuple[Measure, ...] = (),
         passed: bytes = b"",
         tried: tuple[str, ...] = (),
     ) -> None:
@@ -91,10 +93,12 @@ class Call:
         self.parsed = parsed
         self.passed = passed  # lines of the client's head that the dialect passes on
         self.upstream = upstream
-        self.price = price
-        self.plan = plan  # the hard budgets that it is charged to
+        self.price = terms.price
+        self.plan = terms.plan
+        self.measures = terms.measures
         self.balances = balances
-        self.measures = measures  # what thresholds that were reached do to it
+        # What is quoted for others holds for this call as long as its balances are theirs.
+        self.quotes = terms.quotes if balances is terms.balances else {}
         self.tried = tried  # nodes that failed it
         self.asked = parsed.model  # before a route chose
         self.hands_back = False  # the one call that a paused session may make
@@ -157,10 +161,11 @@ class Call:
 
     def match(self, view: PolicyView) -> None:
         """Find the budgets and balances anew, by the view's policy and what overflows."""
-        subject = _subject(view, self.agent, self.caller, self.parsed, self.upstream)
-        self.plan = _plan(view, subject, self.caller)
-        self.balances = view.balances(self.plan, subject, now_ns=clock.now_ns())
-        self.measures = view.measures.of(subject)
+        terms = _terms(view, self.agent, self.caller, self.parsed, self.upstream)
+        self.plan = terms.plan
+        self.balances = view.shared(terms.balances, now_ns=clock.now_ns())
+        self.measures = terms.measures
+        self.quotes = {}  # the price may be one of an earlier policy
 
     def attribution(self) -> Attribution:
         return Attribution(
@@ -182,7 +187,10 @@ def identify(view: PolicyView, headers: dict[bytes, bytes], *, now_ms: int) -> A
     Raises:
         RefusedError: 401.
     """
-    key = bearer_of(headers)
+    return _owner_of(view, bearer_of(headers), now_ms=now_ms)
+
+
+def _owner_of(view: PolicyView, key: bytes, *, now_ms: int) -> Agent:
     agent = view.agent_of(key, now_ms=now_ms) if key else None
     if agent is None:
         what = "Unknown, expired or revoked agent key" if key else "An agent key is needed"
@@ -195,7 +203,7 @@ def admit(
     router: Router,
     *,
     dialect: Dialect,
-    headers: dict[bytes, bytes],
+    head: RequestHead,
     body: bytes,
     now_ms: int,
 ) -> Call:
@@ -204,10 +212,17 @@ def admit(
     Raises:
         RefusedError: it is refused.
     """
-    agent = identify(view, headers, now_ms=now_ms)
+    try:
+        said = said_by(head)
+    except HttpError as error:
+        agent = identify(view, head.headers, now_ms=now_ms)
+        raise RefusedError(invalid(str(error), status=error.status), agent=agent) from error
+    if not said.json:
+        raise RefusedError(_NOT_JSON)
+    agent = _owner_of(view, said.key, now_ms=now_ms)
     model = ""
     try:
-        caller = tree_caller_of(view, agent, headers)
+        caller = _in_tree(view, agent, said.caller) if said.caller.delegation else said.caller
         parsed = dialect.parse(body)
         parsed.model = parsed.model or router.only_model(dialect)
         caller = with_body(caller, parsed)
@@ -220,31 +235,25 @@ def admit(
             parsed, dialect, caller=caller, view=view, now_ns=now_ns
         )
         model = parsed.model
-        subject = _subject(view, agent, caller, parsed, upstream)
-        measures = view.measures.of(subject)
-        if target := target_of(measures, model):
+        terms = _terms(view, agent, caller, parsed, upstream)
+        if target := target_of(terms.measures, model):
             asked = target
             upstream, spoken, parsed = router.find(
                 rerouted(parsed, target), dialect, caller=caller, view=view, now_ns=now_ns
             )
             model = parsed.model
-            subject = _subject(view, agent, caller, parsed, upstream)
-            measures = view.measures.of(subject)
-        paused = _check_measures(view, measures) or paused
+            terms = _terms(view, agent, caller, parsed, upstream)
+        paused = _check_measures(view, terms.measures) or paused
         if paused is not None:
             parsed = _last_call(agent, caller, parsed, paused)
-        plan = _plan(view, subject, caller)
-        price = view.price(model=model, provider=upstream.provider if upstream else "")
-        _check_price(plan, model, price)
+        _check_price(terms, model)
         if upstream is None:
             raise RefusedError(_no_route(router, model, now_ns=now_ns))
         _check_translatable(spoken, parsed)
-        _check_bounded(parsed, plan, upstream)
+        _check_bounded(parsed, terms.plan, upstream)
     except RequestError as error:
         refusal = invalid(str(error), code=error.code, param=error.param)
         raise RefusedError(refusal, agent=agent, model=model) from error
-    except HttpError as error:
-        raise RefusedError(invalid(str(error), status=error.status), agent=agent) from error
     except RefusedError as error:
         error.agent, error.model = agent, model
         raise
@@ -254,11 +263,9 @@ def admit(
         dialect=spoken,
         parsed=parsed,
         upstream=upstream,
-        price=price,
-        plan=plan,
-        balances=view.balances(plan, subject, now_ns=clock.now_ns()),
-        measures=measures,
-        passed=spoken.passed_lines(headers),
+        terms=terms,
+        balances=view.shared(terms.balances, now_ns=clock.now_ns()),
+        passed=spoken.passed_lines(head.headers),
     )
     call.asked = asked
     if paused is not None:
@@ -286,17 +293,14 @@ def elsewhere(view: PolicyView, router: Router, call: Call) -> Call | None:
     agent = view.agents.get(call.agent.policy.id)
     if upstream is None or agent is None or spoken is not call.dialect:
         return None
-    subject = _subject(view, agent, call.caller, parsed, upstream)
-    measures = view.measures.of(subject)
+    terms = _terms(view, agent, call.caller, parsed, upstream)
     try:
         if not call.hands_back and (
-            _check_state(view, agent, call.caller) or _check_measures(view, measures)
+            _check_state(view, agent, call.caller) or _check_measures(view, terms.measures)
         ):
             return None
-        plan = _plan(view, subject, call.caller)
-        price = view.price(model=model, provider=upstream.provider)
-        _check_price(plan, model, price)
-        _check_bounded(parsed, plan, upstream)
+        _check_price(terms, model)
+        _check_bounded(parsed, terms.plan, upstream)
     except RefusedError:
         return None
     moved = Call(
@@ -305,36 +309,59 @@ def elsewhere(view: PolicyView, router: Router, call: Call) -> Call | None:
         dialect=spoken,
         parsed=parsed,
         upstream=upstream,
-        price=price,
-        plan=plan,
-        balances=view.balances(plan, subject, now_ns=now_ns),
+        terms=terms,
+        balances=view.shared(terms.balances, now_ns=now_ns),
         passed=call.passed,
         tried=tried,
     )
+    moved.measures = ()  # it has passed them
     moved.hands_back, moved.asked = call.hands_back, call.asked
     if upstream.engine is call.upstream.engine and model == call.parsed.model:
         moved.prompt_tokens = call.prompt_tokens
     return moved
 
 
-def _subject(
+def _terms(
     view: PolicyView,
     agent: Agent,
     caller: Caller,
     parsed: ParsedRequest,
     upstream: Upstream | None,
-) -> Subject:
-    return subject_of(
-        view.snapshot.organization,
-        agent.policy,
-        session=caller.session,
-        user=parsed.user,
-        model=parsed.model,
-        provider=upstream.provider if upstream else "",
-        node=upstream.name if upstream else "",
-        skill=caller.skill,
-        tags=caller.tags,
+) -> Terms:
+    """What all calls of this caller for this model on this node share."""
+    node = upstream.name if upstream else ""
+
+    def compiled() -> Terms:
+        provider = upstream.provider if upstream else ""
+        subject = subject_of(
+            view.snapshot.organization,
+            agent.policy,
+            session=caller.session,
+            user=parsed.user,
+            model=parsed.model,
+            provider=provider,
+            node=node,
+            skill=caller.skill,
+            tags=caller.tags,
+        )
+        return Terms(
+            subject,
+            plan=_plan(view, subject, caller),
+            price=view.price(model=parsed.model, provider=provider),
+            measures=view.measures.of(subject),
+        )
+
+    key = (
+        agent.policy.id,
+        parsed.model,
+        parsed.user,
+        node,
+        caller.session,
+        caller.skill,
+        caller.delegation,
+        *caller.tags.items(),
     )
+    return view.terms(key, compiled)
 
 
 def unbounded_refusal() -> Refuse:
@@ -384,8 +411,10 @@ def tree_caller_of(view: PolicyView, agent: Agent, headers: dict[bytes, bytes]) 
         RefusedError: the token is not one of ours, or was given to another agent.
     """
     caller = caller_of(headers)
-    if not caller.delegation:
-        return caller
+    return _in_tree(view, agent, caller) if caller.delegation else caller
+
+
+def _in_tree(view: PolicyView, agent: Agent, caller: Caller) -> Caller:
     try:
         lineage = view.lineage(caller.delegation)
     except LineageError as error:
@@ -428,8 +457,8 @@ def _check_translatable(spoken: Dialect, parsed: ParsedRequest) -> None:
         raise RequestError(problem, param=name, code="not_translatable")
 
 
-def _check_price(plan: Plan, model: str, price: PricePolicy | None) -> None:
-    if price is None and Unit.USD in plan.units:
+def _check_price(terms: Terms, model: str) -> None:
+    if terms.price is None and Unit.USD in terms.plan.units:
         raise RefusedError(unpriced(model))
 
 

@@ -207,7 +207,7 @@ class Control:
             book.ask_ahead(new_id=clock.new_id, now_ns=sent_ns)
             book.refill(new_id=clock.new_id, now_ns=sent_ns)
         sync = book.make_sync(now_ns=sent_ns, health=self._health(), sessions=self._sessions())
-        desk.journal.append_records(book.lots.journal_out)
+        desk.commit()
         try:
             body = await self._client.post("sync", msgspec.json.encode(sync))
             answer = msgspec.json.decode(body, type=SyncAnswer)

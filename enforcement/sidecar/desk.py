@@ -4,6 +4,7 @@
 change pays for leaves this process.
 """
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -93,6 +94,7 @@ class Desk:
         self.refusals: dict[tuple[str, str, str, str], RefusalCount] = {}
         self.closing = False
         self.config_error = ""  # why the last configuration was not taken up
+        self._committing = False  # at the end of this turn of the loop
         self._releasing = False
         self.post: Callable[[str, bytes], Awaitable[bytes]] = _nowhere  # to the control plane
         # How a call begins; another attempt begins like the first.
@@ -123,6 +125,20 @@ class Desk:
         written = self.journal.append_records(out)
         self.wake(False)
         return written
+
+    def commit_soon(self) -> None:
+        """Write before this turn of the event loop ends, with what others decide in it.
+
+        For what ends a hold: if it is lost, the whole hold counts as used.
+        """
+        if not self._committing:
+            self._committing = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what waits for the end of the turn."""
+        self._committing = False
+        self.commit()
 
     def released(self) -> None:
         """There is more to hold here: who waits may fit now, in the order of their asking."""

@@ -142,6 +142,7 @@ class Upstream:
             lines.append(f"x-api-key: {target.key}")
         elif target.key:
             lines.append(f"authorization: Bearer {target.key}")
+        self._starts: dict[bytes, bytes] = {}  # of requests, by path
         self._common = "\r\n".join([*lines, "accept-encoding: identity", ""]).encode("ascii")
 
     def available(self, now_ns: int) -> bool:
@@ -212,12 +213,13 @@ class Upstream:
 
     def request_head(self, path: bytes, *, length: int, headers: bytes = b"") -> bytes:
         """The head of a POST. `headers`: whole lines."""
-        start = b"POST %b%b HTTP/1.1\r\n%b" % (self._path, path, self._common)
-        return b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n" % (
-            start,
-            length,
-            headers,
-        )
+        start = self._starts.get(path)
+        if start is None:
+            start = self._starts[path] = (
+                b"POST %b%b HTTP/1.1\r\n%bcontent-type: application/json\r\ncontent-length: "
+                % (self._path, path, self._common)
+            )
+        return b"%b%d\r\n%b\r\n" % (start, length, headers)
 
     # ------------------------------------------------------------------ questions
 

@@ -7,14 +7,12 @@ settles the hold exactly once. What the upstream answers is the business of `rel
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from enum import IntEnum
 
 from msgspec.structs import replace
 
 from enforcement.rules.estimate import Bound
 from enforcement.rules.frames import Meter
 from enforcement.rules.lots import Hold
-from enforcement.rules.policy import Unit
 from enforcement.rules.tracecontext import TraceParent
 from enforcement.rules.verdicts import Clamped, Cut
 from enforcement.rules.wire import Outcome, SessionInfo, UsageEvent
@@ -34,8 +32,8 @@ STOP_MS = 1_000  # engine time held beyond a call's deadline: what its stop may 
 _NS_PER_MS = 1_000_000
 
 
-class State(IntEnum):
-    """Where a forwarded call is."""
+class State:
+    """Where a forwarded call is. Plain numbers: they are looked at for every chunk."""
 
     SENT = 0
     STREAMING = 1
@@ -47,33 +45,22 @@ class State(IntEnum):
 class Forwarded(ABC):
     """One forwarded call: what it holds, how it is sent, how it ends in the books."""
 
-    __slots__ = (
-        "_answer",
-        "_call",
-        "_called",
-        "_clamped",
-        "_client",
-        "_connection",
-        "_deadline",
-        "_desk",
-        "_ending",
-        "_first_ns",
-        "_holding",
-        "_id",
-        "_limit",
-        "_meter",
-        "_paused",
-        "_rated",
-        "_size",
-        "_span",
-        "_started_ns",
-        "_state",
-        "_status",
-        "_stopped_by",
-        "_timer",
-        "_written",
-        "_younger",
-    )
+    # What most calls never change: no instance holds it until it does.
+    _younger: Adoption | None = None
+    _connection: UpstreamConnection | None = None
+    _state = State.SENT
+    _written = False
+    _status = 0
+    _size = 0
+    _meter: Meter | None = None
+    _called = 0  # tool calls in the answer
+    _paused = False
+    _ending = Outcome.COMPLETED
+    _stopped_by = ""
+    _span: TraceParent | None = None  # ours, where the trace of the call is recorded
+    _timer: asyncio.TimerHandle | None = None
+    _deadline: asyncio.TimerHandle | None = None
+    _first_ns = 0
 
     def __init__(
         self,
@@ -103,27 +90,12 @@ class Forwarded(ABC):
             covered=covered,
             again=self._check_again,
         )
-        self._younger: Adoption | None = None
         self._id = event.id
         self._limit = output_limit
         self._clamped = clamped
         self._rated = rated_tokens
-        self._connection: UpstreamConnection | None = None
-        self._state = State.SENT
-        self._written = False
-        self._status = 0
         self._answer: list[bytes] = []
-        self._size = 0
-        self._meter: Meter | None = None
-        self._called = 0  # tool calls in the answer
-        self._paused = False
-        self._ending = Outcome.COMPLETED
-        self._stopped_by = ""
-        self._span: TraceParent | None = None  # ours, where the trace of the call is recorded
-        self._timer: asyncio.TimerHandle | None = None
-        self._deadline: asyncio.TimerHandle | None = None
         self._started_ns = clock.now_ns()
-        self._first_ns = 0
 
     # ------------------------------------------------------------------ forwarding
 
@@ -151,13 +123,13 @@ class Forwarded(ABC):
         head = upstream.request_head(path, length=len(body), headers=headers)
         self._connection = upstream.pool.send(self, [head, body])
         self._written = self._connection is not None
-        if Unit.GPU_MS in call.plan.units:  # what is held pays for so long and no longer
+        if call.plan.timed:  # what is held pays for so long and no longer
             loop = asyncio.get_running_loop()
             self._deadline = loop.call_later(self._time_ms / 1000, self._time_is_up)
 
     def on_connected(self, connection: UpstreamConnection) -> bool:
         """A connection was opened for this call; whether it is still wanted."""
-        if self._state is State.DONE:
+        if self._state == State.DONE:
             return False
         self._connection = connection
         self._written = True
@@ -241,7 +213,7 @@ class Forwarded(ABC):
         requests: int = 1,
     ) -> None:
         """Book the end of the call, once."""
-        if self._state is State.DONE:
+        if self._state == State.DONE:
             return
         self._state = State.DONE
         call, now_ns = self._call, clock.now_ns()
@@ -278,7 +250,7 @@ class Forwarded(ABC):
     @property
     def _counts_calls(self) -> bool:
         """Whether a budget holds for tool calls."""
-        return Unit.TOOL_CALLS in self._call.plan.units
+        return self._call.plan.counts_calls
 
     def _clamped_by(self, outcome: Outcome) -> str:
         if outcome is not Outcome.CLAMPED or self._clamped is None or self._clamped.budget is None:
@@ -294,13 +266,14 @@ class Forwarded(ABC):
         if self._call.slot is not None:
             self._call.give_back_slot()
         self._ask_no_more()
-        for timer in (self._timer, self._deadline):
-            if timer is not None:
-                timer.cancel()
-        metrics.requests[event.endpoint, event.outcome.value] += 1
-        metrics.tokens["input"] += event.input_tokens
-        metrics.tokens["cached_input"] += event.cached_input_tokens
-        metrics.tokens["output"] += event.output_tokens
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        metrics.requests[event.endpoint, event.outcome] += 1
+        metrics.input_tokens += event.input_tokens
+        metrics.cached_input_tokens += event.cached_input_tokens
+        metrics.output_tokens += event.output_tokens
         metrics.charge_nanos += event.charge_nanos
         metrics.presumed += event.presumed
         metrics.estimated += event.estimated
@@ -327,7 +300,7 @@ class Forwarded(ABC):
 
     def client_paused(self) -> None:
         """The client reads slowly: so does the engine."""
-        if self._connection is not None and self._state is State.STREAMING:
+        if self._connection is not None and self._state == State.STREAMING:
             self._paused = True
             self._connection.pause_reading()
 
@@ -371,7 +344,7 @@ class Forwarded(ABC):
 
     @property
     def streaming(self) -> bool:
-        return self._state is State.STREAMING
+        return self._state == State.STREAMING
 
     @property
     def produced(self) -> int:
@@ -379,7 +352,7 @@ class Forwarded(ABC):
 
     @property
     def finished(self) -> bool:
-        return self._state is State.DONE
+        return self._state == State.DONE
 
     def session_info(self, now_ms: int) -> SessionInfo | None:
         """This call as the live pages show it."""
@@ -390,6 +363,4 @@ class Forwarded(ABC):
 
     def presumed_event(self) -> tuple[int, UsageEvent] | None:
         """The hold, and what to book if nothing else is heard of it."""
-        return (
-            (self._holding.hold.id, self._holding.event) if self._state is not State.DONE else None
-        )
+        return (self._holding.hold.id, self._holding.event) if self._state != State.DONE else None

@@ -27,22 +27,9 @@ from enforcement.sidecar.settlement import Reckoning, believable, presume
 class Holding:
     """What one running call holds. `covered`: output tokens that metered budgets pay for."""
 
-    __slots__ = (
-        "_again",
-        "_call",
-        "_denial",
-        "_desk",
-        "_group",
-        "_sliced",
-        "balances",
-        "bound",
-        "bounded",
-        "budgets",
-        "covered",
-        "event",
-        "frozen",
-        "hold",
-    )
+    _group = ""
+    _denial: Denial | None = None
+    frozen = False  # it is not extended any more
 
     def __init__(
         self,
@@ -64,9 +51,6 @@ class Holding:
         self.balances = call.balances
         self._sliced = covered is not None  # a budget is metered
         self._again = again
-        self._group = ""
-        self._denial: Denial | None = None
-        self.frozen = False  # it is not extended any more
         self.hold = hold
         self.event = event
         self.covered = bound.output_tokens
@@ -238,4 +222,9 @@ class Holding:
             beside = Used(owed.charge_nanos, requests, event.gpu_ms, event.tool_calls)
             used = used_of(self.budgets, self.balances, owed.usage, beside)
         self._desk.book.lots.settle(self.hold, used, now_ns=now_ns, event=event)
-        self._desk.commit()
+        self._again = _nothing  # else call and holding keep each other until the collector comes
+        self._desk.commit_soon()
+
+
+def _nothing() -> None:
+    """What is done again for a call that has ended."""

@@ -10,8 +10,9 @@ Rules of this file:
 """
 
 import re
+from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
@@ -50,8 +51,12 @@ class HttpError(Exception):
         self.status = status
 
 
-class RequestHead(Struct, frozen=True, gc=False):
-    """A request's head. `length` is None for a chunked body."""
+class RequestHead(Struct, frozen=True):
+    """A request's head. `length` is None for a chunked body.
+
+    Heads are kept, for clients repeat them: `derived` is where who reads one keeps what follows
+    from it, by a name of its own.
+    """
 
     method: bytes
     path: bytes
@@ -59,6 +64,7 @@ class RequestHead(Struct, frozen=True, gc=False):
     length: int | None
     keep_alive: bool
     expects_continue: bool = False
+    derived: dict[str, Any] = field(default_factory=dict)
 
 
 class ResponseHead(Struct, frozen=True, gc=False):

@@ -20,7 +20,7 @@ from enforcement.rules.claims import (
 from enforcement.rules.modelroutes import Lane
 from enforcement.rules.requests import ParsedRequest
 from enforcement.rules.tracecontext import NO_TRACE, TRACE_HEADERS, Trace, trace_of
-from enforcement.sidecar.http1 import HttpError
+from enforcement.sidecar.http1 import HttpError, RequestHead
 
 _TAG = re.compile(rb"([A-Za-z0-9_.-]{1,64})=([ -+\--~]{0,128})")
 _SESSION = re.compile(rb"[!-~]{1,128}")
@@ -97,6 +97,29 @@ def _with_own(caller: Caller, headers: dict[bytes, bytes]) -> Caller:
         by_trace=caller.by_trace and not session,
         lane=Lane(_own(headers, b"x-comptroller-lane", _LANE) or Lane.INTERACTIVE),
     )
+
+
+class Said(NamedTuple):
+    """What the head of a call says: whose key it brings, who calls, whether its body is JSON."""
+
+    key: bytes
+    caller: Caller
+    json: bool
+
+
+def said_by(head: RequestHead) -> Said:
+    """Read a head, once.
+
+    Raises:
+        HttpError: one of our own headers is malformed.
+    """
+    known: Said | None = head.derived.get("said")
+    if known is None:
+        headers = head.headers
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        known = Said(bearer_of(headers), caller_of(headers), kind == b"application/json")
+        head.derived["said"] = known
+    return known
 
 
 def with_body(caller: Caller, parsed: ParsedRequest) -> Caller:

@@ -199,6 +199,9 @@ class Journal:
         for kind, payload in items:
             self.sequence += 1
             pieces.append(framed(self.sequence, kind, payload))
+        return self._append(pieces)
+
+    def _append(self, pieces: list[bytes]) -> bool:
         if self._unwritten:
             self._unwritten += pieces
             return False
@@ -210,9 +213,15 @@ class Journal:
 
     def append_records(self, found: list[records.Record]) -> bool:
         """Write records of the book, and empty the list."""
-        items = [(RECORD, records.encode(record)) for record in found]
+        if not found:
+            return not self._unwritten
+        first, self.sequence = self.sequence + 1, self.sequence + len(found)
+        pieces = [
+            framed(sequence, RECORD, records.encode(record))
+            for sequence, record in enumerate(found, start=first)
+        ]
         found.clear()
-        return self.append(items) if items else not self._unwritten
+        return self._append(pieces)
 
     def retry(self) -> bool:
         """Write what waits; whether nothing waits any more."""
@@ -221,7 +230,7 @@ class Journal:
         return not self._unwritten
 
     def _write(self, data: bytes) -> bool:
-        if self.total_bytes + len(data) > self.quota_bytes:
+        if self._older_bytes + self.written + len(data) > self.quota_bytes:
             return False
         try:
             done = os.write(self._descriptor, data)

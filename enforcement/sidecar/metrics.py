@@ -23,11 +23,13 @@ class Metrics:
         self.requests: Counter[tuple[str, str]] = Counter()  # endpoint, outcome
         self.refusals: Counter[str] = Counter()  # reason
         self.http_errors: Counter[str] = Counter()  # status
-        self.tokens: Counter[str] = Counter()  # kind
         self.upstream_failures: Counter[tuple[str, str]] = Counter()  # upstream, kind
         self.syncs: Counter[str] = Counter()  # result
         self.retries: Counter[str] = Counter()  # upstream that failed
         self.reloads: Counter[str] = Counter()  # result
+        self.input_tokens = 0
+        self.cached_input_tokens = 0
+        self.output_tokens = 0
         self.charge_nanos = 0
         self.presumed = 0
         self.estimated = 0
@@ -75,10 +77,15 @@ class _Collector(Collector):
             ["upstream", "kind"],
             found.upstream_failures,
         )
+        tokens = {
+            "input": found.input_tokens,
+            "cached_input": found.cached_input_tokens,
+            "output": found.output_tokens,
+        }
         for name, text, label, counts in (
             ("refusals", "Requests that were not forwarded", "reason", found.refusals),
             ("http_errors", "Malformed or oversized requests", "status", found.http_errors),
-            ("tokens", "Metered tokens", "kind", found.tokens),
+            ("tokens", "Metered tokens", "kind", tokens),
             ("syncs", "Syncs with the control plane", "result", found.syncs),
             ("retries", "Calls tried on another node", "upstream", found.retries),
             ("config_reloads", "Configurations that were read again", "result", found.reloads),
@@ -115,7 +122,7 @@ def _pairs(
 ) -> CounterMetricFamily:
     family = CounterMetricFamily(PREFIX + name, text, labels=labels)
     for key, count in counts.items():
-        family.add_metric(list(key), count)
+        family.add_metric([str(label) for label in key], count)
     return family
 
 

@@ -6,7 +6,7 @@ its own, and never beyond its deadline.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
@@ -44,32 +44,28 @@ from enforcement.sidecar.policy import PolicyView
 from enforcement.sidecar.queueing import Queueing
 from enforcement.sidecar.relay import Relay
 from enforcement.sidecar.settlement import first_event
+from enforcement.sidecar.terms import Quote, Size, remember
 
 RETRY_S = 0.02
 LEAST_TIME_MS = 1_000  # a call is not made for less engine time than this
 _NS = 1_000_000_000
+_NO_BOUND = Bound(0, 0)
 
 
 class Placement(Queueing):
     """One call before it is forwarded."""
 
-    __slots__ = (
-        "_asked",
-        "_bound",
-        "_bounded",
-        "_clamped",
-        "_client",
-        "_counting",
-        "_denial",
-        "_desk",
-        "_event_id",
-        "_group",
-        "_limit",
-        "_prompt_tokens",
-        "_rated",
-        "_rates",
-        "_started_ms",
-    )
+    # What the usual call, which waits for nothing, never changes.
+    _prompt_tokens: int | None = None
+    _limit = 0
+    _rated = 0
+    _quote: Quote | None = None
+    _bound = _NO_BOUND
+    _bounded = True
+    _clamped: Clamped | None = None
+    _group = ""
+    _denial: Denial | None = None
+    _counting: asyncio.Task[None] | None = None
 
     def __init__(self, desk: Desk, client: ClientConnection, call: Call, *, event_id: str) -> None:
         super().__init__(call)
@@ -77,26 +73,17 @@ class Placement(Queueing):
         self._client = client
         self._event_id = event_id
         self._started_ms = clock.now_ms()
-        self._prompt_tokens: int | None = None
-        self._limit = 0
-        self._rated = 0
-        self._rates: dict[Unit, int] = {}  # what the last needs are, by unit
-        self._bound = Bound(0, 0)
-        self._bounded = True
-        self._clamped: Clamped | None = None
-        self._group = ""
         self._asked: dict[BalanceKey, int] = {}
-        self._denial: Denial | None = None
-        self._counting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Run as far as possible without waiting."""
-        self._client.running = self
-        self._desk.live.add(self)
         if self._call.tried:
             self._size()  # another attempt of a call that has passed its rate
         else:
             self._pass_request_rate()
+        if not self._done:
+            self._client.running = self
+            self._desk.live.add(self)
 
     # ------------------------------------------------------------------ rates and size
 
@@ -147,6 +134,34 @@ class Placement(Queueing):
 
     def _bind(self) -> None:
         """Bound the request; the output limit that is written follows from it."""
+        call = self._call
+        size = self._size_of(call)
+        quote = call.quotes.get(size)
+        if quote is not None:
+            self._quote, self._limit, self._bound = quote, quote.limit, quote.bound
+        elif not self._bind_anew():
+            return
+        elif self._bounded:
+            remember(call.quotes, size, self._quoted())
+        self._pass_token_rate()
+
+    def _size_of(self, call: Call) -> Size:
+        """All that limit, bound and needs depend on, beside the terms of the call."""
+        parsed = call.parsed
+        return (
+            call.dialect.path,
+            parsed.output_limit,
+            self._prompt_tokens,
+            parsed.prompts,
+            parsed.sequences,
+            parsed.stream,
+            call.upstream.context_window,
+            call.caller.timeout_ms,
+            parsed.parallel_tools if parsed.tools else None,
+        )
+
+    def _bind_anew(self) -> bool:
+        """Bound a request of a size that nobody had before; False: it was refused."""
         call, parsed = self._call, self._call.parsed
         window = call.upstream.context_window
         if call.dialect.generates:
@@ -161,11 +176,11 @@ class Placement(Queueing):
         except UnboundedError:
             if call.plan.prompt_sized:
                 self._refuse(unbounded_refusal())
-                return
+                return False
             self._bounded = False
             self._prompt_tokens = len(parsed.encoded) // parsed.sequences + 1  # a guess
             self._bound = self._bound_for(self._limit)
-        self._pass_token_rate()
+        return True
 
     def _bound_for(self, limit: int) -> Bound:
         call, config = self._call, self._desk.config
@@ -204,45 +219,53 @@ class Placement(Queueing):
     def _place(self, *, full: bool) -> None:
         """Hold on every balance at once, else ask for what is missing (`full`: for all)."""
         desk, now_ns = self._desk, clock.now_ns()
-        needs = self._needs(self._bound)
+        quote = self._quoted()
         if not full:
-            desk.book.note_demand(needs, now_ns=now_ns)
-        event = self._first_event(self._bound)
-        held = desk.book.lots.place(needs, now_ns=now_ns, event=event)
-        if isinstance(held, Hold):
-            self._go(held, event)
-        else:
-            self._ask(needs, held, full=full)
+            desk.book.note_demand(quote.needs, now_ns=now_ns)
+        held = self._hold(quote, now_ns=now_ns)
+        if held is not None:
+            self._ask(quote.needs, held, full=full)
 
-    def _needs(self, bound: Bound) -> list[Need]:
-        call = self._call
-        self._rates.clear()
-        return needs_of(
+    def _hold(self, quote: Quote, *, now_ns: int) -> Shortage | None:
+        """Hold what is quoted and go; else what is missing."""
+        event = replace(quote.event, id=self._event_id, started_at_ms=self._started_ms)
+        held = self._desk.book.lots.place(quote.needs, now_ns=now_ns, event=event)
+        if isinstance(held, Shortage):
+            return held
+        self._go(held, event)
+        return None
+
+    def _quoted(self) -> Quote:
+        """The quote for this call's size, by the budgets that it matches now."""
+        quote = self._quote
+        if quote is None or quote.balances is not self._call.balances:
+            quote = self._quote = self._quote_for(self._bound, self._limit)
+        return quote
+
+    def _quote_for(self, bound: Bound, limit: int) -> Quote:
+        call, first = self._call, self._first_slice()
+        rated: dict[Unit, int] = {}
+        needs = needs_of(
             call.plan.budgets,
             call.balances,
             bound,
             price=call.price,
-            metered_output=self._first_slice(),
-            rated=self._rates,
+            metered_output=first,
+            rated=rated,
         )
+        event = first_event(
+            call,
+            bound,
+            output_tokens=bound.output_tokens if first is None else min(first, bound.output_tokens),
+            whole_nanos=rated.get(Unit.USD),
+        )
+        return Quote(limit, bound, first, call.balances, tuple(needs), event)
 
     def _first_slice(self) -> int | None:
         """How much output metered budgets pay for at first; None: nothing is metered."""
         call, config = self._call, self._desk.config
         metered = call.plan.metered and call.extensible
         return config.metered_slice_tokens + call.margin_tokens if metered else None
-
-    def _first_event(self, bound: Bound) -> UsageEvent:
-        first = self._first_slice()
-        output = bound.output_tokens if first is None else min(first, bound.output_tokens)
-        return first_event(
-            self._call,
-            bound,
-            event_id=self._event_id,
-            started_at_ms=self._started_ms,
-            output_tokens=output,
-            whole_nanos=self._rates.get(Unit.USD),
-        )
 
     def _go(self, hold: Hold, event: UsageEvent) -> None:
         """The hold is placed: once it is on disk, forward."""
@@ -264,7 +287,7 @@ class Placement(Queueing):
             hold=hold,
             event=event,
             output_limit=self._limit,
-            covered=self._first_slice(),
+            covered=self._quoted().first,
             clamped=self._clamped,
             rated_tokens=self._rated,
         )
@@ -272,7 +295,7 @@ class Placement(Queueing):
 
     # ------------------------------------------------------------------ asking
 
-    def _ask(self, needs: list[Need], shortage: Shortage, *, full: bool) -> None:
+    def _ask(self, needs: Sequence[Need], shortage: Shortage, *, full: bool) -> None:
         self._deadline()
         self._arm_deadline()
         book = self._desk.book
@@ -296,7 +319,7 @@ class Placement(Queueing):
 
     def _floors(self) -> list[int]:
         """The least amount of each balance with which the call is still worth making."""
-        return [need.amount for need in self._needs(self._floor_bound())]
+        return [need.amount for need in self._quote_for(self._floor_bound(), self._limit).needs]
 
     def _floor_bound(self) -> Bound:
         floor = min(self._desk.config.floor_output_tokens, self._limit)
@@ -312,14 +335,10 @@ class Placement(Queueing):
         self._group = ""
         if self._done:
             return
-        needs = self._needs(self._bound)
-        held = self._desk.book.lots.place(
-            needs, now_ns=clock.now_ns(), event=(event := self._first_event(self._bound))
-        )
-        if isinstance(held, Hold):
-            self._go(held, event)
-        elif not self._clamp(granted):
-            self._ask(needs, held, full=True)
+        quote = self._quoted()
+        short = self._hold(quote, now_ns=clock.now_ns())
+        if short is not None and not self._clamp(granted):
+            self._ask(quote.needs, short, full=True)
 
     def _clamp(self, granted: dict[BalanceKey, int]) -> bool:
         """Take less output where the ledger itself gave less than was asked for (L8)."""
@@ -343,14 +362,12 @@ class Placement(Queueing):
             return False
         bound = self._bound_for(limit)
         bound = replace(bound, gpu_ms=within.gpu_ms, tool_calls=within.tool_calls)
-        needs = self._needs(bound)
-        event = self._first_event(bound)
-        held = lots.place(needs, now_ns=now_ns, event=event)
-        if isinstance(held, Shortage):
-            return False
-        self._bound, self._limit = bound, limit
+        before = self._bound, self._limit, self._quote
+        self._bound, self._limit, self._quote = bound, limit, self._quote_for(bound, limit)
         self._clamped = Clamped(limit, tight[0])
-        self._go(held, event)
+        if self._hold(self._quoted(), now_ns=now_ns) is not None:
+            (self._bound, self._limit, self._quote), self._clamped = before, None
+            return False
         return True
 
     def on_denied(self, denial: Denial) -> None:
@@ -385,11 +402,7 @@ class Placement(Queueing):
             self._place(full=True)
 
     def _try_again(self) -> None:
-        needs = self._needs(self._bound)
-        event = self._first_event(self._bound)
-        held = self._desk.book.lots.place(needs, now_ns=clock.now_ns(), event=event)
-        if isinstance(held, Hold):
-            self._go(held, event)
+        self._hold(self._quoted(), now_ns=clock.now_ns())
 
     def _floor_of(self, denial: Denial) -> int:
         call = self._call

@@ -4,7 +4,7 @@ A view is built when a snapshot arrives and never changes, except for its caches
 states, which the next view inherits. Orders that are newer than the snapshot overlay it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from enforcement.rules.estimate import price_for
 from enforcement.rules.gcra import Limit, refund
@@ -27,11 +27,15 @@ from enforcement.rules.skillgate import CardGate
 from enforcement.rules.splits import Overflows
 from enforcement.rules.wire import Denial, Order
 from enforcement.sidecar.measures import Measures, share_of
+from enforcement.sidecar.terms import Terms
 
 MAX_HANDED_BACK = 1_000
 MAX_CACHED_KEYS = 10_000
+MAX_TERMS = 1_024
 THROTTLED_REQUESTS_PER_MINUTE = 6
 THROTTLED_SHARE = 10  # a throttled agent keeps a tenth of its rates
+
+TermsKey = tuple[object, ...]
 
 _ORDERED = {
     OrderKind.KILL: AgentState.KILLED,
@@ -111,6 +115,7 @@ class PolicyView:
         self._pepper = bytes.fromhex(snapshot.pepper)
         self._matcher = Matcher([b for b in snapshot.budgets if b.mode is Mode.HARD])
         self._overflows = Overflows()
+        self._terms: dict[TermsKey, Terms] = {}
         self._keys: dict[str, tuple[str, KeyPolicy]] = {
             key.hash: (agent.id, key) for agent in snapshot.agents for key in agent.keys
         }
@@ -187,9 +192,22 @@ class PolicyView:
         )
         return Plan.of_pairs(pairs)
 
-    def balances(self, plan: Plan, subject: Subject, *, now_ns: int) -> tuple[BalanceKey, ...]:
-        """The balances of a plan's budgets, in their order."""
-        return self._overflows.apply(plan.balances(subject), now_ns=now_ns)
+    def terms(self, key: TermsKey, compiled: Callable[[], Terms]) -> Terms:
+        """The terms of calls that share a key: compiled the first time."""
+        known = self._terms.get(key)
+        if known is None:
+            if len(self._terms) >= MAX_TERMS:
+                self._terms.clear()
+            known = self._terms[key] = compiled()
+        return known
+
+    def forget_terms(self) -> None:
+        """Compile them anew: what they rest on beside the policy has changed."""
+        self._terms.clear()
+
+    def shared(self, balances: tuple[BalanceKey, ...], *, now_ns: int) -> tuple[BalanceKey, ...]:
+        """These balances, those of full splits replaced by the one that the rest shares."""
+        return self._overflows.apply(balances, now_ns=now_ns)
 
     def overflows(self, denial: Denial, *, now_ns: int) -> bool:
         """Whether a denial means that its value shares the balance of others. It is remembered."""

@@ -17,13 +17,12 @@ from enforcement.sidecar.unsent import Unsent
 class Queueing(Unsent, ABC):
     """The part of a call's way on which it waits: with one timer, for one thing at a time."""
 
-    __slots__ = ("_call", "_deadline_ns", "_done", "_timer")
+    _deadline_ns = 0  # for all of it; 0: nothing was waited for yet
+    _done = False
+    _timer: asyncio.TimerHandle | None = None
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._deadline_ns = 0  # for all of it; 0: nothing was waited for yet
-        self._done = False
-        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def call(self) -> Call:

@@ -41,8 +41,6 @@ WORTH_ANOTHER = frozenset({429, 500, 502, 503, 504, 529})  # refused, and anothe
 class Relay(Forwarded):
     """Takes the upstream's answer to the client."""
 
-    __slots__ = ()
-
     # ------------------------------------------------------------------ the answer
 
     def on_head(self, head: ResponseHead) -> None:
@@ -50,7 +48,7 @@ class Relay(Forwarded):
         self._status = head.status
         self._first_ns = clock.now_ns()
         judge_status(self._call.upstream.breaker, head, now_ns=self._first_ns)
-        if self._state is State.DRAINING:
+        if self._state == State.DRAINING:
             self._meter = self._meter or self._call.dialect.meter(self._call.parsed)
             return
         content_type = head.headers.get(b"content-type", b"").lower()
@@ -71,7 +69,7 @@ class Relay(Forwarded):
     def on_body(self, data: bytes) -> None:
         """Bytes of the answer."""
         meter = self._meter
-        if self._state is State.STREAMING and meter is not None:
+        if self._state == State.STREAMING and meter is not None:
             try:
                 piece = meter.feed(data)
             except StreamError as error:
@@ -84,7 +82,7 @@ class Relay(Forwarded):
             if self._client is not None:
                 self._client.write_piece(piece)
             self._check_meter(meter)
-        elif self._state is State.DRAINING:
+        elif self._state == State.DRAINING:
             if meter is not None:
                 meter.feed(data)
         else:
@@ -96,22 +94,22 @@ class Relay(Forwarded):
 
     def on_end(self) -> None:
         """The answer is complete."""
-        if self._state is State.STREAMING:
+        if self._state == State.STREAMING:
             self._end_stream()
-        elif self._state is State.DRAINING:
+        elif self._state == State.DRAINING:
             self._end_drain(complete=True)
-        elif self._state is not State.DONE:
+        elif self._state != State.DONE:
             self._end_answer()
 
     def on_failure(self, reason: str, *, sent: bool) -> None:
         """The upstream did not finish what it began."""
-        if self._state is State.DONE:
+        if self._state == State.DONE:
             return
         kind = "died" if self._status else "unreachable"
         if sent and not self._status:
             kind = "hung" if "in time" in reason else "no_answer"
         self._desk.metrics.upstream_failures[self._call.upstream.name, kind] += 1
-        if self._state is State.DRAINING:
+        if self._state == State.DRAINING:
             self._end_drain(complete=False)
             return
         self._call.upstream.breaker.fail(clock.now_ns())
@@ -119,7 +117,7 @@ class Relay(Forwarded):
             owed = reckon(self._call, NOTHING)
             if not self._go_elsewhere(owed):
                 self._fail(reason, status=502, code="upstream_unreachable", owed=owed)
-        elif self._state is State.STREAMING:
+        elif self._state == State.STREAMING:
             self._end_broken_stream(reason)
         else:
             status = 504 if kind == "hung" else 502
@@ -278,7 +276,7 @@ class Relay(Forwarded):
                 self.cut(cut)
 
     def _check_again(self) -> None:
-        if self._state is State.STREAMING and self._meter is not None:
+        if self._state == State.STREAMING and self._meter is not None:
             self._check_meter(self._meter)
 
     # ------------------------------------------------------------------ ends from outside
@@ -292,7 +290,7 @@ class Relay(Forwarded):
         self._desk.metrics.count_cut(cut.reason)
         client, self._client = self._client, None
         if client is not None:
-            if self._state is State.STREAMING:
+            if self._state == State.STREAMING:
                 client.end_stream(self._last_events(cut))
             else:
                 send_refusal(
@@ -340,7 +338,7 @@ class Relay(Forwarded):
         self._timer = None
         if self._connection is not None:
             self._connection.drop()
-        if self._state is State.DRAINING:
+        if self._state == State.DRAINING:
             self._end_drain(complete=False)
 
     def _end_drain(self, *, complete: bool) -> None:

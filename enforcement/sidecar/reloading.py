@@ -76,6 +76,8 @@ class Reloader:
         config = _with_fixed(found, desk.config)
         await self._take_nodes(config)
         desk.config = config
+        if desk.view is not None:
+            desk.view.forget_terms()  # sizes are bounded by the configuration
         self._taken(config)
         desk.config_error = ""
         desk.metrics.reloads["taken"] += 1

@@ -131,16 +131,11 @@ class Routes:
         closed = desk.ready(now_ns=clock.now_ns())
         if closed is not None or desk.view is None:
             raise RefusedError(closed or _INTERNAL)
-        content_type = head.headers.get(b"content-type", b"")
-        if content_type.partition(b";")[0].strip().lower() != b"application/json":
-            raise RefusedError(
-                invalid("Content-Type must be application/json", status=415, code="not_json")
-            )
         call = admit(
             desk.view,
             desk.router,
             dialect=dialect,
-            headers=head.headers,
+            head=head,
             body=body,
             now_ms=clock.now_ms(),
         )

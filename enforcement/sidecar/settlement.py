@@ -37,12 +37,10 @@ def first_event(
     call: Call,
     bound: Bound,
     *,
-    event_id: str,
-    started_at_ms: int,
     output_tokens: int,
     whole_nanos: int | None,
 ) -> UsageEvent:
-    """The event that is booked if nothing else is ever heard of the request.
+    """The event that is booked if nothing else is ever heard of the request; its id is to come.
 
     `whole_nanos`: the charge for all of the bound, where it has been computed already.
     """
@@ -53,10 +51,10 @@ def first_event(
         presumed = presume(call, bound, output_tokens=output_tokens)
     parsed = call.parsed
     return UsageEvent(
-        id=event_id,
+        id="",
         agent=call.agent.policy.id,
         model=parsed.model,
-        started_at_ms=started_at_ms,
+        started_at_ms=0,
         outcome=Outcome.UPSTREAM_FAILED,
         session=call.caller.session,
         user=parsed.user,
@@ -214,19 +212,12 @@ def final_event(
 ) -> UsageEvent:
     """The event of a call that has ended."""
     usage = owed.usage
-    return replace(
+    ended = replace(
         event,
         outcome=outcome,
         input_tokens=usage.input_tokens,
         cached_input_tokens=usage.cached_input_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
         output_tokens=usage.output_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
-        cache_write_long_tokens=usage.cache_write_long_tokens,
-        input_audio_tokens=usage.input_audio_tokens,
-        input_image_tokens=usage.input_image_tokens,
-        output_audio_tokens=usage.output_audio_tokens,
-        service_tier=usage.tier,
         gpu_ms=gpu_ms,
         tool_calls=tool_calls,
         charge_nanos=owed.charge_nanos,
@@ -237,4 +228,16 @@ def final_event(
         finish_reason=finish_reason,
         stopped_by=stopped_by,
         upstream_id=upstream_id,
+    )
+    if usage.plain:
+        return ended
+    return replace(
+        ended,
+        cache_write_tokens=usage.cache_write_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        cache_write_long_tokens=usage.cache_write_long_tokens,
+        input_audio_tokens=usage.input_audio_tokens,
+        input_image_tokens=usage.input_image_tokens,
+        output_audio_tokens=usage.output_audio_tokens,
+        service_tier=usage.tier,
     )

@@ -23,6 +23,7 @@ from enforcement.sidecar.http1 import (
 )
 
 MAX_INTERIM = 4
+MAX_CACHED_HEADS = 64
 _CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 _NS = 1_000_000_000
 log = logging.getLogger(__name__)
@@ -157,14 +158,13 @@ class NodeConnection(asyncio.Protocol):
         end += 4
         if end > MAX_HEAD_BYTES:
             raise HttpError("the upstream's head is too large", status=502)
-        head = parse_response_head(data[:end])
+        head = self._pool.head_of(data[:end])
         if head.status < 200:
             self._interim += 1
             if head.status == 101 or self._interim > MAX_INTERIM:
                 raise HttpError("unexpected interim answer", status=502)
             return self._read_head(data[end:], sink)
         self.head = head
-        self.deadline_ns = clock.now_ns() + self._pool.idle_ns
         if head.chunked:
             self._parser = httptools.HttpResponseParser(self)
             self._parser.feed_data(_CHUNKED_HEAD)
@@ -296,6 +296,17 @@ class Pool:
         self._all: set[NodeConnection] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._heads: dict[bytes, ResponseHead] = {}
+
+    def head_of(self, raw: bytes) -> ResponseHead:
+        """Parse a head; a node often repeats its own byte for byte, so the last ones are kept."""
+        head = self._heads.get(raw)
+        if head is None:
+            head = parse_response_head(raw)
+            if len(self._heads) >= MAX_CACHED_HEADS:
+                self._heads.clear()
+            self._heads[raw] = head
+        return head
 
     def send(self, sink: Sink, pieces: list[bytes]) -> UpstreamConnection | None:
         """Send on an idle connection, or open one and send if `sink.on_connected` says so."""
