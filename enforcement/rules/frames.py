@@ -148,6 +148,14 @@ class Meter(ABC):
         return self.events if self.running is None else self.running
 
     @property
+    def most_made(self) -> int | None:
+        """The most tokens that what was seen can be: a token has a byte at least.
+
+        None: the engine may have made some that it does not show.
+        """
+        return None
+
+    @property
     def pending(self) -> bool:
         """Whether an unfinished frame waits."""
         return bool(self._tail)

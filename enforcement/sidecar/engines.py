@@ -186,6 +186,11 @@ class Upstream:
         return self.engine in (Engine.LLAMA_CPP, Engine.VLLM)
 
     @property
+    def paid(self) -> bool:
+        """Whether it is a provider's API: what it makes unseen, and when it stops, nobody knows."""
+        return self.engine in (Engine.OPENAI, Engine.ANTHROPIC) or not self.target.local
+
+    @property
     def runs_tools(self) -> bool:
         """Whether it may run tools by itself, in rounds. llama.cpp and Ollama leave those out."""
         return self.engine not in (Engine.LLAMA_CPP, Engine.OLLAMA)

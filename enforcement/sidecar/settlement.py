@@ -130,19 +130,26 @@ def reckon_stream(call: Call, bound: Bound, meter: Meter, *, complete: bool) -> 
 
     An engine that was told to stop makes a few more tokens before it does, and nobody sees them.
     They are charged too, up to the limit that stands in the request: what the engine made must
-    never be more than what the ledger counts.
+    never be more than what the ledger counts. A provider puts several tokens into an event and
+    thinks unseen: each byte of its text counts, or the whole limit where it may have thought.
     """
     usage, estimated = _stream_usage(call, bound, meter)
     if complete:
         return reckon(call, usage, estimated=estimated)
     most = max(usage.output_tokens, bound.output_tokens)
-    unseen = min(usage.output_tokens + call.upstream.abort_tokens, most)
+    made = usage.output_tokens
+    if call.upstream.paid and meter.running is None:
+        seen = meter.most_made
+        made = most if seen is None else max(made, seen)
+    unseen = min(made + call.upstream.abort_tokens, most)
     return reckon(call, replace(usage, output_tokens=unseen), estimated=True)
 
 
 def reckon_unseen(call: Call, bound: Bound) -> Reckoning:
     """The charge for a stream that was stopped before its first byte: the engine may have begun."""
     made = min(call.upstream.abort_tokens, bound.output_tokens)
+    if call.upstream.paid:
+        made = bound.output_tokens
     usage = TokenUsage(input_tokens=estimated_input(call, bound), output_tokens=made)
     return reckon(call, usage, estimated=True)
 
@@ -163,8 +170,11 @@ def _stream_usage(call: Call, bound: Bound, meter: Meter) -> tuple[TokenUsage, b
 
 
 def estimated_input(call: Call, bound: Bound) -> int:
-    """Prompt tokens when nobody said: exact if they were counted, else a token for each byte."""
-    if bound.window_tokens is None:
+    """Prompt tokens when nobody said: exact if they were counted, else a token for each byte.
+
+    Of a prompt that comes from elsewhere too, the bytes say nothing: all that it may be.
+    """
+    if bound.window_tokens is None or call.parsed.unseen:
         return bound.input_tokens
     return min(bound.window_tokens, len(call.parsed.encoded))
 

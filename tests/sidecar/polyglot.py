@@ -86,7 +86,9 @@ class Polyglot(FakeEngine):
 
 
 class Anthropic(Polyglot):
-    """Messages and count_tokens."""
+    """Messages and count_tokens; `thinks`: a block of thoughts stands before the text."""
+
+    thinks = False
 
     routes = frozenset(["/v1/messages", "/v1/messages/count_tokens"])
 
@@ -127,13 +129,17 @@ class Anthropic(Polyglot):
         start(writer, EVENTS)
         message = self._message(body, 0) | {"content": [], "stop_reason": None}
         event(writer, {"type": "message_start", "message": message})
-        block = {"type": "text", "text": ""}
-        event(writer, {"type": "content_block_start", "index": 0, "content_block": block})
+        if self.thinks:
+            thoughts = {"type": "thinking", "thinking": "", "signature": ""}
+            event(writer, {"type": "content_block_start", "index": 0, "content_block": thoughts})
+            event(writer, {"type": "content_block_stop", "index": 0})
+        block, place = {"type": "text", "text": ""}, int(self.thinks)
+        event(writer, {"type": "content_block_start", "index": place, "content_block": block})
         count = 0
         async for n in self.words(body["max_tokens"], writer):
             count, delta = n, {"type": "text_delta", "text": "word "}
-            event(writer, {"type": "content_block_delta", "index": 0, "delta": delta})
-        event(writer, {"type": "content_block_stop", "index": 0})
+            event(writer, {"type": "content_block_delta", "index": place, "delta": delta})
+        event(writer, {"type": "content_block_stop", "index": place})
         if self.wants_tool(body):
             self._call(writer)
         reason = {"stop_reason": self._reason(body, count), "stop_sequence": None}

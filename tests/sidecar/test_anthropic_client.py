@@ -7,6 +7,7 @@ from typing import Any
 import anthropic
 import pytest
 
+from enforcement.rules.dialects import Engine
 from enforcement.rules.policy import HoldMode, OrderKind, PricePolicy, Rates, Unit
 from enforcement.rules.wire import Outcome
 from enforcement.sidecar.config import parse_upstream
@@ -212,3 +213,25 @@ def test_the_nodes_key_is_sent_as_anthropic_wants_it(tmp_path: Path) -> None:
     head = node.request_head(b"/v1/messages", length=1)
     assert b"\r\nx-api-key: sk-node\r\n" in head
     assert b"authorization" not in head
+
+
+@pytest.mark.parametrize(("thinks", "charged"), [(False, 5 * len("word ") + 16), (True, 400)])
+def test_a_provider_is_paid_what_it_may_have_made(
+    tmp_path: Path, thinks: bool, charged: int
+) -> None:
+    @in_loop
+    async def test() -> None:
+        told, engine = plane(), Anthropic(delay=0.05)
+        engine.thinks = thinks
+        async with world_of(tmp_path, engine, told) as world, client(world) as asker:
+            world.service.desk.router.upstreams[0].engine = Engine.ANTHROPIC
+            async with asker.messages.stream(model="toy", max_tokens=400, messages=HELLO) as stream:
+                async for event in stream:
+                    if event.type == "content_block_delta" and engine.output_tokens == 5:
+                        break
+            await world.quiet()
+        (event,) = told.events.values()
+        assert (event.outcome, event.estimated) == (Outcome.CLIENT_GONE, True)
+        assert charged <= event.output_tokens <= charged + 2 * len("word ")
+
+    test()

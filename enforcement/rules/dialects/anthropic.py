@@ -137,6 +137,8 @@ class _Message(Struct, gc=False):
 class _Delta(Struct, gc=False):
     type: str = ""
     stop_reason: str | None = None
+    text: str = ""
+    partial_json: str = ""
 
 
 class _Event(Struct, gc=False):
@@ -181,7 +183,7 @@ def _later(known: _Usage, said: _Usage) -> _Usage:
 class MessagesMeter(FrameMeter):
     """The meter of a stream of Messages: every delta of a content block counts as a token."""
 
-    __slots__ = ("_id", "_model", "_open", "_said", "_stop")
+    __slots__ = ("_bytes", "_id", "_model", "_open", "_said", "_stop", "_thinks")
 
     def __init__(self, *, clamp_note: bytes = b"") -> None:
         super().__init__(clamp_note=clamp_note)
@@ -190,6 +192,8 @@ class MessagesMeter(FrameMeter):
         self._open: dict[int, str] = {}  # blocks that have begun and not ended
         self._stop = ""
         self._said = _Usage()  # the latest of each figure
+        self._bytes = 0  # of text and of arguments
+        self._thinks = False  # thoughts are shown summarized, or not at all
 
     def _event(self, data: bytes) -> None:
         try:
@@ -198,11 +202,12 @@ class MessagesMeter(FrameMeter):
             self.disputed = True
             return
         if event.type == "content_block_delta":
-            self.events += event.delta is not None and event.delta.type != "signature_delta"
+            self._hear_words(event.delta)
         elif event.type == "content_block_start" and event.content_block is not None:
             if len(self._open) < MAX_OPEN:
                 self._open[event.index] = event.content_block.type
             self.tool_calls += event.content_block.type == "tool_use"
+            self._thinks |= event.content_block.type not in ("text", "tool_use")
         elif event.type == "content_block_stop":
             self._open.pop(event.index, None)
         elif event.type == "message_start" and event.message is not None:
@@ -216,6 +221,15 @@ class MessagesMeter(FrameMeter):
         elif event.type == "message_stop":
             self.done = True
         self._count()
+
+    def _hear_words(self, said: _Delta | None) -> None:
+        if said is not None and said.type != "signature_delta":
+            self.events += 1
+            self._bytes += len(said.text.encode()) + len(said.partial_json.encode())
+
+    @property
+    def most_made(self) -> int | None:
+        return None if self._thinks else max(self._bytes, self.events)
 
     def _hear(self, said: _Usage | None, *, final: bool = False) -> None:
         """Take up what the engine says. `final`: it has counted its output."""

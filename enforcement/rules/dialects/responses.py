@@ -66,6 +66,7 @@ _PLAIN_PARTS = frozenset(
 )
 _PLAIN_TOOLS = frozenset(["function", "custom", "local_shell", "shell", "apply_patch"])
 _CALLS = frozenset(["function_call", "custom_tool_call", "local_shell_call", "shell_call"])
+_SHOWN = _CALLS | {"message"}
 _ENDS = {
     "response.completed": "completed",
     "response.incomplete": "incomplete",
@@ -173,7 +174,16 @@ class _OpenItem:
 class ResponsesMeter(FrameMeter):
     """The meter of a stream of Responses: every delta counts as a token."""
 
-    __slots__ = ("_created", "_finished", "_kept", "_open", "_sequence", "_stop")
+    __slots__ = (
+        "_bytes",
+        "_created",
+        "_finished",
+        "_kept",
+        "_open",
+        "_sequence",
+        "_stop",
+        "_thinks",
+    )
 
     def __init__(self, *, clamp_note: bytes = b"") -> None:
         super().__init__(clamp_note=clamp_note)
@@ -183,6 +193,8 @@ class ResponsesMeter(FrameMeter):
         self._kept = 0  # bytes of texts and items: what is beyond the most is left out of an end
         self._sequence: int | None = None
         self._stop = ""
+        self._bytes = 0  # of deltas
+        self._thinks = False  # reasoning is shown summarized, or not at all
 
     def _event(self, data: bytes) -> None:
         try:
@@ -194,6 +206,7 @@ class ResponsesMeter(FrameMeter):
             self._sequence = event.sequence_number
         if event.type.endswith(".delta"):
             self.events += event.type != _UNCOUNTED
+            self._bytes += len(str(event.delta).encode())
             self._keep(event)
         elif event.type in _ENDS:
             self._end(event)
@@ -217,6 +230,7 @@ class ResponsesMeter(FrameMeter):
             if len(self._open) < MAX_OPEN and self._keeps(size):
                 self._open[name] = _OpenItem(item, event.output_index)
             self.tool_calls += item.get("type") in _CALLS
+            self._thinks |= item.get("type") not in _SHOWN
         elif event.type == "response.output_item.done":
             self._open.pop(name, None)
             if self._keeps(size):
@@ -237,6 +251,10 @@ class ResponsesMeter(FrameMeter):
             self.disputed = True
             return
         self.usage, self.running = usage, usage.output_tokens
+
+    @property
+    def most_made(self) -> int | None:
+        return None if self._thinks else max(self._bytes, self.events)
 
     @property
     def finish_reason(self) -> str:
