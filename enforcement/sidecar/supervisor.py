@@ -3,7 +3,8 @@
 All workers listen on one port (`SO_REUSEPORT`): the kernel deals the connections out. A worker that
 dies is started again on its own spool, so it finds its leases; its siblings never notice (L7).
 Worker 0 has the spool directory itself, the others one below it, so a sidecar may be given more
-workers without losing what its journal knows.
+workers without losing what its journal knows. Given fewer, it gives the journals of the others one
+more short life each, in which they take no calls and send home what they still hold.
 """
 
 import ctypes
@@ -21,6 +22,7 @@ from enforcement.sidecar.config import Config, ConfigError
 from enforcement.sidecar.configfile import Source
 from enforcement.sidecar.service import FENCED, configure_logs, serve_here
 
+SETTLING_S = 5.0  # a life that only tells what its journal knows
 SOON_S = 5.0  # a life shorter than this is followed by a pause
 PAUSES_S = (0.2, 30.0)
 LAST_WORDS_S = 10.0  # beyond the drain: until a worker that does not go is killed
@@ -34,7 +36,7 @@ log = logging.getLogger(__name__)
 def serve(source: Source, config: Config) -> int:
     """Run a sidecar until it ends; the exit code."""
     configure_logs()
-    if config.workers == 1:
+    if config.workers == 1 and not leftovers(config):
         return serve_here(config, source=source)
     return Supervisor(source, config).run()
 
@@ -43,6 +45,16 @@ def config_of(config: Config, worker: int) -> Config:
     """The configuration of one of several workers."""
     spool_dir = config.spool_dir / f"worker-{worker}" if worker else config.spool_dir
     return replace(config, worker=worker, spool_dir=spool_dir)
+
+
+def leftovers(config: Config) -> list[int]:
+    """Workers that are no more and have left a journal."""
+    found = []
+    for path in config.spool_dir.glob("worker-*"):
+        number = path.name.removeprefix("worker-")
+        if number.isdigit() and int(number) >= config.workers and _has_journal(path):
+            found.append(int(number))
+    return sorted(found)
 
 
 class Supervisor:
@@ -55,6 +67,7 @@ class Supervisor:
         self._born: dict[int, float] = {}
         self._pauses: dict[int, float] = {}
         self._due: dict[int, float] = {}  # worker → when it is started again
+        self._settling: dict[int, float] = {}  # leftover worker → when it is sent home
         self._stop_by = 0.0
         self._fenced = False
 
@@ -67,9 +80,14 @@ class Supervisor:
             return 1
         port = reservation.getsockname()[1]
         self._config = replace(self._config, listen_port=port)
-        self._warn_of_leftovers()
+        if self._config.workers == 1:
+            reservation.close()
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         gc.freeze()  # what is loaded stays shared
+        for worker in leftovers(self._config):
+            log.warning("worker %d is no more: it settles what its journal knows", worker)
+            self._settling[worker] = time.monotonic() + SETTLING_S
+            self._start(worker)
         for worker in range(self._config.workers):
             self._start(worker)
         while self._pids or self._due:
@@ -96,12 +114,15 @@ class Supervisor:
         for worker in [worker for worker, due in self._due.items() if due <= now]:
             del self._due[worker]
             self._start(worker)
+        for worker in [worker for worker, due in self._settling.items() if due <= now]:
+            self._settling[worker] = now + self._config.shutdown_timeout + LAST_WORDS_S
+            self._tell(signal.SIGTERM, worker)
         if self._stop_by and now > self._stop_by and self._pids:
             log.error("workers that do not end are killed: %s", sorted(self._pids.values()))
             self._tell(signal.SIGKILL)
 
-    def _tell(self, number: signal.Signals) -> None:
-        for pid in self._pids:
+    def _tell(self, number: signal.Signals, only: int | None = None) -> None:
+        for pid in [pid for pid, worker in self._pids.items() if only in (None, worker)]:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -109,6 +130,10 @@ class Supervisor:
 
     def _start(self, worker: int) -> None:
         config = config_of(self._newest(), worker)
+        if worker in self._settling:
+            config = replace(
+                config, listen_host="127.0.0.1", listen_port=0, admin_listen="", workers=1
+            )
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -159,6 +184,9 @@ class Supervisor:
     def _ended(self, worker: int, code: int) -> None:
         if self._stop_by:
             return
+        if self._settling.pop(worker, None) is not None:
+            log.info("worker %d has settled: its life ended with %d", worker, code)
+            return
         if code == FENCED:
             log.critical("worker %d is fenced and stays down", worker)
             self._fenced = True
@@ -171,13 +199,6 @@ class Supervisor:
         self._pauses[worker] = pause
         self._due[worker] = now + pause
         log.error("worker %d ended with %d; again in %.1f s", worker, code, pause)
-
-    def _warn_of_leftovers(self) -> None:
-        """Spools of workers that are no more: what they hold counts until they report."""
-        for path in sorted(self._config.spool_dir.glob("worker-*")):
-            number = path.name.removeprefix("worker-")
-            if number.isdigit() and int(number) >= self._config.workers and _has_journal(path):
-                log.warning("%s belongs to a worker that is not started any more", path)
 
 
 def _has_journal(path: Path) -> bool:

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -79,29 +79,42 @@ def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
+async def started(
+    tmp_path: Path, engine: FakeEngine, plane: Plane, *, workers: int, shutdown_s: int = 5
+) -> Fleet:
+    """A supervisor on a port that was free a moment ago."""
+    probe = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = probe.sockets[0].getsockname()[1]
+    probe.close()
+    await probe.wait_closed()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "controlplane.cli.main", "sidecar", "run"),
+        *("--listen", f"127.0.0.1:{port}", "--workers", str(workers)),
+        *("--upstream", f"node={engine.url}", "--control-url", plane.url),
+        *("--spool-dir", str(tmp_path / "spool"), "--context-window", "1000"),
+        *("--shutdown-timeout", str(shutdown_s)),
+        env={**os.environ, "COMPTROLLER_SIDECAR_TOKEN": TOKEN},
+    )
+    return Fleet(process, port, plane)
+
+
 @asynccontextmanager
 async def fleet(tmp_path: Path, engine: FakeEngine, plane: Plane) -> AsyncIterator[Fleet]:
     async with engine.running(), plane.running():
-        probe = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-        port = probe.sockets[0].getsockname()[1]
-        probe.close()
-        await probe.wait_closed()
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "controlplane.cli.main", "sidecar", "run"),
-            *("--listen", f"127.0.0.1:{port}", "--workers", str(WORKERS)),
-            *("--upstream", f"node={engine.url}", "--control-url", plane.url),
-            *("--spool-dir", str(tmp_path / "spool"), "--context-window", "1000"),
-            *("--shutdown-timeout", "5"),
-            env={**os.environ, "COMPTROLLER_SIDECAR_TOKEN": TOKEN},
-        )
-        found = Fleet(process, port, plane)
+        found = await started(tmp_path, engine, plane, workers=WORKERS)
         try:
             await found.whole()
             yield found
         finally:
-            if process.returncode is None:
-                process.terminate()
-            assert await process.wait() == 0
+            if found.process.returncode is None:
+                found.process.terminate()
+            assert await found.process.wait() == 0
+
+
+async def until(condition: Callable[[], bool], *, within: float = 15) -> None:
+    async with asyncio.timeout(within):
+        while not condition():
+            await asyncio.sleep(0.05)
 
 
 def world(limit: int = 1_000_000) -> Plane:
@@ -171,27 +184,48 @@ def test_sigterm_lets_running_streams_end(tmp_path: Path) -> None:
     test()
 
 
+def test_fewer_workers_settle_what_the_others_knew(tmp_path: Path) -> None:
+    async def test() -> None:
+        plane, engine = world(), FakeEngine(kind="vllm", delay=0.05)
+        async with engine.running(), plane.running():
+            first = await started(tmp_path, engine, plane, workers=2)
+            await first.whole()
+            running = [
+                asyncio.create_task(first.post(max_tokens=300, stream=True)) for _ in range(12)
+            ]
+            await until(lambda: engine.calls == 12)
+            children = first.children()
+            first.process.send_signal(signal.SIGSTOP)  # it would start them again
+            for pid in [*children, first.process.pid]:  # nobody says goodbye
+                os.kill(pid, signal.SIGKILL)
+            await first.process.wait()
+            await asyncio.gather(*running, return_exceptions=True)
+            assert plane.balance("budget-tokens").held > 0
+            second = await started(tmp_path, engine, plane, workers=1)
+            await until(lambda: {spool.epoch for spool in plane.spools.values()} == {2})
+            await until(lambda: len(second.children()) == 1, within=20)
+            served, _, _ = await second.post(max_tokens=1)
+            second.process.terminate()
+            assert await second.process.wait() == 0
+        assert served == 200
+        balance = plane.balance("budget-tokens")
+        assert (balance.held, balance.suspense, balance.overrun) == (0, 0, 0)
+        assert balance.spent == 12 * 307 + 8
+
+    in_loop(test, within=60)()
+
+
 def test_workers_end_with_their_supervisor(tmp_path: Path) -> None:
     @in_loop
     async def test() -> None:
         plane, engine = world(), FakeEngine()
         async with engine.running(), plane.running():
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "controlplane.cli.main", "sidecar", "run"),
-                *("--listen", "127.0.0.1:0", "--workers", "2"),
-                *("--upstream", f"node={engine.url}", "--control-url", plane.url),
-                *("--spool-dir", str(tmp_path / "spool"), "--shutdown-timeout", "1"),
-                env={**os.environ, "COMPTROLLER_SIDECAR_TOKEN": TOKEN},
-            )
-            async with asyncio.timeout(15):
-                while len(plane.hellos) < WORKERS:
-                    await asyncio.sleep(0.05)
-            children = Fleet(process, 0, plane).children()
-            process.kill()
-            await process.wait()
-            async with asyncio.timeout(10):
-                while any(alive(pid) for pid in children):
-                    await asyncio.sleep(0.05)
+            found = await started(tmp_path, engine, plane, workers=2, shutdown_s=1)
+            await until(lambda: len(plane.hellos) >= WORKERS)
+            children = found.children()
+            found.process.kill()
+            await found.process.wait()
+            await until(lambda: not any(alive(pid) for pid in children))
         assert len(children) == WORKERS
 
     test()
