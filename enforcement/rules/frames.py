@@ -85,7 +85,7 @@ class Meter(ABC):
     border: ClassVar[bytes] = b"\n\n"  # what ends a frame
 
     def __init__(self) -> None:
-        self._tail = b""
+        self._tail = bytearray()
         self._cr = False
         self.done = False  # the engine has said its last word
         self.events = 0  # that carried something
@@ -107,26 +107,37 @@ class Meter(ABC):
         if self._cr or b"\r" in data:
             data = self._plain_line_ends(data)
         if self._tail:
-            data = self._tail + data
+            if not self._ends_a_frame(data):
+                return self._await_border(data)
+            data, self._tail = bytes(self._tail) + data, bytearray()
         end = data.rfind(self.border)
         if end < 0:
-            self._tail = data
-            if len(data) > MAX_FRAME_BYTES:
-                raise StreamError("a frame of the stream has no end")
-            return b""
+            return self._await_border(data)
         end += len(self.border)
-        frames = data if end == len(data) else data[:end]
-        self._tail = data[end:] if end < len(data) else b""
-        return self._take(frames)
+        if end == len(data):
+            return self._take(data)
+        self._tail += data[end:]
+        return self._take(data[:end])
+
+    def _await_border(self, data: bytes) -> bytes:
+        """Wait for more of a frame. In place: a long one may come in many reads."""
+        self._tail += data
+        if len(self._tail) > MAX_FRAME_BYTES:
+            raise StreamError("a frame of the stream has no end")
+        return b""
 
     def end(self) -> bytes:
         """The upstream has ended: an unfinished last frame counts if its line is whole."""
-        rest, self._tail = self._tail, b""
+        rest, self._tail = bytes(self._tail), bytearray()
         if self._cr:
             rest, self._cr = rest + b"\n", False
         if not rest.strip() or not rest.endswith((b"}", b"]", b"\n")):
             return b""
         return self._take(rest.rstrip(b"\n") + self.border)
+
+    def _ends_a_frame(self, data: bytes) -> bool:
+        """Whether a border is in these bytes, or begins in the last one before them."""
+        return self.border in data or self.border in bytes(self._tail[-1:]) + data[:1]
 
     def _plain_line_ends(self, data: bytes) -> bytes:
         if self._cr:

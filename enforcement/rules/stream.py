@@ -28,7 +28,7 @@ _USAGE = re.compile(
 )
 _FINISH = re.compile(rb'"finish_reason": ?"([a-z_]{1,32})"')
 _NO_CHOICES = re.compile(rb'"choices": ?\[\]')
-_CLAMPED = re.compile(rb'"finish_reason": ?"length"[^\n]*?(\}\s*)\n\n')
+_CLAMPED = re.compile(rb'"finish_reason": ?"length"')
 _CALLS = (b'"tool_calls"', b'"function_call"')
 _BLANKS = re.compile(rb"\n{3,}")
 _DONE = b"data: [DONE]"
@@ -361,12 +361,16 @@ class StreamMeter(Meter):
         self._calls[place] = call_id or known or ""
 
     def _with_clamp_note(self, frames: bytes) -> bytes:
-        match = _CLAMPED.search(frames)
-        if match is None:
-            return frames
-        note, self._clamp_note = self._clamp_note, b""
-        at = match.start(1)
-        return frames[:at] + b',"comptroller":' + note + frames[at:]
+        """Put the note into the first event that says so and is a JSON object to its end."""
+        start = 0
+        while (match := _CLAMPED.search(frames, start)) is not None:
+            start = frames.index(b"\n", match.end())
+            rest = frames[match.end() : start].rstrip()
+            if rest.endswith(b"}") and frames.startswith(b"\n\n", start):
+                note, self._clamp_note = self._clamp_note, b""
+                at = match.end() + len(rest) - 1
+                return b'%b,"comptroller":%b%b' % (frames[:at], note, frames[at:])
+        return frames
 
     # ------------------------------------------------------------------ results
 

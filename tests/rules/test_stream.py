@@ -1,6 +1,7 @@
 """Metering of streams: invariant under splits, exact where the engine counts, never fooled."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -233,3 +234,16 @@ def test_any_split_gives_the_same_bytes_counts_and_usage(
     for name in ("events", "usage", "running", "disputed", "done", "finish_reason"):
         assert getattr(meter, name) == getattr(whole, name), name
     assert meter.named() == whole.named()
+
+
+def test_long_lines_in_small_reads_and_repeated_words_take_no_longer() -> None:
+    """Not quadratic: once they took fifteen seconds, and minutes."""
+    line = b"data: " + b"a" * 8_000_000
+    began = time.process_time()
+    meter = StreamMeter()
+    for at in range(0, len(line), 1_024):
+        assert meter.feed(line[at : at + 1_024]) == b""
+    assert meter.feed(b"\n\n") == line + b"\n\n"
+    said = b"data: {" + b'"finish_reason":"length",' * 100_000 + b"x\n\n"
+    assert StreamMeter(clamp_note=b"{}").feed(said) == said
+    assert time.process_time() - began < 5
