@@ -26,7 +26,7 @@ _FIXED = (
 )
 _OF_POOLS = (
     *("context_window", "upstream_connect_timeout", "upstream_head_timeout"),
-    *("upstream_idle_timeout", "upstream_keepalive"),
+    *("upstream_idle_timeout", "upstream_keepalive", "stops", "metered_margin_tokens"),
 )
 
 log = logging.getLogger(__name__)

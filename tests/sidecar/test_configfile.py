@@ -6,7 +6,15 @@ import pytest
 
 from enforcement.rules.modelroutes import Choose, Lane, ModelRoute, Target
 from enforcement.sidecar.config import Config, ConfigError
-from enforcement.sidecar.configfile import Source
+from enforcement.sidecar.configfile import (
+    ClientTlsTable,
+    RouteTable,
+    ServerTlsTable,
+    Source,
+    TargetTable,
+    UpstreamTable,
+    _settings,
+)
 from tests.sidecar.certificates import Authority
 
 BASIC = """
@@ -130,3 +138,29 @@ def test_the_seal_changes_with_every_file_that_is_named(tmp_path: Path) -> None:
     Path(authority.ca_file).write_bytes(Path(authority.ca_file).read_bytes() + b"\n")
     assert source.seal() != before
     assert source.load().upstreams != first.upstreams
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_example_loads(tmp_path: Path) -> None:
+    certificate, key = Authority(tmp_path).sign("sidecar")
+    Path(certificate).rename(tmp_path / "sidecar.pem")
+    Path(key).rename(tmp_path / "sidecar.key")
+    (tmp_path / "ca.pem").rename(tmp_path / "company.pem")
+    (tmp_path / "comptroller-sidecar").write_text("token")
+    (tmp_path / "openai").write_text("key")
+    example = (ROOT / "deploy" / "sidecar.example.toml").read_text()
+    config = load(tmp_path, example.replace("/run/secrets", str(tmp_path)))
+    assert [upstream.name for upstream in config.upstreams] == ["gpu-1", "gpu-2", "openai"]
+    assert [route.model for route in config.routes] == ["assistant", "cheapest"]
+
+
+def test_every_setting_is_documented() -> None:
+    page = (ROOT / "docs" / "sidecar.md").read_text()
+    tables = (UpstreamTable, RouteTable, TargetTable, ClientTlsTable, ServerTlsTable)
+    names = {name for table in (_settings, *tables) for name in table.__struct_fields__}
+    names -= {"upstream", "route", "tls", "control_tls"}  # tables, shown in the example
+    assert (
+        sorted(name for name in names if f"`{name}`" not in page and f"{name} =" not in page) == []
+    )
