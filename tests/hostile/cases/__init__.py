@@ -1,7 +1,7 @@
 """All hostile cases, by what they attack. Each has a name of its own and a reason."""
 
 from tests.hostile.case import Case
-from tests.hostile.cases import bodies, chunks, fields, heads, lengths, targets
+from tests.hostile.cases import bodies, chunks, dialects, fields, heads, lengths, targets
 
 GROUPS: dict[str, tuple[Case, ...]] = {
     "lengths": lengths.CASES,
@@ -10,5 +10,6 @@ GROUPS: dict[str, tuple[Case, ...]] = {
     "targets": targets.CASES,
     "fields": fields.CASES,
     "bodies": bodies.CASES,
+    "dialects": dialects.CASES,
 }
 ALL = tuple(case for cases in GROUPS.values() for case in cases)
