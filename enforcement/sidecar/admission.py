@@ -271,8 +271,8 @@ def admit(
     if paused is not None:
         call.hands_back = True
         agent.rates.handed_back.add(caller.session)
-    elif agent.rates.handed_back:
-        agent.rates.handed_back.discard(caller.session)
+    elif agent.policy.hand_back_tokens is not None:
+        agent.note_session(caller.session)
     return call
 
 

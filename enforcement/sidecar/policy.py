@@ -29,7 +29,7 @@ from enforcement.rules.wire import Denial, Order
 from enforcement.sidecar.measures import Measures, share_of
 from enforcement.sidecar.terms import Terms
 
-MAX_HANDED_BACK = 1_000
+MAX_RECENT_SESSIONS = 32  # of an agent, that may hand back when it is paused
 MAX_CACHED_KEYS = 10_000
 MAX_TERMS = 1_024
 THROTTLED_REQUESTS_PER_MINUTE = 6
@@ -49,10 +49,11 @@ _SEVERITY = (AgentState.ACTIVE, AgentState.THROTTLED, AgentState.PAUSED, AgentSt
 class RateState:
     """The GCRA states of one agent; they outlive policy revisions."""
 
-    __slots__ = ("handed_back", "requests_tat_ns", "tokens_tat_ns")
+    __slots__ = ("handed_back", "requests_tat_ns", "sessions", "tokens_tat_ns")
 
     def __init__(self) -> None:
-        self.handed_back: set[str] = set()  # paused sessions that have made their last call
+        self.sessions: dict[str, None] = {}  # the last ones that called, where that matters
+        self.handed_back: set[str] = set()  # those of them that have made their last call
         self.requests_tat_ns = 0
         self.tokens_tat_ns = 0
 
@@ -71,11 +72,26 @@ class Agent:
         self.tokens: Limit | None = None
 
     def hand_back_left(self, session: str) -> int | None:
-        """Output tokens of the one call that a paused session may still make; None: no such."""
-        done = self.rates.handed_back
-        if session in done or len(done) >= MAX_HANDED_BACK:
+        """Output tokens of the one call that a paused session may still make; None: no such.
+
+        Only sessions that called before the pause have work to save: who is paused cannot name
+        new ones to go on.
+        """
+        rates = self.rates
+        if session not in rates.sessions or session in rates.handed_back:
             return None
         return self.policy.hand_back_tokens
+
+    def note_session(self, session: str) -> None:
+        """A session calls that is not paused."""
+        rates = self.rates
+        rates.sessions.pop(session, None)
+        rates.sessions[session] = None
+        rates.handed_back.discard(session)
+        if len(rates.sessions) > MAX_RECENT_SESSIONS:
+            oldest = next(iter(rates.sessions))
+            del rates.sessions[oldest]
+            rates.handed_back.discard(oldest)
 
     def refund_tokens(self, amount: int) -> None:
         """Give back what the token rate was charged and nobody used."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from enforcement.rules.policy import (
     AgentState,
     HoldMode,
@@ -15,6 +17,7 @@ from enforcement.rules.policy import (
     Unit,
 )
 from enforcement.rules.wire import Outcome
+from enforcement.sidecar.policy import MAX_RECENT_SESSIONS
 from tests.sidecar.engine import FakeEngine
 from tests.sidecar.plane import Plane
 from tests.sidecar.stack import (
@@ -177,25 +180,27 @@ async def test_a_paused_session_may_make_one_last_short_call(tmp_path: Path) -> 
         plane.change_policy(agents=[agent(state=AgentState.PAUSED, hand_back_tokens=7)])
         saved = await last
         after = await world.post(chat(), x_comptroller_session="work")
-        other = await world.post(chat(), x_comptroller_session="other")
+        made_up = await world.post(chat(), x_comptroller_session="made-up")
         await world.quiet()
     assert ending(cut)["hand_back_tokens"] == 7
     assert saved[0] == 200
     assert ending(saved) == {}
     assert (after[0], json.loads(after[2])["error"]["code"]) == (403, "agent_paused")
-    assert other[0] == 200
-    assert sorted(e.output_tokens for e in plane.events.values())[:2] == [7, 7]
+    assert made_up[0] == 403
+    assert min(e.output_tokens for e in plane.events.values()) == 7
 
 
 @in_loop
 async def test_a_last_call_that_was_refused_may_be_made_again(tmp_path: Path) -> None:
-    plane = Plane(
-        agents=[agent(state=AgentState.PAUSED, hand_back_tokens=5)],
-        budgets=[budget(5, Unit.TOKENS)],
-        prices=[PRICE],
-    )
+    allowed = agent(hand_back_tokens=5)
+    plane = Plane(agents=[allowed], prices=[PRICE])
     engine = FakeEngine(kind="vllm")
     async with stack(tmp_path, engine=engine, plane=plane, grant_timeout=0.3) as world:
+        await world.post(chat(max_tokens=1))
+        plane.change_policy(
+            agents=[replace(allowed, state=AgentState.PAUSED)], budgets=[budget(5, Unit.TOKENS)]
+        )
+        await asyncio.sleep(0.2)
         first = await world.post(chat())
         plane.change_policy(budgets=[])
         await asyncio.sleep(0.2)
@@ -206,17 +211,37 @@ async def test_a_last_call_that_was_refused_may_be_made_again(tmp_path: Path) ->
 
 @in_loop
 async def test_concurrent_calls_of_a_paused_session_get_one_last_call(tmp_path: Path) -> None:
-    plane, engine = slow_world(state=AgentState.PAUSED, hand_back_tokens=5)
+    plane, engine = slow_world(hand_back_tokens=5)
     async with stack(tmp_path, engine=engine, plane=plane) as world:
+        await world.post(chat(max_tokens=1))
+        plane.order(OrderKind.PAUSE, AGENT)
+        await asyncio.sleep(0.2)
         answers = await asyncio.gather(*(world.post(chat()) for _ in range(20)))
     assert sorted(status for status, _, _ in answers) == [200, *[403] * 19]
-    assert engine.calls == 1
+    assert engine.calls == 2
+
+
+@in_loop
+async def test_only_recent_sessions_may_make_a_last_call(tmp_path: Path) -> None:
+    plane, engine = slow_world(hand_back_tokens=5)
+    engine.delay = 0.0
+    async with stack(tmp_path, engine=engine, plane=plane) as world:
+        for n in range(MAX_RECENT_SESSIONS + 1):
+            await world.post(chat(max_tokens=1), x_comptroller_session=f"s{n}")
+        plane.order(OrderKind.PAUSE, AGENT)
+        await asyncio.sleep(0.2)
+        oldest, _, _ = await world.post(chat(), x_comptroller_session="s0")
+        newest, _, _ = await world.post(chat(), x_comptroller_session=f"s{n}")
+    assert (oldest, newest) == (403, 200)
 
 
 @in_loop
 async def test_a_kill_ends_the_last_call_too(tmp_path: Path) -> None:
-    plane, engine = slow_world(state=AgentState.PAUSED, hand_back_tokens=500)
+    plane, engine = slow_world(hand_back_tokens=500)
     async with stack(tmp_path, engine=engine, plane=plane) as world:
+        await world.post(chat(max_tokens=1))
+        plane.order(OrderKind.PAUSE, AGENT)
+        await asyncio.sleep(0.2)
         last = stream(world, tokens=900)
         await until(lambda: engine.output_tokens > 5)
         order = plane.order(OrderKind.KILL, AGENT)
@@ -230,11 +255,12 @@ async def test_a_budget_that_waits_for_people_leaves_a_last_call(tmp_path: Path)
     """The rest of the limit above the threshold is the slice that is reserved for it."""
     cap = budget(1_000, Unit.TOKENS)
     paused = Measure(cap.id, "", "pause", 90)
-    plane = Plane(
-        agents=[agent(hand_back_tokens=9)], budgets=[cap], prices=[PRICE], measures=[paused]
-    )
+    plane = Plane(agents=[agent(hand_back_tokens=9)], budgets=[cap], prices=[PRICE])
     engine = FakeEngine(kind="vllm")
     async with stack(tmp_path, engine=engine, plane=plane) as world:
+        await world.post(chat(max_tokens=1))
+        plane.change_policy(measures=[paused])
+        await asyncio.sleep(0.2)
         first = await world.post(chat())
         second = await world.post(chat())
         plane.change_policy(measures=[])
@@ -245,4 +271,4 @@ async def test_a_budget_that_waits_for_people_leaves_a_last_call(tmp_path: Path)
         later = await world.post(chat())
     assert (first[0], second[0], free[0], later[0]) == (200, 403, 200, 200)
     assert json.loads(second[2])["error"]["reason"] == "budget_paused"
-    assert engine.requests[0]["max_tokens"] == 9
+    assert engine.requests[1]["max_tokens"] == 9
