@@ -48,6 +48,7 @@ class _Details(Struct, gc=False):
     reasoning_tokens: int | None = None
     audio_tokens: int | None = None
     image_tokens: int | None = None
+    multimodal_tokens: int | None = None  # vLLM's word
 
 
 class _Usage(Struct, gc=False):
@@ -146,7 +147,7 @@ def _tokens_of(said: _Usage, tier: str | None) -> TokenUsage | None:
         output_tokens=said.completion_tokens or 0,
         reasoning_tokens=completion.reasoning_tokens or 0,
         input_audio_tokens=prompt.audio_tokens or 0,
-        input_image_tokens=prompt.image_tokens or 0,
+        input_image_tokens=prompt.image_tokens or prompt.multimodal_tokens or 0,
         output_audio_tokens=completion.audio_tokens or 0,
         tier=(tier or "")[:MAX_TIER],
     )

@@ -247,3 +247,41 @@ def test_long_lines_in_small_reads_and_repeated_words_take_no_longer() -> None:
     said = b"data: {" + b'"finish_reason":"length",' * 100_000 + b"x\n\n"
     assert StreamMeter(clamp_note=b"{}").feed(said) == said
     assert time.process_time() - began < 5
+
+
+def test_usage_tells_kinds_and_the_tier() -> None:
+    said = {
+        "prompt_tokens": 100,
+        "completion_tokens": 50,
+        "prompt_tokens_details": {
+            "cached_tokens": 20,
+            "cache_write_tokens": 30,
+            "cache_write_tokens_details": {"ttl_12h_tokens": 10},
+            "audio_tokens": 7,
+            "image_tokens": 8,
+        },
+        "completion_tokens_details": {"reasoning_tokens": 12, "audio_tokens": 5},
+    }
+    expected = TokenUsage(
+        input_tokens=100,
+        cached_input_tokens=20,
+        cache_write_tokens=30,
+        cache_write_long_tokens=10,
+        input_audio_tokens=7,
+        input_image_tokens=8,
+        output_tokens=50,
+        reasoning_tokens=12,
+        output_audio_tokens=5,
+        tier="flex",
+    )
+    body = json.dumps({"choices": [], "usage": said, "service_tier": "flex"}).encode()
+    assert read_answer(body).usage == expected
+    meter, _ = run(frame({"choices": [], "usage": said, "service_tier": "flex"}))
+    assert meter.usage == expected
+    vllm = {"prompt_tokens": 9, "prompt_tokens_details": {"multimodal_tokens": 4}}
+    assert read_usage(json.dumps(vllm).encode()) == TokenUsage(input_tokens=9, input_image_tokens=4)
+
+
+def test_parts_that_are_more_than_their_whole_are_not_believed() -> None:
+    said = {"prompt_tokens": 5, "prompt_tokens_details": {"audio_tokens": 6}}
+    assert read_usage(json.dumps(said).encode()) is None

@@ -89,6 +89,7 @@ class Anthropic(Polyglot):
     """Messages and count_tokens; `thinks`: a block of thoughts stands before the text."""
 
     thinks = False
+    more_usage: dict[str, Any] = {}
 
     routes = frozenset(["/v1/messages", "/v1/messages/count_tokens"])
 
@@ -123,7 +124,8 @@ class Anthropic(Polyglot):
         }
 
     def _usage(self) -> dict[str, Any]:
-        return {"input_tokens": PROMPT_TOKENS - CACHED, "cache_read_input_tokens": CACHED}
+        read = {"input_tokens": PROMPT_TOKENS - CACHED, "cache_read_input_tokens": CACHED}
+        return read | self.more_usage
 
     async def _stream(self, body: dict[str, Any], writer: Writer) -> None:
         start(writer, EVENTS)

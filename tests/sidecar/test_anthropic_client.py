@@ -235,3 +235,29 @@ def test_a_provider_is_paid_what_it_may_have_made(
         assert charged <= event.output_tokens <= charged + 2 * len("word ")
 
     test()
+
+
+@in_loop
+async def test_cache_writes_and_tiers_are_priced_by_their_own_rates(tmp_path: Path) -> None:
+    rates = Rates(input=1, cached_input=1, cache_write=2, output=1, cache_write_long=3)
+    dear = Rates(input=10, cached_input=10, cache_write=20, output=10, cache_write_long=30)
+    price = PricePolicy(id="p", model="toy", rates=rates, variants={"priority": dear})
+    told = Plane(agents=[agent()], budgets=[budget(10**6)], prices=[price])
+    engine = Anthropic()
+    written = {"ephemeral_5m_input_tokens": 400_000, "ephemeral_1h_input_tokens": 600_000}
+    engine.more_usage = {"cache_creation_input_tokens": 1_000_000, "cache_creation": written}
+    window = {"context_window": 1_200_000}
+    async with world_of(tmp_path, engine, told, **window) as world, client(world) as asker:
+        await asker.messages.create(model="toy", max_tokens=1, messages=HELLO)
+        engine.more_usage |= {"service_tier": "priority"}
+        async with asker.messages.stream(model="toy", max_tokens=1, messages=HELLO) as stream:
+            await stream.get_final_message()
+        await world.quiet()
+    standard, priority = sorted(told.events.values(), key=lambda event: event.charge_nanos)
+    for event in (standard, priority):
+        assert event.input_tokens == PROMPT_TOKENS + 1_000_000
+        assert (event.cache_write_tokens, event.cache_write_long_tokens) == (1_000_000, 600_000)
+    # 4 new, 3 read, 400,000 and 600,000 written, 1 made; rounded up once
+    assert (standard.charge_nanos, standard.service_tier) == (3, "")
+    assert (priority.charge_nanos, priority.service_tier) == (27, "priority")
+    assert told.balance("budget-usd").spent == 30
