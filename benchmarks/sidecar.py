@@ -1,170 +1,44 @@
-"""What the sidecar costs: requests/s per core and added latency, beside nginx and LiteLLM.
+"""What the sidecar costs: requests/s and added latency, beside nginx, Envoy, Portkey and LiteLLM.
 
-    python benchmarks/sidecar.py [--check] [--json FILE] [--seconds 5] [--rounds 3]
+    python benchmarks/sidecar.py [--check] [--json FILE] [--seconds 4] [--rounds 3]
 
-One run, one upstream, the same load in turn: nothing in front, nginx `proxy_pass`, the sidecar
-with five matching hard budgets and its journal on disk, LiteLLM proxy without a database. wrk
-with 64 connections saturates; an open loop of 200 requests/s measures latency. Requests per core
-are requests per second of CPU time of the measured processes, so a busy machine changes little.
-nginx and wrk are Debian packages; LiteLLM is installed into a cache directory of its own.
+One run, one node, the same load in turn: nothing in front, nginx `proxy_pass`, the sidecar with
+five matching hard budgets and its journal on disk, and each peer that can be installed. wrk with
+64 connections saturates, with prompts of 0.7 and 32 KB; one connection and an open loop of 200
+requests/s measure latency. What counts are microseconds of CPU for a request and their ratios in
+one run: a busy machine changes them little. Medians of the rounds.
 """
 
 import asyncio
-import contextlib
 import json
 import os
 import re
-import shutil
 import subprocess
-import sys
-import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from common import Result, arguments, conclude, engine, median, percentile, scene, stack
+from common import Result, arguments, conclude, median, percentile, scene, stack
+from peers import (
+    BUDGETS,
+    HERE,
+    RATES,
+    Target,
+    cpu_s,
+    envoy,
+    free_port,
+    listener_on,
+    litellm,
+    need,
+    nginx,
+    node,
+    portkey,
+    resident_mb,
+)
 
-HERE = Path(__file__).resolve().parent
-CACHE = Path.home() / ".cache" / "comptroller-bench" / "litellm"
 OPEN_LOOP_RATE = 200
-TICKS = os.sysconf("SC_CLK_TCK")
-LIMIT = 10**15
-
-
-class Target(NamedTuple):
-    """Something to send requests to. `pids` are the processes whose CPU time counts."""
-
-    name: str
-    port: int
-    key: str
-    pids: list[int]
-    connections: int = 64
-
-
-# ---------------------------------------------------------------------------- processes
-
-
-def cpu_s(pids: list[int]) -> float:
-    """CPU seconds that these processes and their threads have used."""
-    total = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICKS
-
-
-def resident_mb(pids: list[int]) -> float:
-    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
-    return pages * 4096 / 1e6
-
-
-def tree(pid: int) -> list[int]:
-    """A process and all below it."""
-    found = [pid]
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in path.read_text().split():
-            found += tree(int(child))
-    return found
-
-
-def listener_on(port: int) -> int:
-    """The pid of the process that listens on a local port."""
-    listed = subprocess.run(
-        ["ss", "-Hltnp", f"sport = :{port}"], capture_output=True, text=True, check=True
-    )
-    found = re.search(r"pid=(\d+)", listed.stdout)
-    assert found, f"nobody listens on port {port}"
-    return int(found[1])
-
-
-@contextlib.contextmanager
-def nginx(upstream_port: int, port: int) -> Iterator[Target]:
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "nginx.conf"
-        config.write_text(
-            f"daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error;\n"
-            "events { worker_connections 4096; }\n"
-            "http { access_log off; client_body_buffer_size 256k;\n"
-            f"upstream node {{ server 127.0.0.1:{upstream_port}; keepalive 128; }}\n"
-            f"server {{ listen 127.0.0.1:{port}; keepalive_requests 1000000000;\n"
-            "location / { proxy_pass http://node; proxy_http_version 1.1;\n"
-            'proxy_set_header Connection ""; proxy_buffering off; } } }\n'
-        )
-        process = subprocess.Popen(["nginx", "-c", str(config)], stderr=subprocess.DEVNULL)
-        try:
-            wait_for(port)
-            yield Target("nginx proxy_pass", port, "any", tree(process.pid))
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
-@contextlib.contextmanager
-def litellm(upstream: str, port: int) -> Iterator[Target | None]:
-    program = installed_litellm()
-    if program is None:
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "config.json"
-        params = {"model": "openai/fast", "api_base": f"{upstream}/v1", "api_key": "none"}
-        model = {"model_name": "fast", "litellm_params": params}
-        settings = {"master_key": "sk-benchmark"}
-        config.write_text(json.dumps({"model_list": [model], "general_settings": settings}))
-        command = [str(program), "--config", str(config), "--host", "127.0.0.1"]
-        command += ["--port", str(port), "--telemetry", "False"]
-        environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
-        log = (Path(folder) / "log").open("w")
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
-        try:
-            wait_for(port, patience_s=120)
-            yield Target("LiteLLM proxy", port, "sk-benchmark", tree(process.pid), connections=16)
-        finally:
-            process.terminate()
-            process.wait(20)
-            log.close()
-
-
-def installed_litellm() -> Path | None:
-    """LiteLLM in a virtual environment of its own, installed once."""
-    program = CACHE / "bin" / "litellm"
-    if not program.exists():
-        CACHE.parent.mkdir(parents=True, exist_ok=True)
-        pip = [str(CACHE / "bin" / "pip"), "install", "-q", "litellm[proxy]", "prometheus_client"]
-        try:
-            subprocess.run([sys.executable, "-m", "venv", str(CACHE)], check=True)
-            subprocess.run(pip, check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            print(f"LiteLLM is not installed and cannot be: {error}")
-            return None
-    return program
-
-
-def wait_for(port: int, patience_s: float = 20) -> None:
-    """Until anything answers over HTTP, be it with an error."""
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health/liveliness", timeout=5).close()
-        except urllib.error.HTTPError as error:
-            error.close()
-        except OSError:
-            time.sleep(0.2)
-            continue
-        return
-    raise RuntimeError(f"nothing answers on port {port}")
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
+SMALL, LARGE = 700, 32_000  # bytes of the prompt
+NGINX, OURS = "nginx proxy_pass", "sidecar, 5 budgets"
 
 # ---------------------------------------------------------------------------- load
 
@@ -173,22 +47,45 @@ class Storm(NamedTuple):
     """What wrk saw, and what it cost."""
 
     per_s: float
-    per_core: float
+    cpu_us: float  # of the target, for a request
+    p50_ms: float
+    p99_ms: float
     bad: int
 
 
-def storm(target: Target, seconds: int) -> Storm:
-    """Saturate with wrk."""
-    environment = {**os.environ, "KEY": target.key, "MODEL": "fast"}
-    command = ["wrk", "-t1", f"-c{target.connections}", f"-d{seconds}", "--timeout", "30", "-s"]
-    command += [str(HERE / "post.lua"), f"http://127.0.0.1:{target.port}"]
+def storm(target: Target, seconds: int, *, size: int = SMALL, connections: int = 0) -> Storm:
+    """Saturate with wrk; with one connection, see what each request takes."""
+    environment = {**os.environ, "KEY": target.key, "MODEL": "fast", "SIZE": str(size)}
+    environment["HEADERS"] = "\n".join(target.headers)
+    command = ["wrk", "-t1", f"-c{connections or target.connections}", f"-d{seconds}"]
+    command += ["--latency", "--timeout", "30", "-s", str(HERE / "post.lua")]
     before = cpu_s(target.pids)
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    used_s = max(cpu_s(target.pids) - before, 1 / TICKS)
-    requests = int(re.search(r"(\d+) requests in", said.stdout)[1])  # type: ignore[index]
-    per_s = float(re.search(r"Requests/sec:\s+([\d.]+)", said.stdout)[1])  # type: ignore[index]
-    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", said.stdout)
-    return Storm(per_s, requests / used_s, int(bad[1]) if bad else 0)
+    said = subprocess.run(
+        [*command, f"http://127.0.0.1:{target.port}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    used_s = cpu_s(target.pids) - before
+    requests = max(int(_figure(r"(\d+) requests in", said)), 1)
+    return Storm(
+        per_s=_figure(r"Requests/sec:\s+([\d.]+)", said),
+        cpu_us=1e6 * used_s / requests,
+        p50_ms=_duration_ms("50%", said),
+        p99_ms=_duration_ms("99%", said),
+        bad=int(_figure(r"Non-2xx or 3xx responses: (\d+)", said)),
+    )
+
+
+def _figure(pattern: str, text: str) -> float:
+    found = re.search(pattern, text)
+    return float(found[1]) if found else 0.0
+
+
+def _duration_ms(name: str, text: str) -> float:
+    found = re.search(rf"{name}\s+([\d.]+)(us|ms|s)", text)
+    return float(found[1]) * {"us": 1e-3, "ms": 1, "s": 1e3}[found[2]] if found else 0.0
 
 
 class Client(asyncio.Protocol):
@@ -211,7 +108,7 @@ class Client(asyncio.Protocol):
         self.tail += data
         head, _, body = self.tail.partition(b"\r\n\r\n")
         found = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-        whole = len(body) >= int(found[1]) if found else self.tail.endswith(b"0\r\n\r\n")
+        whole = len(body) >= int(found[1]) if found else self.tail.endswith(b"\r\n0\r\n\r\n")
         if whole and self.answered is not None and not self.answered.done():
             assert head.startswith(b"HTTP/1.1 200"), head
             self.answered.set_result(None)
@@ -260,91 +157,126 @@ async def open_loop(target: Target, seconds: int) -> list[float]:
 # ---------------------------------------------------------------------------- the comparison
 
 
-def measure(targets: list[Target], asked: Any) -> dict[str, dict[str, Any]]:
-    """Rounds in turn; the median of each figure."""
-    storms: dict[str, list[Storm]] = {target.name: [] for target in targets}
-    loops: dict[str, list[list[float]]] = {target.name: [] for target in targets}
+class Seen:
+    """All rounds of one target."""
+
+    def __init__(self) -> None:
+        self.small: list[Storm] = []
+        self.large: list[Storm] = []
+        self.single: list[Storm] = []
+        self.loops: list[list[float]] = []
+
+    def of(self, storms: str, figure: str) -> float:
+        found = [getattr(storm, figure) for storm in getattr(self, storms)]
+        return median(found) if found else 0.0
+
+    @property
+    def bad(self) -> int:
+        return sum(storm.bad for storm in (*self.small, *self.large, *self.single))
+
+    def loop_ms(self, share: float) -> float:
+        return median([1000 * percentile(times, share) for times in self.loops])
+
+
+def measure(targets: list[Target], asked: Any) -> dict[str, Seen]:
+    """Rounds in turn."""
+    seen = {target.name: Seen() for target in targets}
     for _ in range(asked.rounds):
         for target in targets:
-            slow = target.connections < 64  # LiteLLM: fewer clients, and no open loop to keep up
-            storms[target.name].append(storm(target, asked.seconds * (3 if slow else 1)))
+            found = seen[target.name]
+            slow = target.connections < 64  # fewer clients, and no open loop to keep up
+            found.small.append(storm(target, asked.seconds * (2 if slow else 1)))
             if not slow:
-                loops[target.name].append(asyncio.run(open_loop(target, asked.seconds)))
-    figures: dict[str, dict[str, Any]] = {}
+                found.large.append(storm(target, asked.seconds, size=LARGE))
+                found.single.append(storm(target, asked.seconds, connections=1))
+                found.loops.append(asyncio.run(open_loop(target, asked.seconds)))
+    return seen
+
+
+COLUMNS = [
+    "in front of the node",
+    "req/s",
+    "CPU us/req",
+    "of nginx",
+    "32 KB: CPU us/req",
+    "of nginx",
+    "1 conn. p50/p99 ms",
+    "200/s p50/p99 ms",
+    "errors",
+    "RSS MB",
+]
+
+
+def tabulate(targets: list[Target], seen: dict[str, Seen]) -> Result:
+    result = Result("Sidecar beside its peers, chat requests of 1 KB", COLUMNS)
+    best = seen[NGINX]
     for target in targets:
-        seen, latencies = storms[target.name], loops[target.name]
-        figures[target.name] = {
-            "per_s": median([s.per_s for s in seen]),
-            "per_core": median([s.per_core for s in seen]),
-            "bad": sum(s.bad for s in seen),
-            "p50": median([median(x) for x in latencies]) if latencies else None,
-            "p99": median([percentile(x, 0.99) for x in latencies]) if latencies else None,
-            "rss": resident_mb(target.pids),
-        }
-    return figures
-
-
-def tabulate(figures: dict[str, dict[str, Any]]) -> Result:
-    result = Result(
-        "Sidecar beside its peers, 1 KB chat requests",
-        [
-            "in front of the node",
-            "req/s",
-            "req/s per core",
-            "of nginx",
-            "p50 ms",
-            "p99 ms",
-            "errors",
-            "RSS MB",
-        ],
-    )
-    best = figures["nginx proxy_pass"]["per_core"]
-    for name, seen in figures.items():
-        times = [f"{1000 * seen[k]:.2f}" if seen[k] is not None else "–" for k in ("p50", "p99")]
-        share = f"{100 * seen['per_core'] / best:.1f} %"
-        cells = [f"{seen['per_s']:.0f}", f"{seen['per_core']:.0f}", share, *times, seen["bad"]]
-        result.rows.append((name, *cells, f"{seen['rss']:.0f}"))
-    ours, direct = figures["sidecar, 5 budgets"], figures["nothing"]
-    added_ms = 1000 * (ours["p50"] - direct["p50"])
-    result.goal(f"added p50 at {OPEN_LOOP_RATE} req/s: {added_ms:.2f} ms ≤ 1 ms", met=added_ms <= 1)
-    result.goal("every answer of the sidecar is a 200", met=ours["bad"] == 0)
-    if "LiteLLM proxy" in figures:
-        times_litellm = ours["per_core"] / max(figures["LiteLLM proxy"]["per_core"], 0.1)
-        result.goal(f"≥ 10 × LiteLLM per core: {times_litellm:.0f} ×", met=times_litellm >= 10)
+        found = seen[target.name]
+        small, large = found.of("small", "cpu_us"), found.of("large", "cpu_us")
+        cells = [f"{found.of('small', 'per_s'):.0f}", f"{small:.1f}"]
+        cells += [f"{100 * best.of('small', 'cpu_us') / small:.0f} %"]
+        if found.large:
+            single = found.of("single", "p50_ms"), found.of("single", "p99_ms")
+            cells += [f"{large:.1f}", f"{100 * best.of('large', 'cpu_us') / large:.0f} %"]
+            cells += [f"{single[0]:.2f} / {single[1]:.2f}"]
+            cells += [f"{found.loop_ms(0.5):.2f} / {found.loop_ms(0.99):.2f}"]
+        else:
+            cells += ["–"] * 4
+        result.rows.append((target.name, *cells, str(found.bad), f"{resident_mb(target.pids):.0f}"))
+    judge(result, seen)
     return result
 
 
+def judge(result: Result, seen: dict[str, Seen]) -> None:
+    """The goals, each with its figure."""
+    ours, bare, best = seen[OURS], seen["nothing"], seen[NGINX]
+    cost = ours.of("small", "cpu_us")
+    result.goal("every answer of the sidecar is a 200", met=ours.bad == 0)
+    for words, storms in (("1 KB", "small"), ("32 KB prompts", "large")):
+        share = best.of(storms, "cpu_us") / ours.of(storms, "cpu_us")
+        result.goal(f"{words}: ≥ 50 % of nginx per core: {100 * share:.0f} %", met=share >= 0.5)
+    for name, least in (
+        ("Envoy, plain route", 1),
+        ("Portkey gateway", 20),
+        ("LiteLLM proxy", 150),
+    ):
+        if name in seen:
+            times = seen[name].of("small", "cpu_us") / cost
+            result.goal(f"≥ {least} × {name} per core: {times:.1f} ×", met=times >= least)
+    for figure, most in (("p50_ms", 0.25), ("p99_ms", 1.0)):
+        added = ours.of("single", figure) - bare.of("single", figure)
+        words = f"one connection, added {figure[:3]}: {added:.2f} ms ≤ {most} ms"
+        result.goal(words, met=added <= most)
+    added = ours.loop_ms(0.99) - bare.loop_ms(0.99)
+    words = f"{OPEN_LOOP_RATE} req/s, added p99: {added:.2f} ms ≤ 1.5 ms"
+    result.goal(words, met=added <= 1.5)
+
+
 async def run(asked: Any) -> Result:
-    for program in ("wrk", "nginx"):
-        if shutil.which(program) is None:
-            sys.exit(f"{program} is missing: apt-get install {program}")
-    budgets = [
-        {"name": "org usd", "unit": "usd", "limit": LIMIT, "scope": "organization"},
-        {"name": "org tokens", "unit": "tokens", "limit": LIMIT, "scope": "organization"},
-        {"name": "usd", "unit": "usd", "limit": LIMIT},
-        {"name": "tokens", "unit": "tokens", "limit": LIMIT},
-        {"name": "requests", "unit": "requests", "limit": LIMIT},
-    ]
-    rates = {"input": 10**9, "cached_input": 10**8, "cache_write": 10**9, "output": 4 * 10**9}
-    with engine("--model", "fast", "--plain") as fast:
-        port = int(fast.rsplit(":", 1)[1])
-        node = Target("nothing", port, "any", [listener_on(port)])
-        async with stack(upstreams=[f"fast={fast}"]) as running:
+    need("wrk", "nginx")
+    with ExitStack() as peers:
+        fast = peers.enter_context(node())
+        async with stack(upstreams=[f"fast=http://127.0.0.1:{fast.port}"]) as running:
             made = await scene(
-                running, "agent", slug="loaded", prices={"fast": rates}, budgets=budgets
+                running, "agent", slug="loaded", prices={"fast": RATES}, budgets=BUDGETS
             )
-            ours_port = running.installation.sidecar_port
-            ours = Target("sidecar, 5 budgets", ours_port, made["key"], [listener_on(ours_port)])
-            with nginx(port, free_port()) as plain, litellm(fast, free_port()) as peer:
-                targets = [node, plain, ours, *([peer] if peer else [])]
-                return tabulate(await asyncio.to_thread(measure, targets, asked))
+            port = running.installation.sidecar_port
+            ours = Target(OURS, port, made["key"], [listener_on(port)])
+            targets = [fast, peers.enter_context(nginx(fast.port, free_port())), ours]
+            for peer in () if asked.no_peers else (envoy, portkey, litellm):
+                found = peers.enter_context(peer(fast.port, free_port()))
+                targets += [found] if found is not None else []
+            return tabulate(targets, await asyncio.to_thread(measure, targets, asked))
 
 
 def main() -> None:
     asked = arguments(
         __doc__,
-        seconds=lambda p: p.add_argument("--seconds", type=int, default=5),
+        seconds=lambda p: p.add_argument("--seconds", type=int, default=4),
         rounds=lambda p: p.add_argument("--rounds", type=int, default=3),
+        no_peers=lambda p: p.add_argument(
+            "--no-peers", action="store_true", help="only nginx beside the sidecar"
+        ),
     )
     conclude([asyncio.run(run(asked))], asked)
 
