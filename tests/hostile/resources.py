@@ -6,8 +6,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,16 +58,25 @@ async def attacked(spool_dir: Path) -> AsyncIterator[Guarded]:
         agents=[agent(), AgentPolicy(id="enemy", slug="enemy", keys=[key_policy(ENEMY)])],
         budgets=[budget(10**9, Unit.TOKENS)],
     )
-    async with plane.running():
-        with engine() as upstream, _sidecar(spool_dir, upstream, plane.url) as process:
-            port = await asyncio.to_thread(_port_of, process)
-            guarded = Guarded(port, process.pid)
-            await _served(guarded)
-            yield guarded
+    async with plane.running(), _node_and_sidecar(spool_dir, plane.url) as process:
+        port = await asyncio.to_thread(_port_of, process)
+        guarded = Guarded(port, process.pid)
+        await _served(guarded)
+        yield guarded
 
 
-@contextmanager
-def _sidecar(spool_dir: Path, upstream: str, control: str) -> Iterator[subprocess.Popen[str]]:
+@asynccontextmanager
+async def _node_and_sidecar(spool_dir: Path, control: str) -> AsyncIterator[subprocess.Popen[str]]:
+    with engine() as upstream:
+        process = _sidecar(spool_dir, upstream, control)
+        try:
+            yield process
+        finally:
+            process.terminate()  # in a thread: the control plane that it takes leave of is ours
+            await asyncio.to_thread(process.communicate, timeout=30)
+
+
+def _sidecar(spool_dir: Path, upstream: str, control: str) -> subprocess.Popen[str]:
     command = [
         Path(sys.executable).parent / "comptroller",
         "sidecar",
@@ -76,17 +85,12 @@ def _sidecar(spool_dir: Path, upstream: str, control: str) -> Iterator[subproces
         "127.0.0.1:0",
     ]
     places = ["--upstream", f"node={upstream}", "--control-url", control, "--spool-dir", spool_dir]
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [*command, *places, "--shutdown-timeout", "1"],
         env={**os.environ, "COMPTROLLER_SIDECAR_TOKEN": TOKEN},
         stderr=subprocess.PIPE,
         text=True,
     )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
 
 
 def _port_of(process: subprocess.Popen[str]) -> int:
