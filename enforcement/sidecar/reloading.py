@@ -17,7 +17,7 @@ from enforcement.sidecar.config import Config, ConfigError
 from enforcement.sidecar.configfile import Source
 from enforcement.sidecar.desk import Desk
 from enforcement.sidecar.engines import Upstream
-from enforcement.sidecar.tls import Seal
+from enforcement.sidecar.tls import Seal, TlsError
 
 POLL_S = 1.0
 _FIXED = (
@@ -61,19 +61,28 @@ class Reloader:
 
     async def reload(self) -> None:
         """Read, check, take."""
-        desk = self._desk
         self._seen = await asyncio.to_thread(self._source.seal)
         try:
             found = await asyncio.to_thread(self._source.load)
         except ConfigError as error:
-            log.error(  # noqa: TRY400 -- the sentence says it all
-                "the configuration stays as it was: %s", error
-            )
-            desk.config_error = str(error)
-            desk.metrics.reloads["refused"] += 1
+            self._refuse(error)
             return
-        self._seen = await asyncio.to_thread(self._source.seal)  # it may name other files now
-        config = _with_fixed(found, desk.config)
+        seen = await asyncio.to_thread(self._source.seal)
+        if [seal[0] for seal in seen] != [seal[0] for seal in self._seen]:
+            self._seen = seen  # it names other files now
+        try:
+            await self._take(_with_fixed(found, self._desk.config))
+        except (TlsError, OSError) as error:  # a file changed again since it was checked
+            self._refuse(error)
+            self._seen = ()  # look once more, soon
+
+    def _refuse(self, error: Exception) -> None:
+        log.error("the configuration stays as it was: %s", error)
+        self._desk.config_error = str(error)
+        self._desk.metrics.reloads["refused"] += 1
+
+    async def _take(self, config: Config) -> None:
+        desk = self._desk
         await self._take_nodes(config)
         desk.config = config
         if desk.view is not None:

@@ -163,3 +163,27 @@ async def test_what_only_a_start_can_change_stays(tmp_path: Path) -> None:
         await world.taken(1)
         config = world.service.desk.config
     assert (config.workers, config.attempts) == (1, 1)
+
+
+@in_loop
+async def test_many_changes_while_calls_run(tmp_path: Path) -> None:
+    second = FakeEngine()
+    async with changing(tmp_path, FakeEngine()) as world, second.running():
+        stop = asyncio.Event()
+        statuses: list[int] = []
+
+        async def call() -> None:
+            while not stop.is_set():
+                statuses.append((await world.post(chat(max_tokens=2)))[0])
+
+        callers = [asyncio.create_task(call()) for _ in range(4)]
+        for n in range(12):
+            lists = [node("a", world.engine)], [node("a", world.engine), node("b", second)]
+            world.write(*lists[n % 2], attempts=1 + n % 3)
+            world.service.reload()
+            await world.taken(n + 1)
+        stop.set()
+        await asyncio.gather(*callers)
+        await world.quiet()
+        assert [upstream.running for upstream in world.service.desk.router.every()] == [0, 0]
+    assert set(statuses) == {200}
