@@ -10,13 +10,11 @@ from enforcement.rules.dialects import Dialect
 from enforcement.rules.lots import BalanceKey
 from enforcement.rules.matching import Plan, Subject, subject_of
 from enforcement.rules.modelroutes import Lane
-from enforcement.rules.policy import OUTPUT_UNITS, PROMPT_UNITS, Measure, Unit
+from enforcement.rules.policy import Measure, Unit
 from enforcement.rules.requests import ParsedRequest, RequestError, rerouted
 from enforcement.rules.sessiontree import LineageError
 from enforcement.rules.verdicts import (
-    MAX_RETRY_AFTER_S,
     PERMISSION,
-    UNAVAILABLE,
     Refuse,
     state_refusal,
     unpriced,
@@ -24,20 +22,19 @@ from enforcement.rules.verdicts import (
 from enforcement.rules.wire import Attribution
 from enforcement.sidecar import clock
 from enforcement.sidecar.answers import invalid
+from enforcement.sidecar.bounds import unbounded
 from enforcement.sidecar.config import Config
 from enforcement.sidecar.engines import Upstream
 from enforcement.sidecar.http1 import HttpError, RequestHead
 from enforcement.sidecar.identity import Caller, bearer_of, caller_of, said_by, with_body
 from enforcement.sidecar.measures import target_of
 from enforcement.sidecar.policy import Agent, PolicyView
-from enforcement.sidecar.routing import Router
+from enforcement.sidecar.routing import Router, no_route
 from enforcement.sidecar.slots import Slots
 from enforcement.sidecar.stopping import sessions_of, stopped_session
 from enforcement.sidecar.terms import Terms
 
 _NOT_JSON = invalid("Content-Type must be application/json", status=415, code="not_json")
-
-_COUNTED_UNITS = PROMPT_UNITS | OUTPUT_UNITS | {Unit.TOOL_CALLS}
 
 UNMEASURED_MARGIN = 256  # of a call that was held by slices, and then tried on another node
 
@@ -248,7 +245,7 @@ def admit(
             parsed = _last_call(agent, caller, parsed, paused)
         _check_price(terms, model)
         if upstream is None:
-            raise RefusedError(_no_route(router, model, now_ns=now_ns))
+            raise RefusedError(no_route(router, model, now_ns=now_ns))
         _check_translatable(spoken, parsed)
         _check_bounded(parsed, terms.plan, upstream)
     except RequestError as error:
@@ -364,13 +361,6 @@ def _terms(
     return view.terms(key, compiled)
 
 
-def unbounded_refusal() -> Refuse:
-    return _unbounded(
-        "has a prompt of unknown size, and the node's context window is not known;"
-        " see --context-window"
-    )
-
-
 def _check_state(view: PolicyView, agent: Agent, caller: Caller) -> Refuse | None:
     """Refuse who is killed. What a paused one is told, unless it may make a last call."""
     refusal = state_refusal(agent.state)
@@ -457,52 +447,12 @@ def _check_translatable(spoken: Dialect, parsed: ParsedRequest) -> None:
         raise RequestError(problem, param=name, code="not_translatable")
 
 
+def _check_bounded(parsed: ParsedRequest, plan: Plan, upstream: Upstream) -> None:
+    refusal = unbounded(parsed, plan, upstream)
+    if refusal is not None:
+        raise RefusedError(refusal)
+
+
 def _check_price(terms: Terms, model: str) -> None:
     if terms.price is None and Unit.USD in terms.plan.units:
         raise RefusedError(unpriced(model))
-
-
-def _check_bounded(parsed: ParsedRequest, plan: Plan, upstream: Upstream) -> None:
-    if parsed.opaque and not plan.units.isdisjoint(_COUNTED_UNITS):
-        raise RefusedError(_unbounded("is of a kind that nobody here can count"))
-    if parsed.hosted and plan.prompt_sized and upstream.runs_tools:
-        raise RefusedError(_unbounded("lets the provider run tools, as often as it likes"))
-    if parsed.unseen and plan.prompt_sized and upstream.context_window is None:
-        raise RefusedError(_unbounded("brings content of unknown size; see --context-window"))
-
-
-def _no_route(router: Router, model: str, *, now_ns: int) -> Refuse:
-    rests_ns = router.rests_for_ns(model, now_ns)
-    if rests_ns:
-        return Refuse(
-            status=503,
-            type=UNAVAILABLE,
-            code="nodes_failing",
-            reason="nodes_failing",
-            message=f"The nodes that serve {model!r} fail, and are left alone for a moment",
-            retry_after_s=min(-(-rests_ns // 1_000_000_000), MAX_RETRY_AFTER_S),
-        )
-    if not router.complete:
-        return Refuse(
-            status=503,
-            type=UNAVAILABLE,
-            code="no_serving_node",
-            reason="no_serving_node",
-            message="A serving node has not answered yet",
-            retry_after_s=2,
-        )
-    if model in router.models():
-        message = f"No node that serves {model!r} speaks this dialect; see --dialects"
-        return invalid(message, status=404, code="dialect_not_served", param="model")
-    message = f"The model {model!r} does not exist here" if model else "A model must be named"
-    return invalid(message, status=404, code="model_not_found", param="model")
-
-
-def _unbounded(what: str) -> Refuse:
-    return Refuse(
-        status=403,
-        type=PERMISSION,
-        code="unbounded_request",
-        reason="unbounded_request",
-        message=f"A budget must hold, and the request {what}",
-    )

@@ -17,7 +17,8 @@ from enforcement.rules.policy import PROMPT_UNITS, BudgetPolicy, Unit
 from enforcement.rules.verdicts import Cut, is_hopeless, judge_denial, unpriced
 from enforcement.rules.wire import Denial
 from enforcement.sidecar import clock
-from enforcement.sidecar.admission import Call, unbounded_refusal
+from enforcement.sidecar.admission import Call
+from enforcement.sidecar.bounds import unbounded_refusal
 from enforcement.sidecar.desk import Desk
 from enforcement.sidecar.holding import Holding
 

@@ -35,8 +35,9 @@ from enforcement.rules.verdicts import (
 )
 from enforcement.rules.wire import Denial, UsageEvent
 from enforcement.sidecar import clock
-from enforcement.sidecar.admission import Call, unbounded_refusal
+from enforcement.sidecar.admission import Call
 from enforcement.sidecar.answers import refusal_of_cut, send_refusal
+from enforcement.sidecar.bounds import unbounded_refusal
 from enforcement.sidecar.desk import Desk
 from enforcement.sidecar.forwarded import STOP_MS
 from enforcement.sidecar.front import ClientConnection

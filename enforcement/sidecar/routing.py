@@ -13,6 +13,8 @@ from enforcement.rules.modelroutes import (
 from enforcement.rules.money import TokenUsage, charge_nanos
 from enforcement.rules.nodechoice import Load, for_session, least_loaded
 from enforcement.rules.requests import ParsedRequest, rerouted
+from enforcement.rules.verdicts import MAX_RETRY_AFTER_S, UNAVAILABLE, Refuse
+from enforcement.sidecar.answers import invalid
 from enforcement.sidecar.engines import Upstream
 from enforcement.sidecar.identity import Caller
 from enforcement.sidecar.policy import PolicyView
@@ -189,3 +191,31 @@ def _choose(
         return None
     loads = [Load(node.name, node.running, node.target.weight) for node in able]
     return able[for_session(session, loads) if session else least_loaded(loads)]
+
+
+def no_route(router: Router, model: str, *, now_ns: int) -> Refuse:
+    """What a call is told that no node takes."""
+    rests_ns = router.rests_for_ns(model, now_ns)
+    if rests_ns:
+        return Refuse(
+            status=503,
+            type=UNAVAILABLE,
+            code="nodes_failing",
+            reason="nodes_failing",
+            message=f"The nodes that serve {model!r} fail, and are left alone for a moment",
+            retry_after_s=min(-(-rests_ns // 1_000_000_000), MAX_RETRY_AFTER_S),
+        )
+    if not router.complete:
+        return Refuse(
+            status=503,
+            type=UNAVAILABLE,
+            code="no_serving_node",
+            reason="no_serving_node",
+            message="A serving node has not answered yet",
+            retry_after_s=2,
+        )
+    if model in router.models():
+        message = f"No node that serves {model!r} speaks this dialect; see --dialects"
+        return invalid(message, status=404, code="dialect_not_served", param="model")
+    message = f"The model {model!r} does not exist here" if model else "A model must be named"
+    return invalid(message, status=404, code="model_not_found", param="model")
