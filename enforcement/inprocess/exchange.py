@@ -27,35 +27,34 @@ class ClientGoneError(Exception):
 class Outbox:
     """Exchanges with something to send, while one synchronous step decides what that is."""
 
-    __slots__ = ("_tasks", "_touched")
+    __slots__ = ("_last", "_stepping", "_tasks")
 
     def __init__(self) -> None:
-        self._touched: list[Exchange] | None = None
+        self._stepping = False
+        self._last: Exchange | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
         """A step begins whose caller will send what comes of it."""
-        self._touched = []
+        self._stepping = True
 
     def close(self) -> "Exchange | None":
         """The step is over. The caller sends for the exchange that is returned, tasks for others.
 
         It is the one that was touched last: a call that ends answers its own client at the end.
         """
-        touched, self._touched = self._touched, None
-        if not touched:
-            return None
-        last = touched.pop()
-        for other in touched:
-            self._send(other)
+        self._stepping = False
+        last, self._last = self._last, None
         return last
 
     def post(self, exchange: "Exchange") -> None:
         """Have it sent soon: by the step's caller, else by a task."""
-        if self._touched is None:
+        if not self._stepping:
             self._send(exchange)
-        else:
-            self._touched.append(exchange)
+            return
+        if self._last is not None:
+            self._send(self._last)
+        self._last = exchange
 
     def _send(self, exchange: "Exchange") -> None:
         task = asyncio.get_running_loop().create_task(exchange.flush())

@@ -140,7 +140,15 @@ class InsideCall:
             return
         outbox.open()
         try:
-            self._hear(message, sink)
+            if message["type"] == "http.response.start":
+                sink.on_head(_head_of(message))
+            elif message["type"] == "http.response.body":
+                body = message.get("body")
+                if body:
+                    sink.on_body(body)
+                if not message.get("more_body", False) and self.sink is sink:
+                    self.sink = None
+                    sink.on_end()
         except Exception:
             log.exception("an answer of the engine could not be handled")
             self._gone.set()
@@ -148,17 +156,6 @@ class InsideCall:
         exchange = outbox.close()
         if exchange is not None:
             await exchange.flush()
-
-    def _hear(self, message: Message, sink: Sink) -> None:
-        if message["type"] == "http.response.body":
-            body = message.get("body", b"")
-            if body:
-                sink.on_body(body)
-            if not message.get("more_body", False) and self.sink is sink:
-                self.sink = None
-                sink.on_end()
-        elif message["type"] == "http.response.start":
-            sink.on_head(_head_of(message))
 
     def _fail(self, reason: str) -> None:
         sink, self.sink = self.sink, None
