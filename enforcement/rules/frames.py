@@ -214,11 +214,15 @@ class Meter(ABC):
 class FrameMeter(Meter):
     """A meter that looks at each frame by itself."""
 
-    __slots__ = ("_note",)
+    __slots__ = ("_name", "_note", "_stop")
+
+    limit_word: ClassVar[str]  # how the engine says that the limit ended it
 
     def __init__(self, *, clamp_note: bytes = b"") -> None:
         super().__init__()
         self._note = clamp_note  # JSON object for the event that ends by our limit
+        self._name = ""
+        self._stop = ""
 
     def _take(self, frames: bytes) -> bytes:
         border, kept = self.border, []
@@ -242,6 +246,18 @@ class FrameMeter(Meter):
     @abstractmethod
     def _event(self, data: bytes) -> None:
         """Read the JSON text of one event."""
+
+    @property
+    def finish_reason(self) -> str:
+        return self._stop
+
+    @property
+    def limited(self) -> bool:
+        return self._stop == self.limit_word
+
+    @property
+    def id(self) -> str:
+        return self._name
 
     def _learn(self, said: TokenUsage) -> None:
         """Take up a usage of the engine, which may only rise."""

@@ -183,14 +183,14 @@ def _later(known: _Usage, said: _Usage) -> _Usage:
 class MessagesMeter(FrameMeter):
     """The meter of a stream of Messages: every delta of a content block counts as a token."""
 
-    __slots__ = ("_bytes", "_id", "_model", "_open", "_said", "_stop", "_thinks")
+    __slots__ = ("_bytes", "_model", "_open", "_said", "_thinks")
+
+    limit_word = "max_tokens"
 
     def __init__(self, *, clamp_note: bytes = b"") -> None:
         super().__init__(clamp_note=clamp_note)
-        self._id = ""
         self._model = ""
         self._open: dict[int, str] = {}  # blocks that have begun and not ended
-        self._stop = ""
         self._said = _Usage()  # the latest of each figure
         self._bytes = 0  # of text and of arguments
         self._thinks = False  # thoughts are shown summarized, or not at all
@@ -211,7 +211,7 @@ class MessagesMeter(FrameMeter):
         elif event.type == "content_block_stop":
             self._open.pop(event.index, None)
         elif event.type == "message_start" and event.message is not None:
-            self._id, self._model = event.message.id[:128], event.message.model
+            self._name, self._model = event.message.id[:128], event.message.model
             self._hear(event.message.usage)
         elif event.type == "message_delta":
             told = event.usage is not None and event.usage.output_tokens is not None
@@ -256,23 +256,11 @@ class MessagesMeter(FrameMeter):
             seen = max(self.events, self.usage.output_tokens)
             self.usage = msgspec.structs.replace(self.usage, output_tokens=seen)
 
-    @property
-    def finish_reason(self) -> str:
-        return self._stop
-
-    @property
-    def limited(self) -> bool:
-        return self._stop == "max_tokens"
-
-    @property
-    def id(self) -> str:
-        return self._id
-
     def cut_ending(
         self, note: dict[str, Any], *, request_id: str, input_tokens: int | None
     ) -> bytes:
         parts = []
-        if not self._id:  # clients want a message before its end
+        if not self._name:  # clients want a message before its end
             usage = {"input_tokens": input_tokens or 0, "output_tokens": 0}
             message: dict[str, Any] = {
                 "id": f"msg_{request_id}",

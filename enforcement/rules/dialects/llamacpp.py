@@ -72,14 +72,15 @@ def _usage_of(results: Sequence[_Result]) -> TokenUsage:
 class CompletionMeter(FrameMeter):
     """The meter of a native stream; several prompts share it, each with an index."""
 
-    __slots__ = ("_ends", "_expected", "_latest", "_stop")
+    __slots__ = ("_ends", "_expected", "_latest")
+
+    limit_word = "limit"
 
     def __init__(self, *, expected: int = 1, clamp_note: bytes = b"") -> None:
         super().__init__(clamp_note=clamp_note)
         self._latest: dict[int, _Result] = {}
         self._expected = expected
         self._ends = 0
-        self._stop = ""
 
     def _event(self, data: bytes) -> None:
         try:
@@ -101,18 +102,6 @@ class CompletionMeter(FrameMeter):
         self._learn(_usage_of(list(self._latest.values())))
         if self.usage is not None:
             self.running = max(self.running or 0, self.usage.output_tokens)
-
-    @property
-    def finish_reason(self) -> str:
-        return self._stop
-
-    @property
-    def limited(self) -> bool:
-        return self._stop == "limit"
-
-    @property
-    def id(self) -> str:
-        return ""
 
     def cut_ending(
         self, note: dict[str, Any], *, request_id: str, input_tokens: int | None

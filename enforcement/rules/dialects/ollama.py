@@ -101,15 +101,15 @@ def _usage_of(line: _Line) -> TokenUsage:
 class LinesMeter(FrameMeter):
     """The meter of a stream of lines: each that says something counts as a token."""
 
-    __slots__ = ("_chat", "_model", "_stop")
+    __slots__ = ("_chat", "_model")
 
     border = b"\n"
+    limit_word = "length"
 
     def __init__(self, *, chat: bool, clamp_note: bytes = b"") -> None:
         super().__init__(clamp_note=clamp_note)
         self._chat = chat
         self._model = ""
-        self._stop = ""
 
     def _frame(self, frame: bytes) -> bytes:
         self._event(frame)
@@ -139,29 +139,10 @@ class LinesMeter(FrameMeter):
         self.input_missing = line.prompt_eval_count is None
         self.usage, self.running = usage, usage.output_tokens
 
-    @property
-    def finish_reason(self) -> str:
-        return self._stop
-
-    @property
-    def limited(self) -> bool:
-        return self._stop == "length"
-
-    @property
-    def id(self) -> str:
-        return ""
-
     def cut_ending(
         self, note: dict[str, Any], *, request_id: str, input_tokens: int | None
     ) -> bytes:
-        return last_line(
-            self._model,
-            chat=self._chat,
-            reason="length",
-            input_tokens=input_tokens or 0,
-            output_tokens=self.produced,
-            comptroller=note,
-        )
+        return cut_line(self, self._model, note, chat=self._chat, input_tokens=input_tokens)
 
     def error_ending(self, body: dict[str, Any]) -> bytes:
         return bytes(encode(body)) + b"\n"
@@ -180,6 +161,20 @@ def last_line(
         "eval_count": output_tokens,
     }
     return bytes(encode(line | more)) + b"\n"
+
+
+def cut_line(
+    meter: Meter, model: str, note: dict[str, Any], *, chat: bool, input_tokens: int | None
+) -> bytes:
+    """The line that ends a stream in the middle, with the note on why."""
+    return last_line(
+        model,
+        chat=chat,
+        reason="length",
+        input_tokens=input_tokens or 0,
+        output_tokens=meter.produced,
+        comptroller=note,
+    )
 
 
 class Ollama(Dialect):

@@ -181,9 +181,10 @@ class ResponsesMeter(FrameMeter):
         "_kept",
         "_open",
         "_sequence",
-        "_stop",
         "_thinks",
     )
+
+    limit_word = "max_output_tokens"
 
     def __init__(self, *, clamp_note: bytes = b"") -> None:
         super().__init__(clamp_note=clamp_note)
@@ -192,7 +193,6 @@ class ResponsesMeter(FrameMeter):
         self._finished: list[dict[str, Any]] = []
         self._kept = 0  # bytes of texts and items: what is beyond the most is left out of an end
         self._sequence: int | None = None
-        self._stop = ""
         self._bytes = 0  # of deltas
         self._thinks = False  # reasoning is shown summarized, or not at all
 
@@ -212,6 +212,7 @@ class ResponsesMeter(FrameMeter):
             self._end(event)
         elif event.type == "response.created":
             self._created = _object(event.response)
+            self._name = str(self._created.get("id", ""))[:128]
         elif event.item is not None:
             self._turn_item(event, event.item, len(data))
 
@@ -255,18 +256,6 @@ class ResponsesMeter(FrameMeter):
     @property
     def most_made(self) -> int | None:
         return None if self._thinks else max(self._bytes, self.events)
-
-    @property
-    def finish_reason(self) -> str:
-        return self._stop
-
-    @property
-    def limited(self) -> bool:
-        return self._stop == "max_output_tokens"
-
-    @property
-    def id(self) -> str:
-        return str(self._created.get("id", ""))[:128]
 
     # ------------------------------------------------------------------ ends of our own
 

@@ -19,6 +19,7 @@ from enforcement.rules.dialects.ollama import (
     OllamaChat,
     OllamaEmbed,
     OllamaGenerate,
+    cut_line,
     last_line,
 )
 from enforcement.rules.dialects.openai import Chat, Embeddings, OpenAI
@@ -218,14 +219,7 @@ class LinesOfEvents(StreamMeter):
     def cut_ending(
         self, note: dict[str, Any], *, request_id: str, input_tokens: int | None
     ) -> bytes:
-        return last_line(
-            self._named,
-            chat=self._is_chat,
-            reason="length",
-            input_tokens=input_tokens or 0,
-            output_tokens=self.produced,
-            comptroller=note,
-        )
+        return cut_line(self, self._named, note, chat=self._is_chat, input_tokens=input_tokens)
 
     def error_ending(self, body: dict[str, Any]) -> bytes:
         return bytes(encode(body)) + b"\n"
