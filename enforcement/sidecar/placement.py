@@ -157,6 +157,7 @@ class Placement(Queueing):
             parsed.sequences,
             parsed.stream,
             call.upstream.context_window,
+            call.upstream.margin_tokens,
             call.caller.timeout_ms,
             parsed.parallel_tools if parsed.tools else None,
         )
@@ -229,7 +230,12 @@ class Placement(Queueing):
 
     def _hold(self, quote: Quote, *, now_ns: int) -> Shortage | None:
         """Hold what is quoted and go; else what is missing."""
-        event = replace(quote.event, id=self._event_id, started_at_ms=self._started_ms)
+        event = replace(
+            quote.event,
+            id=self._event_id,
+            started_at_ms=self._started_ms,
+            attempt=len(self._call.tried) + 1,
+        )
         held = self._desk.book.lots.place(quote.needs, now_ns=now_ns, event=event)
         if isinstance(held, Shortage):
             return held

@@ -40,7 +40,9 @@ def first_event(
     output_tokens: int,
     whole_nanos: int | None,
 ) -> UsageEvent:
-    """The event that is booked if nothing else is ever heard of the request; its id is to come.
+    """The event that is booked if nothing else is ever heard of the request.
+
+    Its id, its time and which attempt it is are to come.
 
     `whole_nanos`: the charge for all of the bound, where it has been computed already.
     """
@@ -71,7 +73,6 @@ def first_event(
         charge_nanos=presumed.charge_nanos,
         price_version=call.price.id if call.price else "",
         presumed=True,
-        attempt=len(call.tried) + 1,
     )
 
 

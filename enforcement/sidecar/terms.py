@@ -22,7 +22,7 @@ class Quote(Struct, frozen=True, gc=False):
     """What calls of one size hold. `limit`: the output of one sequence that is asked for.
 
     `first`: the output that metered budgets pay for at first, None if nothing is metered.
-    `event`: what is booked if nothing else is heard, without its id and time.
+    `event`: what is booked if nothing else is heard, without its id, time and attempt.
     """
 
     limit: int

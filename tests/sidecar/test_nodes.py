@@ -78,6 +78,29 @@ def test_a_node_that_refuses_is_followed_by_another(
 
 
 @in_loop
+async def test_a_second_attempt_says_so_where_first_ones_were_before(tmp_path: Path) -> None:
+    """What calls of one size have in common is kept; which attempt one is, is its own."""
+    plane = tokens_plane()
+    failing = [False]
+
+    async def answer(engine: FakeEngine, body: dict[str, Any], writer: Writer) -> None:
+        await (refuse(503) if failing[0] else FakeEngine.generate)(engine, body, writer)
+
+    engines = [FakeEngine(delay=0.05, script=answer), FakeEngine(delay=0.05)]
+    async with nodes(tmp_path, engines, plane=plane) as world:
+        await asyncio.gather(*(world.post(chat(max_tokens=10)) for _ in range(6)))
+        failing[0] = True
+        await asyncio.gather(*(world.post(chat(max_tokens=10)) for _ in range(2)))
+        await world.quiet()
+    events = plane.events.values()
+    assert {event.node for event in events if event.attempt == 1} == {"a", "b"}
+    seconds = [event for event in events if event.attempt == 2]
+    failed = [event for event in events if event.outcome is Outcome.UPSTREAM_FAILED]
+    assert [event.node for event in seconds] == ["b"] * len(failed)
+    assert failed
+
+
+@in_loop
 async def test_an_attempt_that_nobody_heard_of_again_is_paid_and_followed(tmp_path: Path) -> None:
     plane = tokens_plane()
     bad, good = FakeEngine(kind="vllm", script=die), FakeEngine(kind="vllm")

@@ -96,6 +96,16 @@ async def test_a_bad_file_changes_nothing_and_says_so(tmp_path: Path) -> None:
     assert b'config_reloads_total{result="refused"} 1.0' in metrics
 
 
+@in_loop
+async def test_a_new_output_limit_holds_for_calls_of_the_same_size(tmp_path: Path) -> None:
+    async with changing(tmp_path, FakeEngine()) as world:
+        await world.post(chat())
+        world.write(node("a", world.engine), default_max_output_tokens=21)
+        await world.taken(1)
+        await world.post(chat())
+    assert [request["max_tokens"] for request in world.engine.requests] == [1000, 21]
+
+
 GET = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
 
