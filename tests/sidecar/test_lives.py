@@ -78,9 +78,9 @@ async def sidecar(
         await reading
 
 
-async def kill_mid_stream(tmp_path: Path, engine: FakeEngine, plane: Plane) -> None:
+async def kill_mid_stream(tmp_path: Path, engine: FakeEngine, plane: Plane, *flags: str) -> None:
     async with engine.running(), plane.running():
-        async with sidecar(tmp_path, engine, plane) as first:
+        async with sidecar(tmp_path, engine, plane, *flags) as first:
             running = [
                 asyncio.create_task(first.post(chat(max_tokens=200, stream=True))) for _ in range(3)
             ]
@@ -116,7 +116,7 @@ async def test_kill_9_of_metered_streams_overcounts_a_slice_each(tmp_path: Path)
     cap = budget(10_000, Unit.TOKENS, hold_mode=HoldMode.METERED)
     plane = Plane(agents=[agent()], budgets=[cap], prices=[PRICE])
     engine = FakeEngine(kind="vllm", delay=0.005)
-    await kill_mid_stream(tmp_path, engine, plane)
+    await kill_mid_stream(tmp_path, engine, plane, "--metered-margin", "64")
     truth = engine.prompt_tokens + engine.output_tokens
     assert truth <= plane.balance("budget-tokens").spent <= truth + 3 * 2 * 64
 
