@@ -19,6 +19,7 @@ MODEL_PORT_OFFSET = 200
 MARGIN_ENV = "COMPTROLLER_METERED_MARGIN"
 DEMO_MARGIN = "64"  # tokens; its model was seen to stop within 6, as doctor measures
 UPSTREAM_KEY_PREFIX = "COMPTROLLER_UPSTREAM_KEY_"
+TELEMETRY_PREFIXES = ("COMPTROLLER_OTLP_", "OTEL_")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +176,7 @@ class Installation:
         keys = {
             name: value
             for name, value in self.wishes.environ.items()
-            if name.startswith(UPSTREAM_KEY_PREFIX)
+            if name.startswith((UPSTREAM_KEY_PREFIX, *TELEMETRY_PREFIXES))
         }
         part = self._python_part(
             "sidecar",
