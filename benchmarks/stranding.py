@@ -20,6 +20,7 @@ from common import Result, arguments, conclude, median
 from enforcement.rules.ledger import Balance
 from enforcement.rules.wire import Recall
 from enforcement.simulation.controlplane import ControlPlane
+from enforcement.simulation.engine import Truth
 from enforcement.simulation.kernel import Kernel, Link
 from enforcement.simulation.sidecar import FLOOR, Request, Sidecar
 
@@ -57,11 +58,12 @@ class Run:
         tokens, calls_per_s = SIZES[sidecars]
         self.figures = Figures(sidecars * tokens)
         self.begun: set[int] = set()
+        self.truth = Truth()
         self.control = ControlPlane(self.kernel, {"org": self.figures.limit})
         self.control.recall = self._recall
         link = Link(self.kernel, loss=0, duplicates=0, delay_ms=5)
         self.sidecars = [
-            Sidecar(self.kernel, link, self.control, number, metered=False)
+            Sidecar(self.kernel, link, self.control, number, truth=self.truth, metered=False)
             for number in range(sidecars)
         ]
         self.by_spool = {sidecar.disk.spool: sidecar for sidecar in self.sidecars}
@@ -79,7 +81,7 @@ class Run:
         self.kernel.run(until_ms=RUN_MS, stop=self._over)
         figures = self.figures
         figures.waited = sum(request.waited for request in figures.asked)
-        figures.spent = sum(sum(sidecar.truth.values()) for sidecar in self.sidecars)
+        figures.spent = sum(self.truth.by_lease.values())
         return figures
 
     @property

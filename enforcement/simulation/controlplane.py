@@ -39,7 +39,7 @@ from enforcement.rules.wire import (
     Welcome,
 )
 from enforcement.simulation.kernel import Kernel
-from enforcement.simulation.organization import DELEGABLE, LATE, with_late_budget
+from enforcement.simulation.organization import DELEGABLE, LATE, Charges, with_late_budget
 from enforcement.simulation.rows import Rows, rows_of
 from enforcement.simulation.trees import Trees
 
@@ -74,7 +74,8 @@ class ControlPlane:
         self, kernel: Kernel, policy: PolicySnapshot, make_ledger: type[Ledger] = Ledger
     ) -> None:
         self._kernel = kernel
-        self.rights = self.rights_type(policy)
+        self._charges: dict[int, Charges] = {}  # by revision
+        self.rights = self.charges_under(policy).rights
         self.ledger = make_ledger(
             new_id=self._new_id,
             sign=_unsigned,
@@ -109,6 +110,13 @@ class ControlPlane:
     def _new_id(self) -> str:
         self._ids += 1
         return f"lease-{self._ids}"
+
+    def charges_under(self, policy: PolicySnapshot) -> Charges:
+        """The look-ups of a policy: all who work by a revision share them."""
+        known = self._charges.get(policy.revision)
+        if known is None:
+            known = self._charges[policy.revision] = Charges(self.rights_type(policy))
+        return known
 
     @property
     def policy(self) -> PolicySnapshot:
@@ -378,9 +386,12 @@ class ControlPlane:
 
     def _commit(self) -> None:
         """I1 holds at every commit, not only when somebody looks."""
-        touched = sorted(self.ledger.touched_balances & self.ledger.balances.keys())
-        self.over_cap += committed_over_cap(self.ledger.balances[one] for one in touched)
-        self.ledger.touched_balances.clear()
+        ledger = self.ledger
+        if ledger.touched_balances:
+            found = [ledger.balances.get(one) for one in ledger.touched_balances]
+            broken = committed_over_cap(balance for balance in found if balance is not None)
+            self.over_cap += sorted(broken, key=lambda balance: balance.id)
+            ledger.touched_balances.clear()
 
     def _resolve(self, key: str, outcome: list[Grant] | Denial) -> None:
         reply, answer = self._replies.pop(key)
@@ -424,7 +435,7 @@ class ControlPlane:
     def add_budget(self, limit: int) -> None:
         """Somebody makes a budget that every call matches."""
         if self.rights.budget(LATE) is None:
-            self.rights = self.rights_type(with_late_budget(self.policy, limit))
+            self.rights = self.charges_under(with_late_budget(self.policy, limit)).rights
 
     def crash(self) -> None:
         """Kill -9 of the web process: waiting groups and their connections are gone."""
@@ -467,7 +478,7 @@ class ControlPlane:
             for spool, leases in rows.live.items()
         }
         self.trees.rows = rows.parts
-        self.rights = self.rights_type(rows.policy)
+        self.rights = self.charges_under(rows.policy).rights
         self.acknowledged, self.armed_revision = rows.acknowledged, rows.armed_revision
         self._incarnations += 1
         self.restart()

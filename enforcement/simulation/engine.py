@@ -33,41 +33,53 @@ class Request:
         return self.prompt + self.produced
 
 
-class Engine:
-    """The truth about the calls of one sidecar."""
+class Truth:
+    """What the engines of a world really made, whoever listened."""
 
     def __init__(self) -> None:
-        self.truth: dict[str, int] = {}  # by lease: what engines really made on it
-        self.unheld: dict[str, int] = {}  # by budget: what no hold paid for
+        self.by_lease: dict[str, int] = {}
+        self.fresh: set[str] = set()  # leases on which tokens were made since somebody looked
+        self.unheld = 0  # what no hold paid for
         self.of_trees: dict[BalanceOf, int] = {}  # by budget and root: what a tree made
+
+    def count(self, lease: str, tokens: int) -> None:
+        self.by_lease[lease] = self.by_lease.get(lease, 0) + tokens
+        self.fresh.add(lease)
+
+
+class Engine:
+    """Makes tokens for the calls of one sidecar."""
+
+    def __init__(self, truth: Truth) -> None:
+        self._truth = truth
 
     def _produce(self, request: Request, tokens: int) -> None:
         """The engine makes tokens: never more than the limit that stands in the request."""
-        tokens = max(
-            0, min(tokens, request.output - request.produced, request.limit - request.produced)
-        )
-        request.produced += tokens
-        self._count(request, tokens)
+        tokens = min(tokens, request.output - request.produced, request.limit - request.produced)
+        if tokens > 0:
+            request.produced += tokens
+            self._count(request, tokens)
 
     def _count(self, request: Request, tokens: int) -> None:
         """Ground truth, lease by lease, in the order in which a settlement pays."""
         if request.hold is None:
             raise AssertionError("an engine made tokens that nobody forwarded")
-        before = request.tokens - tokens
-        root = root_of(request.facts.session)
+        truth, after = self._truth, request.tokens
+        before = after - tokens
         for key in request.keys:
-            if tokens and key[0] in OF_SESSIONS:
-                place = (key[0], root)
-                self.of_trees[place] = self.of_trees.get(place, 0) + tokens
-            position, left = 0, tokens
+            if key[0] in OF_SESSIONS:
+                place = (key[0], root_of(request.facts.session))
+                truth.of_trees[place] = truth.of_trees.get(place, 0) + tokens
+            start = 0
             for lot, amount in request.hold.parts.get(key, ()):
-                start = max(position, before)
-                take = max(0, min(position + amount, before + tokens) - start)
-                self.truth[lot.lease] = self.truth.get(lot.lease, 0) + take
-                left -= take
-                position += amount
-            if left:
-                self.unheld[key[0]] = self.unheld.get(key[0], 0) + left
+                end = start + amount
+                if end > before:
+                    truth.count(lot.lease, min(end, after) - max(start, before))
+                    if end >= after:
+                        break
+                start = end
+            else:
+                truth.unheld += after - max(start, before)
 
     def _move_overrun(self, request: Request, parts: list[Part]) -> None:
         """What a settlement paid from other lots is, from then on, their truth."""
@@ -76,8 +88,8 @@ class Engine:
             extra = request.tokens - held(key)
             if extra > 0:
                 paid = [part for part in parts if (part.budget, part.value) == key]
-                self.unheld[key[0]] = self.unheld.get(key[0], 0) - extra
+                self._truth.unheld -= extra
                 for part in reversed(paid):
                     take = min(part.amount, extra)
-                    self.truth[part.lease] = self.truth.get(part.lease, 0) + take
+                    self._truth.count(part.lease, take)
                     extra -= take

@@ -10,20 +10,20 @@ from collections.abc import Sequence
 from enforcement.rules.delegation import DelegationState
 from enforcement.rules.ledger import Balance, LeaseState, TransferKind
 from enforcement.rules.lots import Hold
-from enforcement.rules.matching import BalanceOf
 from enforcement.rules.rights import Rights
 from enforcement.rules.splits import is_counted
 from enforcement.simulation.controlplane import POLICY_TTL_MS, ControlPlane
-from enforcement.simulation.engine import Request
+from enforcement.simulation.engine import Request, Truth
 from enforcement.simulation.kernel import Kernel
 from enforcement.simulation.organization import (
     LATE,
     MAX_USERS,
     OF_SESSIONS,
-    balances_of,
+    Charges,
     root_of,
 )
 from enforcement.simulation.sidecar import Sidecar
+from enforcement.simulation.tally import Tally
 
 CHECK_EVERY_MS = 120
 SKEW_MS = 150  # clocks here drift apart twice as fast as the protocol allows for
@@ -39,15 +39,19 @@ INTO_SPENT = (
 class Oracles:
     """Watch one world. The world says what its faults took away: nobody can know that."""
 
-    def __init__(self, kernel: Kernel, control: ControlPlane, sidecars: Sequence[Sidecar]) -> None:
+    def __init__(
+        self, kernel: Kernel, control: ControlPlane, sidecars: Sequence[Sidecar], truth: Truth
+    ) -> None:
         self.violations: list[str] = []
         self.dead_spools: set[str] = set()
         self.rotten: set[str] = set()  # spools in which a bit flipped
         self.lost_trees: set[str] = set()  # roots of parts that a failover forgot
-        self.stepped = False  # the ledger's clock did: windows cannot be told any more
         self._kernel = kernel
         self._control = control
         self._sidecars = sidecars
+        self._truth = truth
+        self._tally = Tally(truth, control)
+        self._charges: dict[int, Charges] = {}  # by revision, of the production rules
 
     def _found(self, text: str) -> None:
         self.violations.append(f"{self._kernel.now_ms} ms: {text}")
@@ -58,48 +62,25 @@ class Oracles:
         for balance in self._control.over_cap:
             self._found(f"I1 {balance}")
         balances = self._control.ledger.balances
-        for balance_id, made in self._truth().items():
-            balance = balances[balance_id]
+        for balance, made in self._tally.made():
             if made > balance.cap:
                 self._found(f"I2 overspend of {made - balance.cap} on {balance}")
-        if any(sum(sidecar.unheld.values()) > 0 for sidecar in self._sidecars):
+        if self._tally.unknown and not self._control.learning:
+            for lease in sorted(self._tally.unknown):
+                self._found(f"L11 {lease} was used, and nobody knows it")
+        if self._truth.unheld > 0:
             self._found("I2 tokens were made that no hold paid for")
         if any(sidecar.fooled for sidecar in self._sidecars):
             self._found("L10 a key was answered that came again with other content")
-        for (budget, root), made in self._of_trees().items():
+        for (budget, root), made in self._truth.of_trees.items():
             top = balances.get(f"{budget}/{root}/0")
             if root not in self.lost_trees and top is not None and made > top.cap:
                 self._found(f"L14 a tree made {made - top.cap} more than {top}")
         self._kernel.at(CHECK_EVERY_MS, self.watch)
 
-    def _of_trees(self) -> Counter[BalanceOf]:
-        made: Counter[BalanceOf] = Counter()
-        for sidecar in self._sidecars:
-            made.update(sidecar.of_trees)
-        return made
-
-    def _truth(self) -> dict[str, int]:
-        """What engines really made, balance by balance; in rolling windows what they count now.
-
-        After a step of the ledger's clock nobody can tell what these should count.
-        """
-        made: dict[str, int] = {}
-        ledger = self._control.ledger
-        learning = self._control.learning
-        for sidecar in self._sidecars:
-            for lease_id, tokens in sidecar.truth.items():
-                lease = ledger.leases.get(lease_id)
-                if lease is None:
-                    if tokens and not learning:
-                        self._found(f"L11 {lease_id} was used, and nobody knows it")
-                    continue
-                ring = ledger.balances[lease.balance].ring
-                if ring is not None:
-                    age = ring.newest - ring.bucket_of_lease(lease.expires_at_ms)
-                    if self.stepped or age >= len(ring.spent):
-                        continue
-                made[lease.balance] = made.get(lease.balance, 0) + tokens
-        return made
+    def note_step(self) -> None:
+        """The ledger's clock stepped: windows cannot be told any more."""
+        self._tally.stepped = True
 
     def on_given_up(self, spool: str) -> None:
         """A spool is put aside whole: only what is damaged may be."""
@@ -122,8 +103,11 @@ class Oracles:
     def _check_budgets(self, request: Request, hold: Hold) -> None:
         """Every budget that the call matches is held on, those that are armed by now included."""
         control = self._control
-        matched = {key[0] for key in balances_of(Rights(control.policy), request.facts)}
-        armed = control.armed_revision == control.policy.revision
+        revision = control.policy.revision
+        if revision not in self._charges:
+            self._charges[revision] = Charges(Rights(control.policy))
+        matched = {key[0] for key in self._charges[revision].of(request.facts)}
+        armed = control.armed_revision == revision
         if not armed or self._kernel.now_us < control.armed_us + SKEW_MS * 1_000:
             matched.discard(LATE)
         missing = matched - {budget for budget, _ in hold.parts}
@@ -136,7 +120,7 @@ class Oracles:
 
         After a step of that clock nobody can tell: a lot keeps the window that it was granted for.
         """
-        if self.stepped:
+        if self._tally.stepped:
             return
         now_ms = self._control.now_ms
         for pairs in hold.parts.values():
@@ -156,16 +140,12 @@ class Oracles:
 
     def judge(self) -> None:
         """Each lease exact up to what a crash had open, nothing stranded, nothing twice."""
-        truth: dict[str, int] = {}
-        for sidecar in self._sidecars:
-            truth |= sidecar.truth
+        truth = self._truth.by_lease
         self._judge_groups()
         for lease_id in truth.keys() - self._control.ledger.leases.keys():
-            if truth[lease_id]:
-                self._found(f"L11 {lease_id} was used, and nobody knows it")
+            self._found(f"L11 {lease_id} was used, and nobody knows it")
         self._judge_leases(truth)
-        for balance in self._control.ledger.balances.values():
-            self._recompute(balance)
+        self._recompute()
         self._judge_trees()
         self._judge_gifts()
         self._judge_splits()
@@ -201,22 +181,23 @@ class Oracles:
     def _allowed(self, lease: str) -> int:
         return sum(sidecar.allowed_over.get(lease, 0) for sidecar in self._sidecars)
 
-    def _recompute(self, balance: Balance) -> None:
+    def _recompute(self) -> None:
         """I6: the counters of a balance are the sum of its transfers."""
-        moved = dict.fromkeys(TransferKind, 0)
-        for transfer in self._control.ledger.transfers:
-            if transfer.balance == balance.id:
-                moved[transfer.kind] += transfer.amount
-        spent = sum(moved[kind] for kind in INTO_SPENT) - moved[TransferKind.AGE]
-        if spent != balance.spent:
-            self._found(f"I6 spent {balance.spent}, transfers say {spent}: {balance.id}")
-        back = moved[TransferKind.COME_HOME] + moved[TransferKind.CHILD_SPENT]
-        if moved[TransferKind.DELEGATE] - back != balance.given:
-            self._found(f"I6 given {balance.given}, transfers say otherwise: {balance.id}")
+        ledger, moved = self._control.ledger, Counter[tuple[str, TransferKind]]()
+        for balance_id, _lease, kind, amount in ledger.transfers:
+            moved[balance_id, kind] += amount
+        for balance in ledger.balances.values():
+            of = {kind: moved[balance.id, kind] for kind in TransferKind}
+            spent = sum(of[kind] for kind in INTO_SPENT) - of[TransferKind.AGE]
+            if spent != balance.spent:
+                self._found(f"I6 spent {balance.spent}, transfers say {spent}: {balance.id}")
+            back = of[TransferKind.COME_HOME] + of[TransferKind.CHILD_SPENT]
+            if of[TransferKind.DELEGATE] - back != balance.given:
+                self._found(f"I6 given {balance.given}, transfers say otherwise: {balance.id}")
 
     def _judge_trees(self) -> None:
         """L14: what was given came home or was settled, and the root has what its tree made."""
-        ledger, made = self._control.ledger, self._of_trees()
+        ledger, made = self._control.ledger, self._truth.of_trees
         out = {x.balance for x in ledger.leases.values() if x.spool in self.dead_spools}
         stuck = self.lost_trees | {root_of(ledger.balances[one].value) for one in out}
         for row in self._control.trees.rows:

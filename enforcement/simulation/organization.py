@@ -75,7 +75,22 @@ def with_late_budget(policy: PolicySnapshot, limit: int) -> PolicySnapshot:
     return replace(policy, revision=policy.revision + 1, budgets=budgets)
 
 
-def balances_of(rights: Rights, facts: Attribution) -> tuple[BalanceOf, ...]:
+class Charges:
+    """What calls are charged to under one policy, looked up once for calls that are alike."""
+
+    def __init__(self, rights: Rights) -> None:
+        self.rights = rights
+        self._known: dict[tuple[str, ...], tuple[BalanceOf, ...]] = {}
+
+    def of(self, facts: Attribution) -> tuple[BalanceOf, ...]:
+        alike = (facts.agent, facts.session, facts.user, facts.model, facts.skill, facts.delegation)
+        known = self._known.get(alike)
+        if known is None:
+            known = self._known[alike] = _balances_of(self.rights, facts)
+        return known
+
+
+def _balances_of(rights: Rights, facts: Attribution) -> tuple[BalanceOf, ...]:
     """The balances that a call is charged to."""
     if facts.delegation:
         return tuple(rights.balances_of_tree(rights.lineage(facts.delegation), facts))

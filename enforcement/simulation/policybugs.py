@@ -52,7 +52,7 @@ class ArmsAtOnce(ControlPlane):
 
 class AcknowledgesUnread(Sidecar):
     def _take_policy(self, policy: PolicySnapshot) -> None:
-        if self._rights is None:
+        if self._charges is None:
             super()._take_policy(policy)
 
 

@@ -1,23 +1,15 @@
-"""A simulated sidecar worker: the production book, with a disk, requests and an engine.
-
-It does what the real shell does, in the same order: write the journal, then act. The engine is
-the oracle of truth: it counts what it makes, also while nobody listens.
-"""
+"""A simulated sidecar worker: the production book, with requests and its side of the protocol."""
 
 from collections.abc import Callable
 from functools import partial
 
 from msgspec.structs import replace
 
-from enforcement.rules.book import Book
 from enforcement.rules.grantqueue import content_of
-from enforcement.rules.lots import Hold, Lots, Need, Shortage
+from enforcement.rules.lots import Hold, Need, Shortage
 from enforcement.rules.matching import BalanceOf
 from enforcement.rules.policy import PolicySnapshot
-from enforcement.rules.recovery import recover
-from enforcement.rules.rights import Rights
 from enforcement.rules.splits import Overflows
-from enforcement.rules.spoolframes import DamageError
 from enforcement.rules.wire import (
     Attribution,
     Denial,
@@ -30,130 +22,56 @@ from enforcement.rules.wire import (
     Welcome,
 )
 from enforcement.simulation.controlplane import ControlPlane
-from enforcement.simulation.disk import Disk
-from enforcement.simulation.engine import Engine, Request
+from enforcement.simulation.engine import Request, Truth
 from enforcement.simulation.kernel import Kernel, Link
-from enforcement.simulation.organization import balances_of
+from enforcement.simulation.organization import Charges
+from enforcement.simulation.process import ABORT_STEPS, FASTEST, Process
 
 SYNC_EVERY_MS = 250
 STEP_MS = 20
 SLICE = 32
-FASTEST = 4  # tokens an engine makes in one step
-ABORT_STEPS = 10  # how long an engine may go on after nobody listens
 MARGIN = FASTEST * (ABORT_STEPS + 1)
 FLOOR = 24
 PATIENCE_MS = 400
 DEADLINE_MS = 2_500
 
 
-class Sidecar(Engine):
-    """One worker: its own book, spool and epoch. `number` also names its host (two to a host)."""
-
-    lots_type: type[Lots] = Lots
-    book_type: type[Book] = Book
-    disk_type: type[Disk] = Disk
+class Sidecar(Process):
+    """A process that admits calls, and speaks with the control plane."""
 
     def __init__(
-        self, kernel: Kernel, link: Link, control: ControlPlane, number: int, *, metered: bool
+        self,
+        kernel: Kernel,
+        link: Link,
+        control: ControlPlane,
+        number: int,
+        *,
+        truth: Truth,
+        metered: bool,
     ) -> None:
-        super().__init__()
-        self._kernel = kernel
+        super().__init__(kernel, truth, number)
         self._control = control
         self.link = link
-        self.number = number
         self.metered = metered
-        self.disk = self.disk_type(f"spool-{number}.0")
-        self.clock_rate = 1 + kernel.random.uniform(-0.02, 0.02)
-        self.kernel_boot = 0
-        self.life = self._groups = 0
-        self.up = self.paused = False
-        self.running: list[Request] = []
         self.waiting: list[Request] = []
-        self.allowed_over: dict[str, int] = {}  # by lease: what a crash may count too much
-        self.power_lost: set[str] = set()
         self.refused = self.served = 0
         self.fooled: set[str] = set()  # keys that came again with other content, and were answered
         self.lies: set[str] = set()  # groups that nobody had a right to ask for
-        self._fuse = 0  # effects until the process dies; 0: it does not
-        self._unsaid: dict[int, Hold] = {}  # holds of whose end the disk has not heard
-        self.on_died: Callable[[], None] = lambda: None
-        self.on_given_up: Callable[[str], None] = lambda _spool: None
+        self._groups = 0
         self.on_held: Callable[[Request, Hold], None] = lambda _request, _hold: None
-
-    # ------------------------------------------------------------------ life
-
-    @property
-    def now_ns(self) -> int:
-        return int(self._kernel.now_us * self.clock_rate) * 1_000
 
     def boot(self) -> None:
         if self.up:
             return
-        self.life += 1
-        self.up, self.paused = True, False
-        self._fuse, self._unsaid = 0, {}
-        self.running, self.waiting = [], []
-        self.book = self.book_type(
-            organization="org", spool=self.disk.spool, name=f"book-{self.number}"
-        )
-        self.book.lots = self.lots_type()
-        self._rights: Rights | None = None  # nothing is known before a Welcome
+        super().boot()
+        self.waiting = []
+        self._charges: Charges | None = None  # nothing is known before a Welcome
         self._overflows = Overflows()
         self._answered: Group | None = None  # the last group that was granted
         self._boot = f"boot-{self.number}.{self.life}"
-        try:
-            journal = self.disk.open()
-        except DamageError:
-            self.on_given_up(self.lose_disk())
-            self.book.spool, journal = self.disk.spool, []
-        found = recover(
-            self.book,
-            journal,
-            kernel_boot_id=str(self.kernel_boot),
-            distrust=self.disk.marked,
-        )
-        self._write()
-        self.disk.trust_again()
-        self.book.epoch = found.epoch
         self._welcomed = self._stepping = False
         self._later(1, self._hello)
         self._later(SYNC_EVERY_MS, self._heartbeat)
-
-    def crash(self, *, power: bool = False) -> None:
-        """The process dies. Engines go on for a while; a power loss also takes the disk's tail."""
-        if not self.up:
-            return
-        self.up = False
-        self.life += 1
-        for request in self.running:
-            steps = self._kernel.random.randint(0, ABORT_STEPS)
-            self._produce(request, steps * FASTEST)
-        for hold in self._unsaid.values():
-            for pairs in hold.parts.values():
-                for lot, amount in pairs:
-                    over = self.allowed_over.get(lot.lease, 0)
-                    self.allowed_over[lot.lease] = over + amount
-        if power or self.disk.marked or self.disk.dropped_from is not None:
-            self._lose_the_tail(power=power)
-
-    def _lose_the_tail(self, *, power: bool) -> None:
-        """What the disk had not synced is gone, or may be."""
-        finals = self.disk.finals()
-        self.disk.die(self._kernel.random, power=power)
-        if power:
-            self._end_the_kernel()
-        unsettled = {lot.lease for lot in self.book.lots.by_lease.values() if not lot.final}
-        self.power_lost |= unsettled | (finals - self.disk.finals())
-
-    def _end_the_kernel(self) -> None:
-        self.kernel_boot += 1
-
-    def lose_disk(self) -> str:
-        """The volume is gone: a new spool identity, the old one never speaks again."""
-        gone = self.disk.spool
-        generation = int(gone.rsplit(".", 1)[1]) + 1
-        self.disk = self.disk_type(f"spool-{self.number}.{generation}")
-        return gone
 
     def quiesce(self) -> None:
         """As at SIGTERM: send home what is free, so that finals can be booked."""
@@ -161,56 +79,13 @@ class Sidecar(Engine):
         self._write()
         self._send_sync()
 
-    def _write(self) -> bool:
-        """Journal before acting (L4). False: it is not on disk, nothing may rely on it."""
-        out = self.book.lots.journal_out
-        if out and self._fuse:
-            self._burn(lambda: self.disk.tear(out, self._kernel.random))
-        written = self.disk.append(out) if out else self.disk.accepts_holds
-        if written:
-            self._unsaid = {n: hold for n, hold in self._unsaid.items() if not hold.settled}
-        return written
-
-    def _burn(self, at_the_end: Callable[[], None] = lambda: None) -> None:
-        """One more effect before the process dies, if it is to die between two of them."""
-        if self._fuse:
-            self._fuse -= 1
-            if not self._fuse:
-                at_the_end()
-                raise InterruptedError
-
-    def set_fuse(self, effects: int) -> None:
-        """Die before the n-th effect from now, or within it, if it is a write."""
-        self._fuse = effects
-
-    def run(self, act: Callable[..., None], *args: object) -> None:
-        """Let this process act; it may die of it."""
-        try:
-            act(*args)
-        except InterruptedError:
-            self.crash()
-            self.on_died()
-
-    def _later(self, delay_ms: int, act: Callable[..., None], *args: object) -> None:
-        """Act after a delay, if this life lasts so long."""
-        self._kernel.at(delay_ms, self.run, act, self.life, *args)
-
-    def _sync_disk(self, then: Callable[[], None]) -> None:
-        upto, disk, life = len(self.disk.data), self.disk, self.life
-
-        def done() -> None:
-            if self.life == life and disk.sync(upto):
-                self.run(then)
-
-        self._kernel.at(self._kernel.random.uniform(1, 40), done)
-
     # ------------------------------------------------------------------ requests
 
     def call(self, facts: Attribution, prompt: int, output: int, limit: int) -> None:
         """An agent calls: hold, or ask and wait; then forward."""
-        if not self.listens or self._rights is None:
+        if not self.listens or self._charges is None:
             return
-        request = Request(facts, balances_of(self._rights, facts), prompt, output, limit)
+        request = Request(facts, self._charges.of(facts), prompt, output, limit)
         request.deadline_us = self._kernel.now_us + DEADLINE_MS * 1_000
         self._admit(request)
 
@@ -259,9 +134,9 @@ class Sidecar(Engine):
         return [Need(budget, value, amount) for budget, value in request.keys]
 
     def _admit(self, request: Request) -> None:
-        if self._rights is None:
+        if self._charges is None:
             raise AssertionError("a call was let in without a policy")
-        request.keys = self._shared(balances_of(self._rights, request.facts))
+        request.keys = self._shared(self._charges.of(request.facts))
         needs = self._needs(request)
         placed = self.book.lots.place(needs, now_ns=self.now_ns)
         if isinstance(placed, Hold):
@@ -390,7 +265,7 @@ class Sidecar(Engine):
             self._later(1, self._hello)
 
     def _take_policy(self, policy: PolicySnapshot) -> None:
-        self._rights = self._control.rights_type(policy)
+        self._charges = self._control.charges_under(policy)
 
     def _heartbeat(self, life: int) -> None:
         if life == self.life:
@@ -459,9 +334,9 @@ class Sidecar(Engine):
                 self._answered = group
 
     def _may_ask_again(self, denial: Denial) -> bool:
-        if self._rights is None or not self.listens:
+        if self._charges is None or not self.listens:
             return False
-        budget = self._rights.budget(denial.budget)
+        budget = self._charges.rights.budget(denial.budget)
         shares = self._overflows.note(denial, budget, now_ns=self.now_ns)
         return shares or denial.cause in (DenialCause.HELD, DenialCause.STALE_POLICY)
 

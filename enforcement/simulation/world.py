@@ -10,6 +10,7 @@ from enforcement.rules.ledger import Ledger
 from enforcement.rules.wire import Recall
 from enforcement.simulation.controlplane import ControlPlane
 from enforcement.simulation.disk import Disk
+from enforcement.simulation.engine import Truth
 from enforcement.simulation.kernel import Kernel, Link
 from enforcement.simulation.load import Load
 from enforcement.simulation.oracles import Oracles
@@ -107,13 +108,20 @@ class World:
         links = [
             Link(kernel, loss=loss, duplicates=duplicates, delay_ms=delay_ms) for _ in range(HOSTS)
         ]
-        self.links = links
+        self.links, truth = links, Truth()
         self.sidecars = [
-            sidecar(kernel, links[n // BOOKS_PER_HOST], self.control, n, metered=metered)
+            sidecar(
+                kernel,
+                links[n // BOOKS_PER_HOST],
+                self.control,
+                n,
+                truth=truth,
+                metered=metered,
+            )
             for n in range(HOSTS * BOOKS_PER_HOST)
         ]
         self.load = Load(kernel, self.sidecars)
-        self.oracles = Oracles(kernel, self.control, self.sidecars)
+        self.oracles = Oracles(kernel, self.control, self.sidecars, truth)
         self.report.violations = self.oracles.violations
         self.healing = False
 
@@ -214,7 +222,7 @@ class World:
             case "budget":
                 self.control.add_budget(LATE_LIMIT)
             case "clock":
-                self.oracles.stepped = True
+                self.oracles.note_step()
                 self.control.step_clock(step_ms)
             case "failover":
                 self.kernel.at(back_ms % MOST_LOST_MS, self._fail_over, self.control.remember())
