@@ -81,6 +81,7 @@ class Run:
         self.kernel.run(until_ms=RUN_MS, stop=self._over)
         figures = self.figures
         figures.waited = sum(request.waited for request in figures.asked)
+        self.truth.catch_up()
         figures.spent = sum(self.truth.by_lease.values())
         return figures
 

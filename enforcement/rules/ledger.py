@@ -92,7 +92,8 @@ class Balance(Struct):
 
     @property
     def free(self) -> int:
-        return self.limit - self.committed - self.overrun
+        out = self.spent + self.held + self.suspense + self.given  # `committed`, asked for often
+        return self.limit - out - self.overrun
 
     @property
     def tight(self) -> bool:

@@ -20,8 +20,8 @@ class Request:
     output: int  # what the model would say if nobody stopped it
     limit: int  # the output limit written into the forwarded request
     hold: Hold | None = None
-    metered: int = 0
     produced: int = 0
+    counted: int = 0  # of its tokens: what the truth has divided among leases
     forwarded: bool = False
     stopped: bool = False
     asked: str = ""
@@ -34,17 +34,67 @@ class Request:
 
 
 class Truth:
-    """What the engines of a world really made, whoever listened."""
+    """What the engines of a world really made, whoever listened.
+
+    Tokens are told at once, and divided among leases when somebody looks.
+    """
 
     def __init__(self) -> None:
         self.by_lease: dict[str, int] = {}
         self.fresh: set[str] = set()  # leases on which tokens were made since somebody looked
         self.unheld = 0  # what no hold paid for
         self.of_trees: dict[BalanceOf, int] = {}  # by budget and root: what a tree made
+        self._loose: dict[int, Request] = {}  # with tokens that are not divided yet
+
+    def note(self, request: Request) -> None:
+        """An engine made tokens for a call."""
+        if request.hold is None:
+            raise AssertionError("an engine made tokens that nobody forwarded")
+        self._loose[id(request)] = request
+
+    def catch_up(self) -> None:
+        """Divide what was made since the last look."""
+        for request in list(self._loose.values()):
+            self.divide(request)
+
+    def divide(self, request: Request) -> None:
+        """Lease by lease, in the order in which a settlement pays. To do before a hold grows."""
+        if self._loose.pop(id(request), None) is None or request.hold is None:
+            return
+        before, after = request.counted, request.tokens
+        request.counted = after
+        for key in request.keys:
+            if key[0] in OF_SESSIONS:
+                place = (key[0], root_of(request.facts.session))
+                self.of_trees[place] = self.of_trees.get(place, 0) + after - before
+            start = 0
+            for lot, amount in request.hold.parts.get(key, ()):
+                end = start + amount
+                if end > before:
+                    self.count(lot.lease, min(end, after) - max(start, before))
+                    if end >= after:
+                        break
+                start = end
+            else:
+                self.unheld += after - max(start, before)
 
     def count(self, lease: str, tokens: int) -> None:
         self.by_lease[lease] = self.by_lease.get(lease, 0) + tokens
         self.fresh.add(lease)
+
+    def move_overrun(self, request: Request, parts: list[Part]) -> None:
+        """What a settlement paid from other lots is, from then on, their truth."""
+        self.divide(request)
+        held = request.hold.amount if request.hold else (lambda _key: 0)
+        for key in request.keys:
+            extra = request.tokens - held(key)
+            if extra > 0:
+                paid = [part for part in parts if (part.budget, part.value) == key]
+                self.unheld -= extra
+                for part in reversed(paid):
+                    take = min(part.amount, extra)
+                    self.count(part.lease, take)
+                    extra -= take
 
 
 class Engine:
@@ -58,38 +108,4 @@ class Engine:
         tokens = min(tokens, request.output - request.produced, request.limit - request.produced)
         if tokens > 0:
             request.produced += tokens
-            self._count(request, tokens)
-
-    def _count(self, request: Request, tokens: int) -> None:
-        """Ground truth, lease by lease, in the order in which a settlement pays."""
-        if request.hold is None:
-            raise AssertionError("an engine made tokens that nobody forwarded")
-        truth, after = self._truth, request.tokens
-        before = after - tokens
-        for key in request.keys:
-            if key[0] in OF_SESSIONS:
-                place = (key[0], root_of(request.facts.session))
-                truth.of_trees[place] = truth.of_trees.get(place, 0) + tokens
-            start = 0
-            for lot, amount in request.hold.parts.get(key, ()):
-                end = start + amount
-                if end > before:
-                    truth.count(lot.lease, min(end, after) - max(start, before))
-                    if end >= after:
-                        break
-                start = end
-            else:
-                truth.unheld += after - max(start, before)
-
-    def _move_overrun(self, request: Request, parts: list[Part]) -> None:
-        """What a settlement paid from other lots is, from then on, their truth."""
-        held = request.hold.amount if request.hold else (lambda _key: 0)
-        for key in request.keys:
-            extra = request.tokens - held(key)
-            if extra > 0:
-                paid = [part for part in parts if (part.budget, part.value) == key]
-                self._truth.unheld -= extra
-                for part in reversed(paid):
-                    take = min(part.amount, extra)
-                    self._truth.count(part.lease, take)
-                    extra -= take
+            self._truth.note(request)

@@ -59,6 +59,7 @@ class Oracles:
     # ------------------------------------------------------------------ all the time
 
     def watch(self) -> None:
+        self._truth.catch_up()
         for balance in self._control.over_cap:
             self._found(f"I1 {balance}")
         balances = self._control.ledger.balances
@@ -138,8 +139,23 @@ class Oracles:
 
     # ------------------------------------------------------------------ after healing
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is out any more that can come home."""
+        control = self._control
+        calls = any(sidecar.running or sidecar.waiting for sidecar in self._sidecars)
+        if calls or control.armed_revision != control.policy.revision or control.learning:
+            return False
+        leases = control.ledger.leases.values()
+        out = [x for x in leases if x.state is not LeaseState.SETTLED]
+        if any(lease.spool not in self.dead_spools for lease in out):
+            return False
+        stuck = self._stuck_trees()
+        return all(row.root in stuck for row in control.trees.open)
+
     def judge(self) -> None:
         """Each lease exact up to what a crash had open, nothing stranded, nothing twice."""
+        self._truth.catch_up()
         truth = self._truth.by_lease
         self._judge_groups()
         for lease_id in truth.keys() - self._control.ledger.leases.keys():
@@ -198,8 +214,7 @@ class Oracles:
     def _judge_trees(self) -> None:
         """L14: what was given came home or was settled, and the root has what its tree made."""
         ledger, made = self._control.ledger, self._truth.of_trees
-        out = {x.balance for x in ledger.leases.values() if x.spool in self.dead_spools}
-        stuck = self.lost_trees | {root_of(ledger.balances[one].value) for one in out}
+        stuck = self._stuck_trees()
         for row in self._control.trees.rows:
             if row.part.state is not DelegationState.CLOSED and row.root not in stuck:
                 self._found(f"L14 a part did not come home: {row}")
@@ -211,6 +226,12 @@ class Oracles:
             place = (balance.budget, balance.value)
             if balance.budget in OF_SESSIONS and balance.value not in stuck and place in made:
                 self._judge_root(balance, made[place])
+
+    def _stuck_trees(self) -> set[str]:
+        """Roots of trees of which nobody knows the end."""
+        ledger = self._control.ledger
+        out = {x.balance for x in ledger.leases.values() if x.spool in self.dead_spools}
+        return self.lost_trees | {root_of(ledger.balances[one].value) for one in out}
 
     def _judge_root(self, root: Balance, made: int) -> None:
         ledger = self._control.ledger

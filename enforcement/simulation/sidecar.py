@@ -27,7 +27,8 @@ from enforcement.simulation.kernel import Kernel, Link
 from enforcement.simulation.organization import Charges
 from enforcement.simulation.process import ABORT_STEPS, FASTEST, Process
 
-SYNC_EVERY_MS = 250
+LOOK_EVERY_MS = 250  # for something to say
+HEARTBEAT_MS = 600  # a fifth of what a lease lives, as for real
 STEP_MS = 20
 SLICE = 32
 MARGIN = FASTEST * (ABORT_STEPS + 1)
@@ -70,8 +71,9 @@ class Sidecar(Process):
         self._answered: Group | None = None  # the last group that was granted
         self._boot = f"boot-{self.number}.{self.life}"
         self._welcomed = self._stepping = False
+        self._spoke_us = 0
         self._later(1, self._hello)
-        self._later(SYNC_EVERY_MS, self._heartbeat)
+        self._later(LOOK_EVERY_MS, self._heartbeat)
 
     def quiesce(self) -> None:
         """As at SIGTERM: send home what is free, so that finals can be booked."""
@@ -179,7 +181,7 @@ class Sidecar(Process):
         if not self._stepping:
             self._stepping = True
             self._later(STEP_MS, self._step)
-        self._count(request, request.prompt)
+        self._truth.note(request)
 
     def _refuse(self) -> None:
         self.refused += 1
@@ -204,6 +206,7 @@ class Sidecar(Process):
         if self.metered and not done and request.hold is not None:
             held = request.hold.amount(request.keys[0])
             if request.tokens + MARGIN > held:
+                self._truth.divide(request)
                 needs = [Need(budget, value, SLICE) for budget, value in request.keys]
                 short = self.book.lots.extend(request.hold, needs, now_ns=self.now_ns)
                 if not self._write() or isinstance(short, Shortage):
@@ -217,7 +220,8 @@ class Sidecar(Process):
         if request.hold is None:
             return
         used = dict.fromkeys(request.keys, request.tokens)
-        self._move_overrun(request, self.book.lots.settle(request.hold, used, now_ns=self.now_ns))
+        paid = self.book.lots.settle(request.hold, used, now_ns=self.now_ns)
+        self._truth.move_overrun(request, paid)
         self._write()
         self.served += 1
 
@@ -239,7 +243,7 @@ class Sidecar(Process):
             self.link.send(self._arrive, life, self._on_welcome, welcome, sent_ns)
 
         self.link.send(self._control.on_hello, hello, arrived, once=True)
-        self._later(2 * SYNC_EVERY_MS, self._hello)
+        self._later(2 * LOOK_EVERY_MS, self._hello)
 
     def _arrive(self, life: int, act: Callable[..., None], *args: object) -> None:
         """Deliver to a live process; a stopped one reads its sockets when it goes on."""
@@ -273,8 +277,10 @@ class Sidecar(Process):
                 self.book.ask_ahead(new_id=self._new_group, now_ns=self.now_ns)
                 self.book.refill(new_id=self._new_group, now_ns=self.now_ns)
                 self.disk.retry()
-                self._send_sync()
-            self._later(SYNC_EVERY_MS, self._heartbeat)
+                silent_us = self._kernel.now_us - self._spoke_us
+                if silent_us >= HEARTBEAT_MS * 1_000 or self.book.needs_sync(now_ns=self.now_ns):
+                    self._send_sync()
+            self._later(LOOK_EVERY_MS, self._heartbeat)
 
     def _new_group(self) -> str:
         self._groups += 1
@@ -286,6 +292,7 @@ class Sidecar(Process):
         sync = self.book.make_sync(now_ns=self.now_ns)
         self._write()
         self._burn()
+        self._spoke_us = self._kernel.now_us
         sent_ns, life = self.now_ns, self.life
 
         def reply(answer: SyncAnswer) -> None:

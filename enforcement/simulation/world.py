@@ -21,7 +21,9 @@ from enforcement.simulation.sidecar import Sidecar
 HOSTS = 4
 BOOKS_PER_HOST = 2
 RUN_MS = 30_000
-HEAL_MS = 12_000
+HEAL_MS = 12_000  # at most: see `_look_for_rest`
+QUIESCE_MS = 4_500  # after the faults: longer than a lease, a policy and any call last
+REST_MS = 700  # one heartbeat of everybody, after all is at rest
 SWARM_SHARE = 0.7
 LATE_LIMIT = 20_000
 FAULTS = {
@@ -123,7 +125,7 @@ class World:
         self.load = Load(kernel, self.sidecars)
         self.oracles = Oracles(kernel, self.control, self.sidecars, truth)
         self.report.violations = self.oracles.violations
-        self.healing = False
+        self.healing = self.resting = False
 
     def run(self) -> Report:
         kernel = self.kernel
@@ -139,13 +141,16 @@ class World:
         kernel.run(until_ms=RUN_MS, stop=self._failed)
         if not self._failed():
             self._heal()
-            kernel.run(until_ms=RUN_MS + HEAL_MS, stop=self._failed)
+            kernel.run(until_ms=RUN_MS + HEAL_MS, stop=self._is_over)
         if not self._failed():
             self.oracles.judge()
         return self._finish()
 
     def _failed(self) -> bool:
         return bool(self.report.violations)
+
+    def _is_over(self) -> bool:
+        return self.resting or self._failed()
 
     def _finish(self) -> Report:
         report = self.report
@@ -273,5 +278,12 @@ class World:
             if sidecar.disk.sync_failed:
                 sidecar.crash()
             sidecar.boot()
-            self.kernel.at(HEAL_MS - 4_000, sidecar.quiesce)
-        self.kernel.at(HEAL_MS - 4_000, self.control.trees.end_all)
+            self.kernel.at(QUIESCE_MS, sidecar.quiesce)
+        self.kernel.at(QUIESCE_MS, self.control.trees.end_all)
+        self.kernel.at(QUIESCE_MS, self._look_for_rest, False)
+
+    def _look_for_rest(self, before: bool) -> None:
+        """Nothing is out any more, and for one heartbeat nothing came: what follows is idle."""
+        now = self.oracles.at_rest
+        self.resting = before and now
+        self.kernel.at(REST_MS, self._look_for_rest, now)
