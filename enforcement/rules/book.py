@@ -288,8 +288,8 @@ class Book:
         header = self.make_header()
         reports = []
         for lot in self._unsettled():
-            renew = self._wants_renewal(lot, now_ns)
-            if self._wants_patience(lot, now_ns):
+            renew = not lot.final and self._wants_renewal(lot, now_ns)
+            if lot.open and self._wants_patience(lot, now_ns):
                 renew, lot.patient_ns = True, now_ns
             if lot.said != lot.state() or renew:
                 reports.append(lot.report(renew=renew))
@@ -459,8 +459,8 @@ class Book:
 
     def _wants_renewal(self, lot: Lot, now_ns: int) -> bool:
         """In use or idle < 60 s, past half its life, and the balance is not tight (L8)."""
-        if not lot.live or lot.final or self.lots.is_tight(lot.key, now_ns):
+        left_ns = lot.deadline_ns - now_ns
+        if not lot.live or lot.final or not 0 < left_ns < life_ns(self.lease_ttl_ms) // 2:
             return False
-        half_life_ns = life_ns(self.lease_ttl_ms) // 2
         recently = lot.open > 0 or now_ns - lot.last_use_ns < IDLE_NS
-        return lot.deadline_ns - now_ns < half_life_ns and now_ns < lot.deadline_ns and recently
+        return recently and not self.lots.is_tight(lot.key, now_ns)

@@ -210,6 +210,11 @@ class Ledger:
         )
 
     def _book(self, lease: Lease, report: LeaseReport) -> None:
+        if not report.final and _is_known(lease, report):
+            if lease.open != max(0, report.open):
+                lease.open = max(0, report.open)
+                self.touched_leases.add(lease.id)
+            return
         late = lease.state is LeaseState.SUSPENDED
         balance = self.balances[lease.balance]
         used = max(0, min(report.used, lease.amount - lease.returned) - lease.used)
@@ -459,6 +464,15 @@ class Ledger:
 
     def _write(self, lease: Lease, kind: TransferKind, amount: int) -> None:
         self.transfers.append(Transfer(lease.balance, lease.id, kind, amount))
+
+
+def _is_known(lease: Lease, report: LeaseReport) -> bool:
+    """Whether a report tells nothing new: it came late, twice, or only to renew."""
+    return (
+        report.used <= lease.used
+        and report.returned <= lease.returned
+        and report.overrun <= lease.overrun
+    )
 
 
 def _opens_ms(balance: Balance, *, ahead: bool, now_ms: int) -> int:

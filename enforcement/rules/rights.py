@@ -4,7 +4,7 @@ A sidecar names balances; the control plane makes and leases only those that fol
 attribution: nobody reaches a balance by its name.
 """
 
-from enforcement.rules.matching import BalanceOf, Matcher, Plan, Subject, matches, subject_of
+from enforcement.rules.matching import BalanceOf, Matcher, Plan, Subject, subject_of
 from enforcement.rules.policy import AgentPolicy, BudgetPolicy, Mode, Per, PolicySnapshot
 from enforcement.rules.sessiontree import Lineage, LineageError, is_given, key_of, pairs_of, unseal
 from enforcement.rules.splits import values_of
@@ -36,12 +36,11 @@ class Rights:
         if group.attribution.delegation:
             return self._of_tree(group)
         subject = self.subject(group.attribution, agent, group.attribution.session)
+        matched = {budget.id: budget for budget in self.plan(subject).budgets}
         found = []
         for item in group.items:
-            budget = self._budgets.get(item.budget)
-            if budget is None or budget.mode is not Mode.HARD or not matches(budget, subject):
-                return None
-            if item.value not in values_of(budget, subject):
+            budget = matched.get(item.budget)
+            if budget is None or item.value not in values_of(budget, subject):
                 return None
             found.append(budget)
         return found

@@ -40,7 +40,7 @@ from enforcement.rules.wire import (
 )
 from enforcement.simulation.kernel import Kernel
 from enforcement.simulation.organization import DELEGABLE, LATE, Charges, with_late_budget
-from enforcement.simulation.rows import Rows, rows_of
+from enforcement.simulation.rows import Rows
 from enforcement.simulation.trees import Trees
 
 LEASE_TTL_MS = 3_000
@@ -245,21 +245,20 @@ class ControlPlane:
         return self._contents.get(group.key, content_of(group)) != content_of(group)
 
     def _book(self, sync: Sync, spool: Spool, answer: SyncAnswer) -> None:
+        now_ms, live = self.now_ms, self._live.get(spool.id, {})
         for report in sync.reports:
             lease = self.ledger.leases.get(report.lease)
-            recalled = lease is not None and self.queue.is_recalled(
-                lease.balance, now_ms=self.now_ms
-            )
-            ack = self.ledger.report(report, spool=spool.id, now_ms=self.now_ms, recalled=recalled)
+            recalled = lease is not None and self.queue.is_recalled(lease.balance, now_ms=now_ms)
+            ack = self.ledger.report(report, spool=spool.id, now_ms=now_ms, recalled=recalled)
             if ack is not None:
                 answer.acks.append(ack)
                 if ack.final:
-                    self._live.get(spool.id, {}).pop(ack.lease, None)
+                    live.pop(ack.lease, None)
         reported = {report.lease for report in sync.reports}
         answer.unsettled.extend(
             self._named(lease)
-            for lease in self._live.get(spool.id, {}).values()
-            if owes_word(lease, spool) and lease.id not in reported
+            for lease in live.values()
+            if lease.id not in reported and owes_word(lease, spool)
         )
 
     def _places(self, group: Group, *, stale: bool) -> list[tuple[str, GroupItem]] | Denial:
@@ -465,9 +464,8 @@ class ControlPlane:
         )
         return pickle.dumps(rows)
 
-    def fail_over(self, remembered: bytes) -> None:
+    def fail_over(self, rows: Rows) -> None:
         """A replica that lacks the last commits is promoted: a new incarnation begins."""
-        rows = rows_of(remembered)
         self.crash()
         ledger = self.ledger
         ledger.balances, ledger.leases = rows.balances, rows.leases

@@ -194,10 +194,11 @@ class Sidecar(Process):
         self._stepping = bool(self.running)
         if self._stepping:
             self._later(STEP_MS, self._step)
+        if self.paused and self.metered:
+            return  # back-pressure stops an engine that nobody reads; see the bound
+        chance = self._kernel.random.random
         for request in list(self.running):
-            if self.paused and self.metered:
-                continue  # back-pressure stops an engine that nobody reads; see the bound
-            self._produce(request, self._kernel.random.randint(1, FASTEST))
+            self._produce(request, 1 + int(chance() * FASTEST))
             if not self.paused:
                 self._meter(request)
 

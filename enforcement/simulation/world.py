@@ -241,7 +241,7 @@ class World:
             then = {row.handle: row for row in before.parts}
             changed = [r for r in self.control.trees.rows if then.get(r.handle) != r]
             self.oracles.lost_trees |= {row.root for row in changed}
-            self.control.fail_over(rows)
+            self.control.fail_over(before)
 
     def _crash(self, sidecars: list[Sidecar], back_ms: int, *, power: bool = False) -> None:
         for sidecar in sidecars:
