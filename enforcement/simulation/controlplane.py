@@ -47,10 +47,10 @@ LEASE_TTL_MS = 3_000
 GRACE_MS = 300
 POLICY_TTL_MS = 2_000
 SWEEP_EVERY_MS = 200
-WINDOW_MS = 12_000
+WINDOW_MS = 8_000
 WINDOWED = frozenset({"team", "agent"})
 ROLLING = frozenset({"model"})
-BUCKET_MS = 4_000
+BUCKET_MS = 3_000
 PARTS = 2
 
 Reply = Callable[[SyncAnswer], None]

@@ -11,7 +11,7 @@ from enforcement.simulation.kernel import Kernel
 from enforcement.simulation.organization import AGENTS, USERS, root_of
 from enforcement.simulation.sidecar import Sidecar
 
-PACES_MS = (200, 500)  # between the calls of one agent
+PACES_MS = (130, 330)  # between the calls of one agent
 NEW_SESSION = 0.05
 DELEGATES = 0.06
 LIES = 0.02

@@ -20,7 +20,7 @@ from enforcement.simulation.sidecar import Sidecar
 
 HOSTS = 4
 BOOKS_PER_HOST = 2
-RUN_MS = 30_000
+RUN_MS = 20_000
 HEAL_MS = 12_000  # at most: see `_look_for_rest`
 QUIESCE_MS = 4_500  # after the faults: longer than a lease, a policy and any call last
 REST_MS = 700  # one heartbeat of everybody, after all is at rest
@@ -137,7 +137,7 @@ class World:
         kernel.at(15, self.oracles.watch)
         self.load.start()
         if not self.calm:
-            kernel.at(kernel.random.randint(300, 1_500), self._fault)
+            kernel.at(kernel.random.randint(200, 1_000), self._fault)
         kernel.run(until_ms=RUN_MS, stop=self._failed)
         if not self._failed():
             self._heal()
@@ -184,7 +184,7 @@ class World:
             self.kernel.note(f"fault {number} {kind} {sidecar.number} {back_ms}")
             self.report.happened.append(number)
             self._strike(kind, sidecar, back_ms=back_ms, step_ms=step_ms)
-        self.kernel.at(chance.randint(100, 2_500), self._fault)
+        self.kernel.at(chance.randint(60, 1_650), self._fault)
 
     def _strike(self, kind: str, sidecar: Sidecar, *, back_ms: int, step_ms: int) -> None:
         sibling = self.sidecars[sidecar.number ^ 1]
