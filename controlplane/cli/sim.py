@@ -12,6 +12,7 @@ from enforcement.simulation.mutants import MUTANTS
 from enforcement.simulation.run import caught_at, run_plain, run_seed, shrink
 
 MOST_SHOWN = 20
+TELL_EVERY = 250  # seeds
 
 
 def run_seeds(output: Output, *, first: int, count: int, jobs: int) -> Exit:
@@ -19,13 +20,17 @@ def run_seeds(output: Output, *, first: int, count: int, jobs: int) -> Exit:
     begun = time.monotonic()
     failed, faults, served, refused = [], 0, 0, 0
     with _pool(jobs) as pool:
-        for report in pool.map(run_plain, range(first, first + count), chunksize=4):
+        reports = pool.map(run_plain, range(first, first + count), chunksize=4)
+        for done, report in enumerate(reports, start=1):
             faults += report.faults
             served += report.served
             refused += report.refused
             if report.violations:
                 failed.append(report)
                 output.error(f"seed {report.seed}: {report.violations[0]}")
+            if done % TELL_EVERY == 0:
+                so_far = f"of {count} seeds, {len(failed)} broken"
+                output.step(str(done), so_far, time.monotonic() - begun)
             if len(failed) >= MOST_SHOWN:
                 break
     seconds = time.monotonic() - begun
