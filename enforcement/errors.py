@@ -5,6 +5,10 @@ class EnforcementError(Exception):
     """Base of this app's errors."""
 
 
+class UnsafeDatabaseError(EnforcementError):
+    """The database would lose acknowledged grants, or is a replica."""
+
+
 class SidecarNameTakenError(EnforcementError):
     """The organization has a sidecar of this name."""
 

@@ -2,14 +2,17 @@
 
 PostgreSQL begins a new timeline at a promotion and at the end of a recovery, and a new cluster has
 a system identifier of its own. Both are looked at whenever a connection is made: a failover breaks
-all of them. A copy of the files that is started as it is has neither: then a person says
-`comptroller ledger restored`.
+all of them. A connection to a replica would outlive its promotion, so none is kept.
+
+A copy of the files that is started as it is has neither: then a person says `comptroller ledger
+restored`.
 """
 
 import logging
 
 from budgets.domain.incarnation import HISTORY, History
 from controlplane.identity.ids import new_id
+from enforcement.errors import UnsafeDatabaseError
 from enforcement.leasing.later import Connection
 
 _CURRENT = """
@@ -21,11 +24,15 @@ log = logging.getLogger(__name__)
 
 
 async def notice_failover(connection: Connection) -> None:
-    """Begin a new incarnation if this connection leads to another history than the last one did."""
+    """Begin a new incarnation if this connection leads to another history than the last one did.
+
+    Raises:
+        UnsafeDatabaseError: it leads to a replica, or to a recovery that has not ended.
+    """
     async with connection.transaction():
         row = await (await connection.execute(HISTORY)).fetchone()
         if row is None or row[1]:
-            return  # a replica: whoever uses it will be told
+            raise UnsafeDatabaseError("this PostgreSQL is a replica, or still recovers")
         place = History(int(row[0]), str(row[2]))
         current = await (await connection.execute(_CURRENT)).fetchone()
         if current is None:

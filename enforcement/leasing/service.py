@@ -25,7 +25,7 @@ from controlplane.identity.domain import derived_key
 from controlplane.identity.models import Organization
 from enforcement.domain.enrolment import register_upstreams
 from enforcement.domain.ingest import take_usage
-from enforcement.errors import EnforcementError
+from enforcement.errors import UnsafeDatabaseError
 from enforcement.leasing import hello as hellos
 from enforcement.leasing.auth import Authenticator, SidecarIdentity
 from enforcement.leasing.batch import Terms
@@ -71,10 +71,6 @@ REQUIRED = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 THROWAWAY = {"fsync", "full_page_writes"}  # what a test database may do without
 
 log = logging.getLogger(__name__)
-
-
-class UnsafeDatabaseError(EnforcementError):
-    """The database would lose acknowledged grants, or is a replica."""
 
 
 class LeaseService:
@@ -146,9 +142,6 @@ class LeaseService:
                 row = await (await connection.execute(f"SHOW {name}")).fetchone()
                 if row is None or (row[0] != value and not _may_lack(name)):
                     raise UnsafeDatabaseError(f"PostgreSQL runs with {name}={row and row[0]}")
-            row = await (await connection.execute("SELECT pg_is_in_recovery()")).fetchone()
-            if row is not None and row[0]:
-                raise UnsafeDatabaseError("this PostgreSQL is a replica")
 
     # ------------------------------------------------------------------ messages
 

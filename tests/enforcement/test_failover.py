@@ -15,6 +15,7 @@ from budgets.domain.verify import verify
 from budgets.models import Balance, Budget, Lease, LedgerIncarnation
 from controlplane.launcher import postgres
 from enforcement.domain.enrolment import enrol_sidecar, revoke_sidecar
+from enforcement.errors import UnsafeDatabaseError
 from enforcement.leasing.failover import notice_failover
 from enforcement.models import Spool
 from enforcement.rules.wire import DenialCause, Hello, Welcome
@@ -263,7 +264,7 @@ def incarnations(server: Server) -> list[tuple[bool, str]]:
     return asyncio.run(look())
 
 
-def test_a_promotion_begins_a_new_incarnation(server: Server) -> None:
+def begin_first(server: Server) -> None:
     with psycopg.connect(server.cluster.url) as held:
         held.execute(
             "CREATE TABLE budgets_ledgerincarnation (id uuid, started_at timestamptz,"
@@ -273,30 +274,49 @@ def test_a_promotion_begins_a_new_incarnation(server: Server) -> None:
             "INSERT INTO budgets_ledgerincarnation VALUES"
             " ('00000000-0000-0000-0000-000000000001', now())"
         )
+
+
+def test_a_promotion_begins_a_new_incarnation(server: Server) -> None:
+    begin_first(server)
     assert incarnations(server) == [(False, "00000001")]
     assert incarnations(server) == [(False, "00000001")]
     restart(server)
     assert incarnations(server) == [(False, "00000001")]
-    restart(server, recovery=True)
+    restart(server, signal_file="recovery.signal")
+    promoted(server)
     assert incarnations(server) == [(True, "00000001"), (False, "00000002")]
     assert incarnations(server) == [(True, "00000001"), (False, "00000002")]
 
 
-def restart(server: Server, *, recovery: bool = False) -> None:
-    """Stop and start; with `recovery` as after a restore of a backup, which ends in a promotion."""
+def test_no_connection_to_a_replica_is_kept_until_its_promotion(server: Server) -> None:
+    begin_first(server)
+    assert incarnations(server) == [(False, "00000001")]
+    restart(server, signal_file="standby.signal")
+    with pytest.raises(UnsafeDatabaseError, match="this PostgreSQL is a replica"):
+        incarnations(server)
+    with psycopg.connect(server.cluster.url) as held:
+        assert held.execute("SELECT pg_promote()").fetchone() == (True,)
+    promoted(server)
+    assert incarnations(server) == [(True, "00000001"), (False, "00000002")]
+
+
+def restart(server: Server, *, signal_file: str = "") -> None:
+    """Stop and start; with a signal file as a backup that is restored, or a replica."""
     assert server.process is not None
     server.process.send_signal(postgres.STOP)
     server.process.wait(30)
     settings = dict(postgres.THROWAWAY_SETTINGS)
-    if recovery:
-        signal_file = server.cluster.data / "recovery.signal"
-        signal_file.touch(mode=0o644)
+    if signal_file:
+        (server.cluster.data / signal_file).touch(mode=0o644)
         settings["restore_command"] = "/bin/false"
     server.process = postgres.start(server.cluster, settings, log=server.home / "log")
-    if recovery:
-        with psycopg.connect(server.cluster.url) as held:
-            for _ in range(200):
-                row = held.execute("SELECT pg_is_in_recovery()").fetchone()
-                if row == (False,):
-                    break
-                held.execute("SELECT pg_sleep(0.05)")
+
+
+def promoted(server: Server) -> None:
+    """Wait until its recovery has ended."""
+    with psycopg.connect(server.cluster.url) as held:
+        for _ in range(200):
+            row = held.execute("SELECT pg_is_in_recovery()").fetchone()
+            if row == (False,):
+                break
+            held.execute("SELECT pg_sleep(0.05)")

@@ -10,8 +10,9 @@ import pytest
 from django.db import connection, transaction
 
 from budgets.models import Balance, Lease
+from enforcement.errors import UnsafeDatabaseError
 from enforcement.leasing import service as services
-from enforcement.leasing.service import LeaseService, UnsafeDatabaseError, _conninfo
+from enforcement.leasing.service import LeaseService, _conninfo
 from tests.enforcement.stack import HttpError, Peer, Site, Watch, counters, make_site
 from tests.enforcement.test_leasing import granted
 
