@@ -19,13 +19,15 @@ import django
 
 django.setup()
 
+from django.db import connection
 from django.utils import timezone
 
 from budgets.domain.budgets import BudgetSpec, change_budget, create_budget
+from budgets.domain.incarnation import HISTORY, current_incarnation, is_learning
 from budgets.domain.prices import set_own_price
 from budgets.domain.verify import verify
 from budgets.enums import BudgetState
-from budgets.models import Balance, Budget, PriceVersion, UsageEvent
+from budgets.models import Balance, Budget, Lease, LedgerIncarnation, PriceVersion, UsageEvent
 from controlplane.audit.domain import Actor
 from controlplane.identity.domain import create_agent, issue_agent_key, issue_api_token
 from controlplane.identity.models import Organization
@@ -107,6 +109,21 @@ def check_journal(_given: dict[str, Any]) -> dict[str, Any]:
     return {"holds": report.holds, "balances": report.balances}
 
 
+def history(_given: dict[str, Any]) -> dict[str, Any]:
+    """Which database this is, and what the ledger knows of it (L11)."""
+    with connection.cursor() as cursor:
+        cursor.execute(HISTORY)
+        identifier, _, timeline = cursor.fetchone()
+    current = current_incarnation(now=timezone.now())
+    return {
+        "timeline": timeline,
+        "noticed": (current.system_identifier, current.timeline) == (int(identifier), timeline),
+        "learning": is_learning(organization().pk),
+        "incarnations": LedgerIncarnation.objects.count(),
+        "adopted": Lease.objects.filter(group_hash="adopted").count(),
+    }
+
+
 def ledger(given: dict[str, Any]) -> dict[str, Any]:
     """The counters of a budget, once nothing of it is held any more."""
     budget = UUID(given["budget"])
@@ -146,6 +163,7 @@ ACTIONS = {
     "ledger": ledger,
     "raise": raise_limit,
     "verify": check_journal,
+    "history": history,
 }
 
 if __name__ == "__main__":

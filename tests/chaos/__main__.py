@@ -20,9 +20,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120, help="how long things break")
     parser.add_argument("--seed", type=int, default=None, help="which faults, in which order")
     parser.add_argument("--every", type=float, default=1.5, help="seconds between faults")
+    parser.add_argument("--only", default="", help="only faults whose name has this: failover")
     asked = parser.parse_args()
     seed = asked.seed if asked.seed is not None else int(time.time())
-    report = asyncio.run(run(Wishes(seconds=asked.seconds, seed=seed, every_s=asked.every)))
+    report = asyncio.run(
+        run(Wishes(seconds=asked.seconds, seed=seed, every_s=asked.every, only=asked.only))
+    )
     report.print()
     sys.exit(0 if report.holds else 1)
 

@@ -15,6 +15,7 @@ from tests.chaos.fleet import Sidecar
 from tests.chaos.link import Mode
 
 PAUSE_S = (0.5, 3.0)
+LOST_S = (0.3, 1.5)  # of commits, by a failover
 
 Fault = Callable[["Scene"], Awaitable[None]]
 
@@ -28,6 +29,8 @@ class Scene:
     sidecars: list[Sidecar]
     database: Database
     database_disk: SmallDisk
+    failovers: int = 0
+    leases_lost: int = 0
 
     def pid(self, part: str) -> int | None:
         facts = state.read(self.running.installation.places) or {"parts": []}
@@ -76,6 +79,13 @@ async def stop_database(scene: Scene) -> None:
     scene.database.signal(signal.SIGCONT)
 
 
+async def fail_over_database(scene: Scene) -> None:
+    lost = await scene.database.fail_over(lost_s=scene.random.uniform(*LOST_S))
+    if lost is not None:
+        scene.failovers += 1
+        scene.leases_lost += lost
+
+
 async def kill_sidecar(scene: Scene) -> None:
     scene.some().signal(signal.SIGKILL)
 
@@ -114,6 +124,7 @@ FAULTS: dict[str, Fault] = {
     "kill -9 web": kill("web"),
     "kill -9 worker": kill("worker"),
     "kill -9 PostgreSQL": kill_database,
+    "failover of PostgreSQL": fail_over_database,
     "kill -9 Valkey": kill("broker"),
     "kill -9 a sidecar": kill_sidecar,
     "SIGSTOP web": stop("web"),

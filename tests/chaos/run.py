@@ -36,6 +36,7 @@ class Wishes:
     seconds: float
     seed: int
     every_s: float = 1.5
+    only: str = ""  # faults whose name has this
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Report:
     seen: dict[str, Counter[str]] = field(default_factory=dict)
     accounts: list[tuple[str, int, int, int, int]] = field(default_factory=list)
     claims: list[tuple[str, bool]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def holds(self) -> bool:
@@ -61,6 +63,8 @@ class Report:
             print(f"  {times:3d} × {name}")
         for agent, seen in self.seen.items():
             print(f"{agent}: " + ", ".join(f"{n} {what}" for what, n in sorted(seen.items())))
+        for note in self.notes:
+            print(note)
         print(f"{'budget':10} {'cap n$':>14} {'made n$':>14} {'spent n$':>14} {'overrun n$':>11}")
         for name, cap, made, spent, overrun in self.accounts:
             print(f"{name:10} {cap:14,} {made:14,} {spent:14,} {overrun:11,}")
@@ -150,8 +154,12 @@ async def _storm_and_account(report: Report, place: Scene, made: Engines) -> Non
     ledgers = {m: await _ledger(place, agents[m]) for m in MODELS}
     ledgers["all"] = await _ledger(place, budgets)
     _check(report, ledgers, {m: made.made(m) for m in MODELS}, caps)
+    for model in MODELS:
+        spent, charged = ledgers[model]["spent"], ledgers[model]["charged"]
+        report.notes.append(f"{model}: usage events say {charged:,} of {spent:,}")
     verified = await scene(place.running, "verify")
     report.claim(f"the journal explains {verified['balances']} balances", true=verified["holds"])
+    await _check_history(report, place)
     await _check_liveness(report, place)
 
 
@@ -170,9 +178,8 @@ async def _storm(report: Report, place: Scene, agents: list[Agent]) -> None:
     over = asyncio.Event()
     urls = [sidecar.url for sidecar in place.sidecars]
     streaming = [asyncio.create_task(agent.stream(urls, CALLERS, over)) for agent in agents]
-    known = dict(FAULTS)
-    if place.database_disk.mounted:
-        known |= DISK_FAULTS
+    known = FAULTS | (DISK_FAULTS if place.database_disk.mounted else {})
+    known = {name: fault for name, fault in known.items() if report.wishes.only in name}
     order = _order(list(known), place.random)
     deadline = asyncio.get_running_loop().time() + report.wishes.seconds
     while asyncio.get_running_loop().time() < deadline:
@@ -222,6 +229,20 @@ def _check(
             true=ledger["settled"] and ledger["held"] == ledger["suspense"] == 0,
         )
         report.claim(f"{name}: no overrun", true=ledger["overrun"] == 0)
+
+
+async def _check_history(report: Report, place: Scene) -> None:
+    """The ledger knows which database it is in, and all that the one before had leased."""
+    history = await scene(place.running, "history")
+    report.notes.append(
+        f"failovers: {place.failovers}, incarnations of the ledger: {history['incarnations']},"
+        f" leases lost: {place.leases_lost}, adopted: {history['adopted']}"
+    )
+    report.claim(
+        f"the ledger's incarnation is that of timeline {history['timeline']}",
+        true=history["noticed"] and int(history["timeline"], 16) == 1 + place.failovers,
+    )
+    report.claim("every spool has told its leases", true=not history["learning"])
 
 
 async def _check_liveness(report: Report, place: Scene) -> None:
