@@ -199,7 +199,7 @@ COLUMNS = [
     "CPU us/req",
     "of nginx",
     "32 KB: CPU us/req",
-    "of nginx",
+    "32 KB: of nginx",
     "1 conn. p50/p99 ms",
     "200/s p50/p99 ms",
     "errors",

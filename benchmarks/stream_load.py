@@ -107,7 +107,12 @@ async def run(given: dict[str, Any]) -> dict[str, Any]:
     tasks = [loop.create_task(one(*pair)) for pair in enumerate(streams)]
     if given.get("hold"):
         await asyncio.sleep(0.1)
-        await asyncio.gather(*(s.opened for s in streams if s.opened is not None))
+        await asyncio.gather(
+            *(s.opened for s in streams if s.opened is not None), return_exceptions=True
+        )
+        broken = sum(not s.first_s for s in streams)
+        if broken:
+            raise ConnectionError(f"{broken} of {len(streams)} streams did not begin")
         sys.stdout.write("open\n")
         sys.stdout.flush()
         await asyncio.to_thread(sys.stdin.readline)

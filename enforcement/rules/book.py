@@ -48,6 +48,7 @@ WANT_WORST_CASES = 4
 REFILL_PARTS = 2  # ask again when less than this part of what suits is left: 1/2
 REFUSED_NS = 1_000 * NS_PER_MS
 MAX_REPORTS = 2_000
+MAX_GROUPS = 500
 
 
 class Demand(Struct):
@@ -295,8 +296,10 @@ class Book:
                 reports.append(lot.report(renew=renew))
             if len(reports) == MAX_REPORTS:
                 break
-        groups = []
+        groups: list[Group] = []
         for pending in self.pending.values():
+            if len(groups) == MAX_GROUPS:
+                break  # the next Sync has room for the others
             if not pending.in_flight:
                 pending.in_flight = header.sequence
                 pending.first_sent_ns = pending.first_sent_ns or now_ns

@@ -208,6 +208,8 @@ class Control:
             book.refill(new_id=clock.new_id, now_ns=sent_ns)
         sync = book.make_sync(now_ns=sent_ns, health=self._health(), sessions=self._sessions())
         desk.commit()
+        if book.has_asks:  # more than one message holds
+            self._wake.set()
         try:
             body = await self._client.post("sync", msgspec.json.encode(sync))
             answer = msgspec.json.decode(body, type=SyncAnswer)

@@ -3,7 +3,7 @@
 import pytest
 
 from enforcement.rules import records
-from enforcement.rules.book import Book, Demand, Effects
+from enforcement.rules.book import MAX_GROUPS, Book, Demand, Effects
 from enforcement.rules.lots import NS_PER_MS, Hold, Need
 from enforcement.rules.policy import OrderKind, PolicySnapshot, ScopeKind
 from enforcement.rules.wire import (
@@ -329,3 +329,13 @@ def test_a_book_says_that_requests_still_run_on_a_lot_that_is_over() -> None:
     assert not lot.usable(dead_ms * MS)  # patience is the ledger's alone
     assert book.make_sync(now_ns=(dead_ms + 1_000) * MS).reports == []
     assert book.make_sync(now_ns=(dead_ms + 3_000) * MS).reports[0].renew
+
+
+def test_more_asks_than_a_message_holds_go_with_the_next() -> None:
+    """The control plane refuses a Sync with more groups: then nobody would get anything."""
+    book = welcomed_book()
+    for number in range(MAX_GROUPS + 1):
+        book.ask(f"g{number}", AGENT, [GroupItem("b", "", 1, 10, 40)])
+    first, second = book.make_sync(now_ns=0), book.make_sync(now_ns=0)
+    assert [len(first.groups), len(second.groups)] == [MAX_GROUPS, 1]
+    assert not book.has_asks
