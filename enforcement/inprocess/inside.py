@@ -121,7 +121,7 @@ class InsideCall:
             reason = "the engine failed"
             if not self._gone.is_set():
                 log.exception("the application failed", exc_info=error)
-        self._fail(reason)
+        self._fail(reason, closed=True)
 
     # ------------------------------------------------------------------ ASGI, as the server
 
@@ -157,10 +157,10 @@ class InsideCall:
         if exchange is not None:
             await exchange.flush()
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, *, closed: bool = False) -> None:
         sink, self.sink = self.sink, None
         if sink is not None:
-            sink.on_failure(reason, sent=True)
+            sink.on_failure(reason, sent=True, closed=closed)
 
     # ------------------------------------------------------------------ UpstreamConnection
 

@@ -99,7 +99,7 @@ class Config:
     upstream_idle_timeout: float = 120.0
     upstream_keepalive: float = 2.5
     grant_timeout: float = 2.0
-    drain_timeout: float = 0.5
+    drain_timeout: float = 2.0  # longer than engines take to stop: else all that is held is charged
     shutdown_timeout: float = 10.0
     probe_interval: float = 30.0
     heartbeat: float = 2.0

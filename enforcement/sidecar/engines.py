@@ -107,7 +107,7 @@ class _Fetch:
         else:
             self.done.set_result((self._status, b"".join(self._parts)))
 
-    def on_failure(self, reason: str, *, sent: bool) -> None:  # noqa: ARG002 -- the sink's protocol
+    def on_failure(self, reason: str, *, sent: bool, closed: bool = False) -> None:  # noqa: ARG002 -- the sink's protocol
         if not self.done.done():
             self.done.set_exception(FetchError(reason))
 

@@ -150,7 +150,7 @@ class Forwarded(ABC):
         """The answer is complete."""
 
     @abstractmethod
-    def on_failure(self, reason: str, *, sent: bool) -> None:
+    def on_failure(self, reason: str, *, sent: bool, closed: bool = False) -> None:
         """The upstream did not finish what it began."""
 
     @abstractmethod

@@ -49,7 +49,8 @@ class Relay(Forwarded):
         self._first_ns = clock.now_ns()
         judge_status(self._call.upstream.breaker, head, now_ns=self._first_ns)
         if self._state == State.DRAINING:
-            self._meter = self._meter or self._call.dialect.meter(self._call.parsed)
+            if self._call.parsed.stream and self._meter is None:
+                self._meter = self._call.dialect.meter(self._call.parsed)
             return
         content_type = head.headers.get(b"content-type", b"").lower()
         streams = content_type.startswith(self._call.dialect.upstream_stream_type)
@@ -82,27 +83,32 @@ class Relay(Forwarded):
             if self._client is not None:
                 self._client.write_piece(piece)
             self._check_meter(meter)
-        elif self._state == State.DRAINING:
-            if meter is not None:
-                meter.feed(data)
+        elif self._state == State.DRAINING and meter is not None:
+            meter.feed(data)
         else:
-            self._size += len(data)
-            if self._size > self._desk.config.max_answer_bytes:
-                self._break("the upstream's answer is too large")
-            else:
-                self._answer.append(data)
+            self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
+        """A piece of a whole answer; while it drains, only its usage is of interest."""
+        self._size += len(data)
+        if self._size <= self._desk.config.max_answer_bytes:
+            self._answer.append(data)
+        elif self._state == State.DRAINING:
+            self._give_up()
+        else:
+            self._break("the upstream's answer is too large")
 
     def on_end(self) -> None:
         """The answer is complete."""
         if self._state == State.STREAMING:
             self._end_stream()
         elif self._state == State.DRAINING:
-            self._end_drain(complete=True)
+            self._end_drain(complete=True, stopped=True)
         elif self._state != State.DONE:
             self._end_answer()
 
-    def on_failure(self, reason: str, *, sent: bool) -> None:
-        """The upstream did not finish what it began."""
+    def on_failure(self, reason: str, *, sent: bool, closed: bool = False) -> None:
+        """The upstream did not finish what it began. `closed`: by its own doing, so it stopped."""
         if self._state == State.DONE:
             return
         kind = "died" if self._status else "unreachable"
@@ -110,7 +116,7 @@ class Relay(Forwarded):
             kind = "hung" if "in time" in reason else "no_answer"
         self._desk.metrics.upstream_failures[self._call.upstream.name, kind] += 1
         if self._state == State.DRAINING:
-            self._end_drain(complete=False)
+            self._end_drain(complete=False, stopped=closed)
             return
         self._call.upstream.breaker.fail(clock.now_ns())
         if not sent:
@@ -118,7 +124,7 @@ class Relay(Forwarded):
             if not self._go_elsewhere(owed):
                 self._fail(reason, status=502, code="upstream_unreachable", owed=owed)
         elif self._state == State.STREAMING:
-            self._end_broken_stream(reason)
+            self._end_broken_stream(reason, stopped=closed)
         else:
             status = 504 if kind == "hung" else 502
             code = "upstream_timeout" if kind == "hung" else "upstream_failed"
@@ -237,7 +243,7 @@ class Relay(Forwarded):
         assert meter is not None  # noqa: S101 -- a stream has a meter
         rest = meter.end() + meter.missing_end()
         if not meter.whole:
-            self._end_broken_stream("the upstream ended its answer early")
+            self._end_broken_stream("the upstream ended its answer early", stopped=True)
             return
         reason = meter.finish_reason
         clamped = self._clamped is not None and self._is_limited(meter.limited, meter.usage)
@@ -251,11 +257,12 @@ class Relay(Forwarded):
         if self._client is not None:
             self._client.end_stream(rest)
 
-    def _end_broken_stream(self, reason: str) -> None:
+    def _end_broken_stream(self, reason: str, *, stopped: bool) -> None:
         meter = self._meter
         assert meter is not None  # noqa: S101 -- a stream has a meter
+        unheard = 0 if stopped else self._holding.covered
         self._settle(
-            reckon_stream(self._call, self._holding.bound, meter, complete=False),
+            reckon_stream(self._call, self._holding.bound, meter, complete=False, unheard=unheard),
             Outcome.UPSTREAM_FAILED,
             upstream_id=meter.id,
         )
@@ -329,30 +336,45 @@ class Relay(Forwarded):
         self._ask_no_more()
         if not connection.half_close():
             connection.drop()
-            self._end_drain(complete=False)
+            self._end_drain(complete=False, stopped=False)
             return
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._desk.config.drain_timeout, self._drained)
 
     def _drained(self) -> None:
         self._timer = None
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Nobody heard the engine stop, or can hear what it did."""
         if self._connection is not None:
             self._connection.drop()
         if self._state == State.DRAINING:
-            self._end_drain(complete=False)
+            self._end_drain(complete=False, stopped=False)
 
-    def _end_drain(self, *, complete: bool) -> None:
-        meter = self._meter
+    def _end_drain(self, *, complete: bool, stopped: bool) -> None:
+        """`stopped`: the engine was heard to end. Else it may make all that is held for it."""
+        meter, bound = self._meter, self._holding.bound
+        unheard = 0 if stopped else self._holding.covered
         if meter is not None:
             meter.end()
-            owed = reckon_stream(
-                self._call, self._holding.bound, meter, complete=complete and meter.done
-            )
+            whole = complete and meter.done
+            owed = reckon_stream(self._call, bound, meter, complete=whole, unheard=unheard)
         elif self._call.parsed.stream:  # not a byte came: the prompt may have been read
-            owed = reckon_unseen(self._call, self._holding.bound)
+            owed = reckon_unseen(self._call, bound, unheard=unheard)
+        elif complete:
+            owed = self._whole_answer()
         else:
             owed = self._presumed()
         self._settle(owed, self._ending, finish_reason=meter.finish_reason if meter else "")
+
+    def _whole_answer(self) -> Reckoning:
+        """The charge for an answer that was made whole, though nobody waits for it any more."""
+        if self._status != 200:
+            return reckon(self._call, NOTHING)
+        answer = self._call.dialect.read_answer(b"".join(self._answer))
+        covered = self._holding.covered
+        return reckon_answer(self._call, self._holding.bound, answer, output_tokens=covered)[0]
 
 
 def _too_many_calls() -> Cut:

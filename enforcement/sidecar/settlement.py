@@ -126,13 +126,18 @@ def reckon_answer(
     return presume(call, bound, output_tokens=output_tokens), disputed
 
 
-def reckon_stream(call: Call, bound: Bound, meter: Meter, *, complete: bool) -> Reckoning:
+def reckon_stream(
+    call: Call, bound: Bound, meter: Meter, *, complete: bool, unheard: int = 0
+) -> Reckoning:
     """The charge for a stream, whole or not.
 
     An engine that was told to stop makes a few more tokens before it does, and nobody sees them.
     They are charged too, up to the limit that stands in the request: what the engine made must
     never be more than what the ledger counts. A provider puts several tokens into an event and
     thinks unseen: each byte of its text counts, or the whole limit where it may have thought.
+
+    `unheard`: the tokens that are held for an engine that nobody heard stop. It may go on making
+    them, so all of them are charged (L2: `strict` trusts no engine's stop).
     """
     usage, estimated = _stream_usage(call, bound, meter)
     if complete:
@@ -142,13 +147,16 @@ def reckon_stream(call: Call, bound: Bound, meter: Meter, *, complete: bool) -> 
     if call.upstream.paid and meter.running is None:
         seen = meter.most_made
         made = most if seen is None else max(made, seen)
-    unseen = min(made + call.upstream.abort_tokens, most)
+    unseen = max(min(made + call.upstream.abort_tokens, most), unheard)
     return reckon(call, replace(usage, output_tokens=unseen), estimated=True)
 
 
-def reckon_unseen(call: Call, bound: Bound) -> Reckoning:
-    """The charge for a stream that was stopped before its first byte: the engine may have begun."""
-    made = min(call.upstream.abort_tokens, bound.output_tokens)
+def reckon_unseen(call: Call, bound: Bound, *, unheard: int = 0) -> Reckoning:
+    """The charge for a stream that was stopped before its first byte: the engine may have begun.
+
+    `unheard` as for `reckon_stream`.
+    """
+    made = max(min(call.upstream.abort_tokens, bound.output_tokens), unheard)
     if call.upstream.paid:
         made = bound.output_tokens
     usage = TokenUsage(input_tokens=estimated_input(call, bound), output_tokens=made)

@@ -80,7 +80,7 @@ class _Probe:
         self.ended.set()
         self.enough.set()
 
-    def on_failure(self, reason: str, *, sent: bool) -> None:  # noqa: ARG002 -- the sink's protocol
+    def on_failure(self, reason: str, *, sent: bool, closed: bool = False) -> None:  # noqa: ARG002 -- the sink's protocol
         self.ended.set()
         self.enough.set()
 

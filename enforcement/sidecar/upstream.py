@@ -31,12 +31,15 @@ _NEVER_NS = 1 << 62
 
 
 class Sink(Protocol):
-    """Who hears of an answer. Exactly one of `on_end` and `on_failure` comes last."""
+    """Who hears of an answer. Exactly one of `on_end` and `on_failure` comes last.
+
+    `closed`: the node ended the connection itself, so it makes nothing more for this request.
+    """
 
     def on_head(self, head: ResponseHead) -> None: ...
     def on_body(self, data: bytes) -> None: ...
     def on_end(self) -> None: ...
-    def on_failure(self, reason: str, *, sent: bool) -> None: ...
+    def on_failure(self, reason: str, *, sent: bool, closed: bool = False) -> None: ...
     def on_connected(self, connection: "UpstreamConnection") -> bool: ...
 
 
@@ -136,7 +139,8 @@ class NodeConnection(asyncio.Protocol):
         if head is not None and head.length is None and not head.chunked and exc is None:
             sink.on_end()
         else:
-            sink.on_failure("upstream closed the connection", sent=True)
+            closed = exc is None or isinstance(exc, ConnectionError)  # no time-out of the network
+            sink.on_failure("upstream closed the connection", sent=True, closed=closed)
 
     def pause_writing(self) -> None:
         """Request bodies are small beside the socket's buffer: nothing to hold back."""
