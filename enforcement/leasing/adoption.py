@@ -48,7 +48,12 @@ async def adopt_forgotten(
     wants = {item.lease: want for item in forgotten if (want := _place_of(item, policy))}
     found = await find_balances(connection, {want.key for want in wants.values()})
     opened = await open_balances(
-        connection, list(wants.values()), await found.get(), organization=organization, now=now
+        connection,
+        list(wants.values()),
+        await found.get(),
+        organization=organization,
+        now=now,
+        adopting=True,
     )
     places = {lease: opened[want.key] for lease, want in wants.items()}
     balances = {lease: place for lease, place in places.items() if isinstance(place, str)}

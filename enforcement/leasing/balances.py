@@ -105,8 +105,12 @@ async def open_balances(
     *,
     organization: str,
     now: datetime,
+    adopting: bool = False,
 ) -> Places:
-    """The id of each balance, made where `found` lacks it; a split that is full says MAX_VALUES."""
+    """The id of each balance, made where `found` lacks it; a split that is full says MAX_VALUES.
+
+    Not when `adopting`: what a forgotten lease has out was given, so it is counted somewhere.
+    """
     places: Places = {want.key: found[want.key] for want in wants if want.key in found}
     missing = sorted({w.key: w for w in wants if w.key not in found}.values(), key=lambda w: w.key)
     if not missing:
@@ -116,7 +120,7 @@ async def open_balances(
         if want.given:
             places[want.key] = DenialCause.ENDED
             continue
-        if is_counted(want.key.value) and await _is_full(connection, want):
+        if not adopting and is_counted(want.key.value) and await _is_full(connection, want):
             metrics.SPLIT_OVERFLOWS.labels(budget=want.key.budget).inc()
             places[want.key] = DenialCause.MAX_VALUES
             continue

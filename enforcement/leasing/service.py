@@ -17,7 +17,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from budgets.domain.budgets import arm_budgets
 from budgets.domain.delegations import delegate, end_delegation
-from budgets.domain.incarnation import current_incarnation
+from budgets.domain.incarnation import current_incarnation, is_learning
 from budgets.enums import BudgetState
 from budgets.errors import NotFreeError
 from budgets.models import Budget
@@ -279,12 +279,15 @@ class LeaseService:
 
 
 def arm_what_is_known(*, now: datetime) -> None:
-    """Arm the budgets that every book has acknowledged, or that books cannot work without."""
+    """Arm the budgets that every book has acknowledged, or that books cannot work without.
+
+    Not after a failover until every spool has told: it may have forgotten who works by what (L11).
+    """
     arming = Budget.objects.filter(state=BudgetState.ARMING, archived_at__isnull=True)
     for organization_id in set(arming.values_list("organization_id", flat=True)):
-        arm_budgets(
-            organization_id=organization_id, revision=_oldest_in_use(organization_id), now=now
-        )
+        if not is_learning(organization_id):
+            oldest = _oldest_in_use(organization_id)
+            arm_budgets(organization_id=organization_id, revision=oldest, now=now)
 
 
 def _oldest_in_use(organization_id: UUID) -> int:

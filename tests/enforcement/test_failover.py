@@ -17,7 +17,9 @@ from controlplane.launcher import postgres
 from enforcement.domain.enrolment import enrol_sidecar, revoke_sidecar
 from enforcement.errors import UnsafeDatabaseError
 from enforcement.leasing.failover import notice_failover
+from enforcement.leasing.service import arm_what_is_known
 from enforcement.models import Spool
+from enforcement.rules.policy import Per
 from enforcement.rules.wire import DenialCause, Hello, Welcome
 from tests.budgets.api.conftest import client_of
 from tests.budgets.world import World
@@ -93,6 +95,50 @@ def test_nothing_is_granted_until_every_spool_has_told(
     assert silent.sync().rehello
     silent.hello()
     assert granted(peer, site, budget, 10)
+
+
+def test_no_budget_is_armed_until_every_spool_has_told(url: str, site: Site, peer: Peer) -> None:
+    silent = Peer(url, site.token)
+    silent.hello()
+    budget = site.budget(1_000)
+    peer.learn(site)
+    silent.learn(site)
+    after_failover(peer)
+    peer.hello()
+    arm_what_is_known(now=now())
+    budget.refresh_from_db()
+    assert budget.state == "arming"
+    assert silent.sync().rehello
+    silent.hello()
+    arm_what_is_known(now=now())
+    budget.refresh_from_db()
+    assert budget.state == "armed"
+
+
+def test_a_forgotten_lease_is_adopted_though_its_split_is_full(
+    url: str, site: Site, peer: Peer
+) -> None:
+    site.budget(10_000)
+    budget = site.budget(1_000, name="per session", per=Per.SESSION, max_values=1)
+    peer.learn(site)
+    lease = granted(peer, site, budget, 400, value="s1", session="s1")
+    use(peer, budget, 300, 250, value="s1")
+    forget(lease)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        cursor.execute("DELETE FROM budgets_balance")
+    other = Peer(url, site.token)
+    other.hello()
+    other.learn(site)
+    granted(other, site, budget, 10, value="s2", session="s2")
+    after_failover(peer)
+    peer.hello()
+    adopted = Lease.objects.select_related("balance").get(id=lease)
+    assert (adopted.balance.value, adopted.balance.spent_amount) == ("s1", 250)
+    other.sync()
+    other.hello()
+    key = peer.ask(str(site.agent.id), str(budget.id), need=1, value="s3", session="s3")
+    assert peer.sync().denied[key].cause is DenialCause.MAX_VALUES
 
 
 def test_a_person_waives_a_spool_that_is_gone(
