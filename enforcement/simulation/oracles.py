@@ -112,6 +112,9 @@ class Oracles:
         if not armed or self._kernel.now_us < control.armed_us + SKEW_MS * 1_000:
             matched.discard(LATE)
         missing = matched - {budget for budget, _ in hold.parts}
+        for budget in OF_SESSIONS:
+            if sum(key[0] == budget for key in hold.parts) > 1:
+                self._found(f"L14 a call pays two sessions: {sorted(hold.parts)}")
         if missing:
             law = "L12" if missing == {LATE} else "L15"
             self._found(f"{law} a call holds nothing on {sorted(missing)}")
@@ -255,7 +258,10 @@ class Oracles:
                 self._found(f"L14 nobody gave {balance}")
 
     def _judge_splits(self) -> None:
-        """L15: no split has more values than it may."""
-        users = [b for b in self._control.ledger.balances.values() if b.budget == "user"]
+        """L15: no split has more values than it may, but for what a failover made it adopt."""
+        ledger = self._control.ledger
+        adopted = {lease.balance for lease in ledger.leases.values() if lease.group == lease.id}
+        balances = ledger.balances.values()
+        users = [b for b in balances if b.budget == "user" and b.id not in adopted]
         if sum(is_counted(balance.value) for balance in users) > MAX_USERS:
             self._found(f"L15 {len(users)} balances of a split that may have {MAX_USERS}")

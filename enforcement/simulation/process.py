@@ -97,8 +97,8 @@ class Process(Engine):
         self.disk.die(self._kernel.random, power=power)
         if power:
             self._end_the_kernel()
-        unsettled = {lot.lease for lot in self.book.lots.by_lease.values() if not lot.final}
-        self.power_lost |= unsettled | (finals - self.disk.finals())
+        known = finals | self.book.lots.by_lease.keys()  # a final may never have been written
+        self.power_lost |= known - self.disk.finals()
 
     def _end_the_kernel(self) -> None:
         self.kernel_boot += 1
