@@ -9,7 +9,7 @@
 from random import Random
 
 from enforcement.rules import records
-from enforcement.rules.spoolframes import RECORD, Frame, check_sequences, framed, whole_frames
+from enforcement.rules.spoolframes import RECORD, Frame, check_sequences, framed, scan, whole_frames
 
 
 class Disk:
@@ -121,7 +121,7 @@ class Disk:
 
     def rot(self, chance: Random) -> bool:
         """A bit flips before the last record; False if there is no such place."""
-        frames, good = whole_frames(self.data, newest=True)
+        frames, good = scan(self.data)  # it may be rotten already
         if len(frames) < 2:
             return False
         last = len(framed(frames[-1].sequence, RECORD, frames[-1].payload))
