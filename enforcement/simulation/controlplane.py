@@ -101,6 +101,7 @@ class ControlPlane:
         self._ids = 0
         self._incarnations = 1
         self.heard_us: dict[str, int] = {}  # by spool: when its policy lease was renewed
+        self.of_lost_budgets: set[str] = set()  # leases that nothing can take in
         self.waived: set[str] = set()  # spools that no new incarnation waits for
 
     @property
@@ -179,8 +180,9 @@ class ControlPlane:
         if item.lease in self.ledger.leases:
             return
         budget = self.rights.budget(item.budget)
-        if budget is None:
-            return  # made, and leased of, within what a failover lost: see the guarantees
+        if budget is None:  # made, and leased of, within what a failover lost: see the guarantees
+            self.of_lost_budgets.add(item.lease)
+            return
         windowed = item.budget in WINDOWED
         window = item.window_start_s * 1_000 // WINDOW_MS if windowed else 0
         balance = self._balance_of(budget, item.value, window)

@@ -67,7 +67,7 @@ class Oracles:
             if made > balance.cap:
                 self._found(f"I2 overspend of {made - balance.cap} on {balance}")
         if self._tally.unknown and not self._control.learning:
-            for lease in sorted(self._tally.unknown):
+            for lease in sorted(self._tally.unknown - self._control.of_lost_budgets):
                 self._found(f"L11 {lease} was used, and nobody knows it")
         if self._truth.unheld > 0:
             self._found("I2 tokens were made that no hold paid for")
@@ -161,7 +161,8 @@ class Oracles:
         self._truth.catch_up()
         truth = self._truth.by_lease
         self._judge_groups()
-        for lease_id in truth.keys() - self._control.ledger.leases.keys():
+        known = self._control.ledger.leases.keys() | self._control.of_lost_budgets
+        for lease_id in truth.keys() - known:
             self._found(f"L11 {lease_id} was used, and nobody knows it")
         self._judge_leases(truth)
         self._recompute()

@@ -35,6 +35,7 @@ MARGIN = FASTEST * (ABORT_STEPS + 1)
 FLOOR = 24
 PATIENCE_MS = 400
 DEADLINE_MS = 2_500
+RESTART_MS = 1_000
 
 
 class Sidecar(Process):
@@ -315,6 +316,7 @@ class Sidecar(Process):
         self._note_answered(answer, sync)
         if effects.fenced:
             self.crash()
+            self._kernel.at(RESTART_MS, self.boot)  # somebody starts it again
             return
         if effects.rehello and self._welcomed:
             self._welcomed = False
