@@ -318,6 +318,7 @@ class Ledger:
         self.leases[lease.id] = lease
         self.new_leases.append(lease)
         place.held += item.amount
+        self.touched_balances.add(balance)
         self._write(lease, TransferKind.GRANT, item.amount)
         place.cap = max(place.cap, place.committed)
         told = LeaseReport(

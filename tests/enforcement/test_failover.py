@@ -68,6 +68,19 @@ def test_a_forgotten_lease_is_adopted_with_all_it_used(
     assert verify().holds
 
 
+def test_a_forgotten_lease_of_which_nothing_was_used_is_held_again(
+    site: Site, peer: Peer, budget: Budget
+) -> None:
+    lease = granted(peer, site, budget, 400)
+    forget(lease)
+    after_failover(peer)
+    peer.hello()
+    assert counters(budget) == (0, 400, 0, 0)
+    peer.sync()
+    assert counters(budget) == (0, 0, 0, 0)
+    assert verify().holds
+
+
 def test_what_was_settled_and_forgotten_is_adopted_as_it_ended(
     site: Site, peer: Peer, budget: Budget
 ) -> None:
