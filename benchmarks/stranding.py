@@ -18,12 +18,15 @@ from itertools import accumulate
 from common import Result, arguments, conclude, median
 
 from enforcement.rules.ledger import Balance
-from enforcement.rules.wire import Recall
+from enforcement.rules.policy import AgentPolicy, BudgetPolicy, PolicySnapshot, ScopeKind, Unit
+from enforcement.rules.wire import Attribution, Recall
 from enforcement.simulation.controlplane import ControlPlane
-from enforcement.simulation.engine import Truth
+from enforcement.simulation.engine import Request, Truth
 from enforcement.simulation.kernel import Kernel, Link
-from enforcement.simulation.sidecar import FLOOR, Request, Sidecar
+from enforcement.simulation.sidecar import FLOOR, Sidecar
 
+ORGANIZATION = "org"
+AGENT = AgentPolicy("agent", "agent")
 RUN_MS = 300_000
 JUDGED_CALLS = 800  # after the first refusal
 OUTPUTS = (20, 80, 200, 10_000)
@@ -50,6 +53,12 @@ class Figures:
     asked: list[Request] = field(default_factory=list)
 
 
+def _policy(limit: int) -> PolicySnapshot:
+    whole = {"scope_kind": ScopeKind.ORGANIZATION, "scope_id": ORGANIZATION, "unit": Unit.TOKENS}
+    budget = BudgetPolicy("all", "all", limit=limit, **whole)
+    return PolicySnapshot(ORGANIZATION, 1, pepper="5eed", agents=[AGENT], budgets=[budget])
+
+
 class Run:
     """One balance, many sidecars, no faults."""
 
@@ -59,7 +68,7 @@ class Run:
         self.figures = Figures(sidecars * tokens)
         self.begun: set[int] = set()
         self.truth = Truth()
-        self.control = ControlPlane(self.kernel, {"org": self.figures.limit})
+        self.control = ControlPlane(self.kernel, _policy(self.figures.limit))
         self.control.recall = self._recall
         link = Link(self.kernel, loss=0, duplicates=0, delay_ms=5)
         self.sidecars = [
@@ -87,7 +96,7 @@ class Run:
 
     @property
     def balance(self) -> Balance | None:
-        return self.control.ledger.balances.get("org//0")
+        return next(iter(self.control.ledger.balances.values()), None)
 
     def _over(self) -> bool:
         return bool(self.figures.refused) and self.figures.calls >= self.last_call
@@ -107,7 +116,7 @@ class Run:
         self.begun.add(sidecar.number)
         before = len(sidecar.running), len(sidecar.waiting)
         sidecar.call(
-            [("org", "")],
+            Attribution(agent=AGENT.id),
             chance.randint(5, 60),
             chance.choice(OUTPUTS),
             chance.choice(LIMITS),
@@ -129,7 +138,7 @@ class Run:
         balance = self.balance
         return idle + (balance.free if balance else 0)
 
-    def _refused(self, request: Request, _cause: str) -> None:
+    def _refused(self, request: Request) -> None:
         figures, unused = self.figures, self._unused()
         figures.refused += 1
         if not figures.first_refusal_ms:

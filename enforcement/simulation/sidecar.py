@@ -61,6 +61,7 @@ class Sidecar(Process):
         self.lies: set[str] = set()  # groups that nobody had a right to ask for
         self._groups = 0
         self.on_held: Callable[[Request, Hold], None] = lambda _request, _hold: None
+        self.on_refused: Callable[[Request], None] = lambda _request: None
 
     def boot(self) -> None:
         if self.up:
@@ -160,7 +161,7 @@ class Sidecar(Process):
             return
         self.book.lots.settle(hold, {}, now_ns=self.now_ns)
         self._write()
-        self._refuse()
+        self._refuse(request)
 
     def _shared(self, keys: tuple[BalanceOf, ...]) -> tuple[BalanceOf, ...]:
         """Values beyond a split's own balances pay from the one of the others (L15)."""
@@ -184,8 +185,9 @@ class Sidecar(Process):
             self._later(STEP_MS, self._step)
         self._truth.note(request)
 
-    def _refuse(self) -> None:
+    def _refuse(self, request: Request) -> None:
         self.refused += 1
+        self.on_refused(request)
 
     # ------------------------------------------------------------------ engine
 
@@ -332,7 +334,7 @@ class Sidecar(Process):
                 if self._may_ask_again(denial) and self._kernel.now_us < request.deadline_us:
                     self._admit(request)
                 else:
-                    self._refuse()
+                    self._refuse(request)
         self._retry_waiting()
 
     def _note_answered(self, answer: SyncAnswer, sync: Sync) -> None:
@@ -356,7 +358,7 @@ class Sidecar(Process):
         for request in [r for r in self.waiting if r.asked not in groups]:
             self.waiting.remove(request)
             if not self.listens:
-                self._refuse()
+                self._refuse(request)
                 continue
             self._clamp(request)
             self._admit(request)
@@ -374,7 +376,7 @@ class Sidecar(Process):
             if self._kernel.now_us >= request.deadline_us:
                 self.waiting.remove(request)
                 self.book.abandon(request.asked)
-                self._refuse()
+                self._refuse(request)
 
     def on_recall(self, recall: Recall) -> None:
         """The control plane's push; the answer is a Sync at once."""
