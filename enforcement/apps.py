@@ -23,6 +23,7 @@ class EnforcementConfig(AppConfig):
         register(errors.GroupKeyReusedError, 422)
         register(errors.MessageError, 422)
         register(errors.BusyError, 503)
+        register(errors.UnsafeDatabaseError, 503)
         register(errors.NodeNameTakenError, 409)
         register(errors.NodeAddressError, 422)
         register(errors.NodeStateError, 409)

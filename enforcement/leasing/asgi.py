@@ -29,6 +29,7 @@ from enforcement.errors import (
     GroupKeyReusedError,
     MessageError,
     SpoolOfAnotherError,
+    UnsafeDatabaseError,
 )
 from enforcement.leasing import metrics
 from enforcement.leasing.auth import SidecarIdentity
@@ -66,6 +67,7 @@ STATUS: dict[type[Exception], int] = {
     psycopg.DataError: 422,
     DjangoDataError: 422,
     BusyError: 503,
+    UnsafeDatabaseError: 503,
     StillLearningError: 503,
     psycopg.OperationalError: 503,
     DjangoOperationalError: 503,

@@ -17,6 +17,7 @@ from enforcement.models import (
     ServingNode,
     Sidecar,
     Spool,
+    StoppedSession,
 )
 from tests.budgets.constraints.attack import refused_by, sql
 from tests.budgets.world import ACTOR, NOW, World, make_world
@@ -131,3 +132,29 @@ def test_an_order_is_acknowledged_once_and_for_good(order: Order, spool: Spool) 
             sql(statement.format("enforcement_orderacknowledgement"))
     with refused_by("acknowledged_once"):
         again(receipt)()
+
+
+@pytest.mark.parametrize(
+    "scope", [("session", ""), ("agent", "run-1"), ("organization", "run-1")], ids=str
+)
+def test_an_order_names_a_session_if_it_is_for_one(order: Order, scope: tuple[str, str]) -> None:
+    kind, session = scope
+    with refused_by("order_names_its_session"):
+        again(order, scope_kind=kind, scope_session=session, cursor=order.cursor + 1)()
+
+
+def test_a_session_is_stopped_once_by_its_name(world: World) -> None:
+    stopped = StoppedSession.objects.create(
+        organization=world.organization,
+        agent=world.agent,
+        session="run-1",
+        state="paused",
+        reason="r",
+        at=NOW,
+    )
+    with refused_by("stopped_once"):
+        again(stopped)()
+    with refused_by("stopped_session_named"):
+        sql("UPDATE enforcement_stoppedsession SET session = ''")
+    with refused_by("stopped_state_known"):
+        sql("UPDATE enforcement_stoppedsession SET state = 'active'")
