@@ -30,7 +30,7 @@ from psycopg_pool import AsyncConnectionPool
 from budgets.domain.budgets import BudgetSpec, create_budget
 from controlplane.audit.domain import Actor
 from controlplane.identity.domain import create_agent
-from controlplane.identity.ids import new_id
+from controlplane.identity.ids import new_id, new_id_text
 from controlplane.identity.models import Organization
 from enforcement.domain.enrolment import enrol_sidecar
 from enforcement.leasing import service as leasing
@@ -83,7 +83,7 @@ class Client:
         """One Sync with groups of one balance each; the number of leases that were granted."""
         item = GroupItem(self.site.budget, "", AMOUNT, AMOUNT, AMOUNT)
         wanted = [
-            Group(str(new_id()), Attribution(agent=self.site.agent), [item]) for _ in range(groups)
+            Group(new_id_text(), Attribution(agent=self.site.agent), [item]) for _ in range(groups)
         ]
         answer = await self.site.service.sync(
             self.site.identity, Sync(header=self.header(), groups=wanted)

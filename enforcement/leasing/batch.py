@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from controlplane.identity.ids import new_id
+from controlplane.identity.ids import new_id_text
 from enforcement.errors import GroupKeyReusedError, SpoolOfAnotherError
 from enforcement.leasing import spools, store
 from enforcement.leasing.auth import SidecarIdentity
@@ -88,7 +88,7 @@ class Waiting:
 def new_ledger(terms: Terms) -> Ledger:
     """An empty working set."""
     return Ledger(
-        new_id=lambda: str(new_id()),
+        new_id=new_id_text,
         sign=terms.sign,
         lease_ttl_ms=terms.lease_ttl_ms,
         grace_ms=terms.grace_ms,

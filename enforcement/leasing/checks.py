@@ -18,14 +18,18 @@ MAX_UPSTREAMS = 200
 
 def to_uuid(text: str) -> UUID:
     """Raises MessageError unless the text is an id in its usual form."""
+    _check_id(text)
+    return UUID(text)
+
+
+def _check_id(text: str) -> None:
     if ID.fullmatch(text) is None:
         raise MessageError(f"not an id: {text[:64]!r}")
-    return UUID(text)
 
 
 def check_header(header: Header, *, organization: str) -> None:
     """Raises MessageError; SpoolOfAnotherError when it names another organization."""
-    to_uuid(header.spool)
+    _check_id(header.spool)
     if header.organization and header.organization != organization:
         raise SpoolOfAnotherError("this token belongs to another organization")
     _within("the header", MAX_COUNT, [header.epoch])
@@ -57,7 +61,7 @@ def check_sync(sync: Sync) -> None:
     if len(sync.reports) > MAX_REPORTS or len(sync.groups) > MAX_GROUPS:
         raise MessageError(f"at most {MAX_REPORTS} reports and {MAX_GROUPS} groups")
     for report in sync.reports:
-        to_uuid(report.lease)
+        _check_id(report.lease)
         amounts = (report.used, report.returned, report.open, report.overrun)
         _within(f"the report of lease {report.lease}", MAX_AMOUNT, amounts)
     for group in sync.groups:
@@ -65,13 +69,13 @@ def check_sync(sync: Sync) -> None:
     if len({group.key for group in sync.groups}) != len(sync.groups):
         raise MessageError("a group stands in the message twice")
     for receipt in sync.acknowledgements:
-        to_uuid(receipt.order)
+        _check_id(receipt.order)
         figures = (receipt.streams_cut, receipt.tokens_after, receipt.last_byte_ms)
         _within(f"the receipt of order {receipt.order}", MAX_COUNT, figures)
 
 
 def _check_group(group: Group) -> None:
-    to_uuid(group.key)
+    _check_id(group.key)
     if not group.items:
         raise MessageError(f"group {group.key} asks for nothing")
     for item in group.items:

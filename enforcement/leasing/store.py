@@ -8,7 +8,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
-from controlplane.identity.ids import new_id
+from controlplane.identity.ids import new_id_text
 from enforcement.errors import BusyError
 from enforcement.leasing.arrays import array
 from enforcement.leasing.later import Connection, Later, Rows, known, send
@@ -328,7 +328,7 @@ async def _insert_transfers(
         " %s::uuid[], %s::text[], %s::bigint[]) AS u",
         [
             now,
-            array(str(new_id()) for _ in ledger.transfers),
+            array(new_id_text() for _ in ledger.transfers),
             array(organizations[t.balance] for t in ledger.transfers),
             array(t.balance for t in ledger.transfers),
             array(t.lease or "NULL" for t in ledger.transfers),

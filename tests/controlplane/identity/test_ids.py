@@ -37,3 +37,9 @@ def test_forked_processes_make_ids_of_their_own() -> None:
         made = [id_ for ids in pool.map(make_ids, [1_000] * 4, chunksize=1) for id_ in ids]
     tails = {id_.int & ((1 << 62) - 1) for id_ in [*made, *make_ids(1_000)]}
     assert len(tails) == 5_000
+
+
+def test_ids_as_text_are_of_the_same_row() -> None:
+    made = [str(new_id()), new_id_text(), str(new_id()), new_id_text()]
+    assert made == sorted(made)
+    assert [UUID(text).version for text in made] == [7, 7, 7, 7]
