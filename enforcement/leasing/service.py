@@ -59,11 +59,9 @@ ARM_EVERY_S = 1.0
 RECALLS_OF_A_GIFT = 5  # how often idle leases are called home before a gift is refused
 RECALL_PAUSE_S = 0.2
 PATIENCE_S = 5.0  # how long a message waits for a connection before it is told to come again
-# The plan of a foreign key's check that was made while a table was small walks all leases of a
-# balance later on, and stays for as long as its session: custom plans made grants 3 times faster.
 SESSION_SETTINGS = (
     "-c lock_timeout=500 -c statement_timeout=5000 -c synchronous_commit=on"
-    " -c idle_in_transaction_session_timeout=10000 -c plan_cache_mode=force_custom_plan"
+    " -c idle_in_transaction_session_timeout=10000"
     " -c default_transaction_isolation=read\\ committed"
 )
 KEEPALIVE: dict[str, Any] = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}

@@ -4,7 +4,7 @@ import multiprocessing
 import time
 from uuid import UUID
 
-from controlplane.identity.ids import new_id
+from controlplane.identity.ids import new_id, new_id_text
 
 
 def spaced_id() -> UUID:
