@@ -21,13 +21,13 @@ from enforcement.leasing.later import Connection
 from enforcement.leasing.policies import Policy
 from enforcement.leasing.spools import SpoolRow
 from enforcement.rules.grantqueue import GrantQueue, content_of
+from enforcement.rules.inventory import inventory_item
 from enforcement.rules.ledger import (
     Ask,
     Balance,
     Lease,
     Ledger,
     committed_over_cap,
-    inventory_item,
 )
 from enforcement.rules.lots import InvariantError
 from enforcement.rules.spools import standing

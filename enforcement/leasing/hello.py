@@ -11,7 +11,7 @@ from enforcement.leasing.batch import Terms
 from enforcement.leasing.checks import to_uuid
 from enforcement.leasing.later import Connection
 from enforcement.leasing.policies import Policy
-from enforcement.rules.ledger import inventory_item
+from enforcement.rules.inventory import inventory_item
 from enforcement.rules.policy import PolicySnapshot
 from enforcement.rules.spools import Spool, greet, may_count
 from enforcement.rules.wire import Header, Hello, Welcome

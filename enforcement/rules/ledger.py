@@ -488,24 +488,6 @@ def may_fetch_ahead(window_ends_in_ms: int, *, lease_ttl_ms: int) -> bool:
     return 0 < window_ends_in_ms <= AHEAD_LIFETIMES * lease_ttl_ms
 
 
-def inventory_item(
-    lease: Lease, balance: Balance, *, sign: Callable[[str, Balance, int], str]
-) -> InventoryItem:
-    """How a lease is named to a spool that should say how it ended."""
-    return InventoryItem(
-        lease=lease.id,
-        budget=balance.budget,
-        value=balance.value,
-        window_start_s=balance.window_start_s,
-        amount=lease.amount,
-        used=lease.used,
-        returned=lease.returned,
-        overrun=lease.overrun,
-        incarnation=lease.incarnation,
-        mac=sign(lease.id, balance, lease.amount),
-    )
-
-
 def committed_over_cap(balances: Iterable[Balance]) -> list[Balance]:
     """I1, as a check to leave on in production: the balances that break it."""
     return [

@@ -26,13 +26,13 @@ from enforcement.sidecar.bounds import unbounded
 from enforcement.sidecar.config import Config
 from enforcement.sidecar.engines import Upstream
 from enforcement.sidecar.http1 import HttpError, RequestHead
-from enforcement.sidecar.identity import Caller, bearer_of, caller_of, said_by, with_body
+from enforcement.sidecar.identity import Caller, Said, bearer_of, caller_of, said_by, with_body
 from enforcement.sidecar.measures import target_of
 from enforcement.sidecar.policy import Agent, PolicyView
 from enforcement.sidecar.routing import Router, no_route
 from enforcement.sidecar.slots import Slots
 from enforcement.sidecar.stopping import sessions_of, stopped_session
-from enforcement.sidecar.terms import Terms
+from enforcement.sidecar.terms import Size, Terms
 
 _NOT_JSON = invalid("Content-Type must be application/json", status=415, code="not_json")
 
@@ -101,6 +101,22 @@ class Call:
         self.hands_back = False  # the one call that a paused session may make
         self.prompt_tokens: int | None = None  # as counted by its node
         self.slot: Slots | None = None  # of which it has one
+
+    def size(self, prompt_tokens: int | None) -> Size:
+        """All that its quote depends on, beside its terms."""
+        parsed = self.parsed
+        return (
+            self.dialect.path,
+            parsed.output_limit,
+            prompt_tokens,
+            parsed.prompts,
+            parsed.sequences,
+            parsed.stream,
+            self.upstream.context_window,
+            self.upstream.margin_tokens,
+            self.caller.timeout_ms,
+            parsed.parallel_tools if parsed.tools else None,
+        )
 
     def give_back_slot(self) -> None:
         """Let another call have this one's slot."""
@@ -195,6 +211,18 @@ def _owner_of(view: PolicyView, key: bytes, *, now_ms: int) -> Agent:
     return agent
 
 
+def _said(view: PolicyView, head: RequestHead, *, now_ms: int) -> Said:
+    """What a head says. Raises RefusedError: it cannot be read, or is not for JSON."""
+    try:
+        said = said_by(head)
+    except HttpError as error:
+        agent = identify(view, head.headers, now_ms=now_ms)
+        raise RefusedError(invalid(str(error), status=error.status), agent=agent) from error
+    if not said.json:
+        raise RefusedError(_NOT_JSON)
+    return said
+
+
 def admit(
     view: PolicyView,
     router: Router,
@@ -209,13 +237,7 @@ def admit(
     Raises:
         RefusedError: it is refused.
     """
-    try:
-        said = said_by(head)
-    except HttpError as error:
-        agent = identify(view, head.headers, now_ms=now_ms)
-        raise RefusedError(invalid(str(error), status=error.status), agent=agent) from error
-    if not said.json:
-        raise RefusedError(_NOT_JSON)
+    said = _said(view, head, now_ms=now_ms)
     agent = _owner_of(view, said.key, now_ms=now_ms)
     model = ""
     try:
@@ -265,12 +287,18 @@ def admit(
         passed=spoken.passed_lines(head.headers),
     )
     call.asked = asked
-    if paused is not None:
-        call.hands_back = True
-        agent.rates.handed_back.add(caller.session)
-    elif agent.policy.hand_back_tokens is not None:
-        agent.note_session(caller.session)
+    _note_session(call, is_last=paused is not None)
     return call
+
+
+def _note_session(call: Call, *, is_last: bool) -> None:
+    """Sessions that called may hand back once when they are paused."""
+    agent, session = call.agent, call.caller.session
+    if is_last:
+        call.hands_back = True
+        agent.rates.handed_back.add(session)
+    elif agent.policy.hand_back_tokens is not None:
+        agent.note_session(session)
 
 
 def elsewhere(view: PolicyView, router: Router, call: Call) -> Call | None:

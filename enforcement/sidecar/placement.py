@@ -45,7 +45,7 @@ from enforcement.sidecar.policy import PolicyView
 from enforcement.sidecar.queueing import Queueing
 from enforcement.sidecar.relay import Relay
 from enforcement.sidecar.settlement import first_event
-from enforcement.sidecar.terms import Quote, Size, remember
+from enforcement.sidecar.terms import Quote, remember
 
 RETRY_S = 0.02
 LEAST_TIME_MS = 1_000  # a call is not made for less engine time than this
@@ -136,7 +136,7 @@ class Placement(Queueing):
     def _bind(self) -> None:
         """Bound the request; the output limit that is written follows from it."""
         call = self._call
-        size = self._size_of(call)
+        size = call.size(self._prompt_tokens)
         quote = call.quotes.get(size)
         if quote is not None:
             self._quote, self._limit, self._bound = quote, quote.limit, quote.bound
@@ -145,22 +145,6 @@ class Placement(Queueing):
         elif self._bounded:
             remember(call.quotes, size, self._quoted())
         self._pass_token_rate()
-
-    def _size_of(self, call: Call) -> Size:
-        """All that limit, bound and needs depend on, beside the terms of the call."""
-        parsed = call.parsed
-        return (
-            call.dialect.path,
-            parsed.output_limit,
-            self._prompt_tokens,
-            parsed.prompts,
-            parsed.sequences,
-            parsed.stream,
-            call.upstream.context_window,
-            call.upstream.margin_tokens,
-            call.caller.timeout_ms,
-            parsed.parallel_tools if parsed.tools else None,
-        )
 
     def _bind_anew(self) -> bool:
         """Bound a request of a size that nobody had before; False: it was refused."""

@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable
 
 from enforcement.rules.grantqueue import GrantQueue, content_of
+from enforcement.rules.inventory import inventory_item
 from enforcement.rules.ledger import (
     Ask,
     Balance,
@@ -15,7 +16,6 @@ from enforcement.rules.ledger import (
     LeaseState,
     Ledger,
     committed_over_cap,
-    inventory_item,
     may_fetch_ahead,
 )
 from enforcement.rules.policy import BudgetPolicy, PolicySnapshot

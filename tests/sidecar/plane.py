@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from enforcement.rules.grantqueue import GrantQueue
-from enforcement.rules.ledger import Ask, Balance, Lease, Ledger, inventory_item
+from enforcement.rules.inventory import inventory_item
+from enforcement.rules.ledger import Ask, Balance, Lease, Ledger
 from enforcement.rules.policy import (
     AgentPolicy,
     BudgetPolicy,
