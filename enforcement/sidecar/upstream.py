@@ -69,6 +69,7 @@ class NodeConnection(asyncio.Protocol):
         "_body",
         "_buffer",
         "_complete",
+        "_half_closed",
         "_interim",
         "_left",
         "_parser",
@@ -88,6 +89,7 @@ class NodeConnection(asyncio.Protocol):
         self.head: ResponseHead | None = None
         self.idle_since_ns = 0
         self.deadline_ns = 0
+        self._half_closed = False
         self._reset()
 
     def _reset(self) -> None:
@@ -224,7 +226,9 @@ class NodeConnection(asyncio.Protocol):
 
     def _finish(self, sink: Sink) -> None:
         head = self.head
-        reusable = head is not None and head.keep_alive and not self._surplus
+        reusable = head is not None and head.keep_alive
+        if self._surplus or self._half_closed:
+            reusable = False
         self.sink = None
         self._reset()
         if reusable and self.transport is not None:
@@ -255,6 +259,7 @@ class NodeConnection(asyncio.Protocol):
             return False
         transport.resume_reading()
         transport.write_eof()
+        self._half_closed = True  # an engine that answers to the end all the same: not reusable
         return True
 
     def drop(self) -> None:

@@ -4,11 +4,12 @@ import asyncio
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from enforcement.rules.policy import AgentState, OrderKind, Unit
 from enforcement.rules.wire import Outcome
 from enforcement.sidecar.engines import ABORT_TOKENS, Engine
-from tests.sidecar.engine import FakeEngine
+from tests.sidecar.engine import FakeEngine, Writer, end_chunks, send_chunk, start_stream
 from tests.sidecar.plane import Plane
 from tests.sidecar.stack import (
     AGENT,
@@ -177,6 +178,42 @@ async def test_a_client_that_leaves_pays_for_what_was_generated(tmp_path: Path) 
     assert event.outcome is Outcome.CLIENT_GONE
     assert 0 <= event.output_tokens - produced <= ABORT_TOKENS[Engine.LLAMA_CPP]
     assert plane.balance("budget-tokens").spent == event.input_tokens + event.output_tokens
+    assert plane.balance("budget-tokens").held == 0
+
+
+async def deaf(engine: FakeEngine, body: dict[str, Any], writer: Writer) -> None:
+    """An engine that ends its answer whole, and keeps the connection, whoever has left."""
+    if not body.get("stream"):
+        await engine.generate(body, writer)
+        return
+    start_stream(writer)
+    engine.send(writer, engine.event({"content": "word "}, 1, body))
+    await writer.drain()
+    await asyncio.sleep(0.2)
+    engine.send(writer, engine.event({}, 1, body, reason="stop"))
+    send_chunk(writer, b"data: [DONE]\n\n")
+    end_chunks(writer)
+    await writer.drain()
+    await asyncio.sleep(0.3)
+
+
+@in_loop
+async def test_a_half_closed_connection_carries_no_second_call(tmp_path: Path) -> None:
+    plane = Plane(agents=[agent()], budgets=[budget(100_000, Unit.TOKENS)], prices=[PRICE])
+    engine = FakeEngine(kind="vllm", script=deaf)
+    async with stack(tmp_path, engine=engine, plane=plane) as world:
+        _, writer = await open_stream(world)
+        writer.close()
+        async with asyncio.timeout(5):
+            while not plane.events:
+                await asyncio.sleep(0.005)
+        status, _, _ = await world.post(chat(max_tokens=1))
+        await world.quiet()
+    assert status == 200
+    assert [event.outcome for event in plane.events.values()] == [
+        Outcome.CLIENT_GONE,
+        Outcome.COMPLETED,
+    ]
     assert plane.balance("budget-tokens").held == 0
 
 
