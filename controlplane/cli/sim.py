@@ -75,8 +75,10 @@ def run_one(output: Output, *, seed: int, trace: bool, only: list[int]) -> Exit:
     if not report.violations:
         return Exit.OK
     if not only:
-        needed = " ".join(f"--only {fault}" for fault in shrink(seed))
-        output.hint(f"the same with fewer faults: --seed {seed} {needed}")
+        needed = shrink(seed)
+        if len(needed) < len(report.happened):
+            faults = " ".join(f"--only {fault}" for fault in needed)
+            output.hint(f"the same with fewer faults: --seed {seed} {faults}")
     return Exit.FAILED
 
 

@@ -46,7 +46,12 @@ class GrantQueue:
 
     def is_recalled(self, balance: str, *, now_ms: int) -> bool:
         """Leases of a balance that is being recalled are not renewed (L3)."""
-        return now_ms - self._recalled.get(balance, -RECALLED_MS) < RECALLED_MS
+        return self._was_recalled(balance, RECALLED_MS, now_ms=now_ms)
+
+    def _was_recalled(self, balance: str, within_ms: int, *, now_ms: int) -> bool:
+        """Whether it was within this time; one of the future is from before a clock's step."""
+        at_ms = self._recalled.get(balance)
+        return at_ms is not None and 0 <= now_ms - at_ms < within_ms
 
     def pump(self, ledger: Ledger, *, now_ms: int) -> Answers:
         """Grant what fits, deny what has waited long enough, keep and recall for the rest."""
@@ -54,6 +59,7 @@ class GrantQueue:
         reserved: dict[str, int] = {}
         still_waiting = []
         for ask in self.waiting:
+            ask.arrived_ms = min(ask.arrived_ms, now_ms)  # a clock's step back prolongs no wait
             short = self._short(ask, ledger, reserved, now_ms=now_ms)
             if short is None:
                 answers.granted[ask.group.key] = self._grant(ask, ledger, reserved, now_ms=now_ms)
@@ -64,7 +70,7 @@ class GrantQueue:
                 still_waiting.append(ask)
                 for balance, item in ask.items:
                     reserved[balance] = reserved.get(balance, 0) + item.floor
-                    if now_ms - self._recalled.get(balance, -RECALL_EVERY_MS) >= RECALL_EVERY_MS:
+                    if not self._was_recalled(balance, RECALL_EVERY_MS, now_ms=now_ms):
                         self._recall_if_short(balance, item, ledger, answers, now_ms=now_ms)
         self.waiting = still_waiting
         return answers
@@ -98,7 +104,7 @@ class GrantQueue:
 
     def _sharers(self, balance: str, *, now_ms: int) -> int:
         seen = self._seen.get(balance, {})
-        for spool in [s for s, at_ms in seen.items() if now_ms - at_ms > SHARERS_MS]:
+        for spool in [s for s, at_ms in seen.items() if not 0 <= now_ms - at_ms <= SHARERS_MS]:
             del seen[spool]
         return len(seen)
 

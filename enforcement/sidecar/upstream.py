@@ -226,9 +226,8 @@ class NodeConnection(asyncio.Protocol):
 
     def _finish(self, sink: Sink) -> None:
         head = self.head
-        reusable = head is not None and head.keep_alive
-        if self._surplus or self._half_closed:
-            reusable = False
+        spoilt = self._surplus or self._half_closed
+        reusable = head is not None and head.keep_alive and not spoilt
         self.sink = None
         self._reset()
         if reusable and self.transport is not None:

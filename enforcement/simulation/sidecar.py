@@ -338,6 +338,8 @@ class Sidecar(Process):
         self._retry_waiting()
 
     def _note_answered(self, answer: SyncAnswer, sync: Sync) -> None:
+        if answer.incarnation != self.book.incarnation:
+            return  # late, of a memory that a failover has taken: see `_on_welcome`
         told, first = {grant.group for grant in answer.grants}, self._answered
         for group in sync.groups:
             if group.key in told:

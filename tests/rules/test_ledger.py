@@ -20,6 +20,7 @@ from enforcement.rules.spools import Spool, greet, owes_word, standing
 from enforcement.rules.wire import Attribution, DenialCause, Group, GroupItem, Header, LeaseReport
 
 TTL_MS, GRACE_MS = 10_000, 300
+HOUR_MS = 3_600_000
 
 
 def make_ledger(**limits: int) -> Ledger:
@@ -209,6 +210,39 @@ def test_a_group_that_waited_in_vain_is_told_why() -> None:
     denial = pump(ledger, queue=queue, now_ms=150).denied[0]
     assert (denial.cause, denial.free, denial.retry_after_ms) == (DenialCause.HELD, 10, 1_000)
     assert queue.waiting == []
+
+
+def test_a_clock_that_steps_back_prolongs_no_wait_and_no_recall() -> None:
+    ledger = make_ledger(a=100)
+    pump(ledger, ask("g1", ("a", 90, 90, 90), at_ms=HOUR_MS), now_ms=HOUR_MS)
+    queue = GrantQueue()
+    waiting = ask("g2", ("a", 20, 20, 20), at_ms=HOUR_MS)
+    assert pump(ledger, waiting, queue=queue, now_ms=HOUR_MS).recalls == ["a"]
+    assert queue.is_recalled("a", now_ms=HOUR_MS)
+    assert not queue.is_recalled("a", now_ms=0)
+    assert pump(ledger, queue=queue, now_ms=0).recalls == ["a"]
+    assert queue.is_recalled("a", now_ms=0)
+    assert pump(ledger, queue=queue, now_ms=149).denied == []
+    assert [denial.group for denial in pump(ledger, queue=queue, now_ms=150).denied] == ["g2"]
+
+
+def test_books_from_before_a_step_back_share_no_balance() -> None:
+    ledger = make_ledger(a=1_000)
+    queue = GrantQueue()
+    sizes = [
+        pump(
+            ledger,
+            ask(spool, ("a", 1, 1, 900), at_ms=at_ms, spool=spool),
+            queue=queue,
+            now_ms=at_ms,
+        )
+        .granted[spool][0]
+        .amount
+        for spool, at_ms in [("s1", HOUR_MS), ("s2", 0)]
+    ]
+    fresh = make_ledger(a=1_000 - sizes[0])
+    alone = pump(fresh, ask("s2", ("a", 1, 1, 900), spool="s2")).granted["s2"][0].amount
+    assert sizes[1] == alone
 
 
 def test_a_younger_group_may_not_take_what_an_older_one_waits_for() -> None:
