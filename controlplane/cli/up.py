@@ -13,6 +13,7 @@ from controlplane.launcher.errors import LauncherError
 from controlplane.launcher.parts import Wishes
 from controlplane.launcher.places import Places
 from controlplane.launcher.privileges import service_identity
+from controlplane.launcher.supervisor import ALIVE_AT
 from controlplane.launcher.up import Running, run
 
 STOP_TIMEOUT_S = 60
@@ -121,8 +122,9 @@ def _seen(part: dict[str, Any]) -> str:
     if not Path(f"/proc/{part['pid']}").exists() and Path("/proc/self").exists():
         return "ended"
     address: str = part["address"]
+    path: str = part.get("alive_at", ALIVE_AT)  # an older version may have started it
     if address.startswith("http://"):
         host, _, port = address.removeprefix("http://").rpartition(":")
-        answered = asyncio.run(probes.http_ok(host, int(port), "/healthz")())
+        answered = asyncio.run(probes.http_ok(host, int(port), path)())
         return "ready" if answered else "silent"
     return "ready"

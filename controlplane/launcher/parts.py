@@ -10,7 +10,7 @@ from pathlib import Path
 
 from controlplane.launcher import binaries, postgres, privileges, probes, valkey
 from controlplane.launcher.places import Places
-from controlplane.launcher.supervisor import Part
+from controlplane.launcher.supervisor import ALIVE_AT, Part
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SIDECAR_PORT_OFFSET = 100
@@ -19,6 +19,7 @@ MODEL_PORT_OFFSET = 200
 MARGIN_ENV = "COMPTROLLER_METERED_MARGIN"
 DEMO_MARGIN = "64"  # tokens; its model was seen to stop within 6, as doctor measures
 UPSTREAM_KEY_PREFIX = "COMPTROLLER_UPSTREAM_KEY_"
+LLAMA_CPP_HEALTH = "/health"
 TELEMETRY_PREFIXES = ("COMPTROLLER_OTLP_", "OTEL_")
 
 
@@ -168,7 +169,8 @@ class Installation:
             *("--file", str(self.places.service("model") / "gemma-3-270m.gguf")),
             address=self.model_url,
             reservation=self._model,
-            ready=lambda _: probes.http_ok("127.0.0.1", self.model_port, "/health"),
+            ready=lambda _: probes.http_ok("127.0.0.1", self.model_port, LLAMA_CPP_HEALTH),
+            alive_at=LLAMA_CPP_HEALTH,
         )
 
     def sidecar(self, *, token: str) -> Part:
@@ -213,6 +215,7 @@ class Installation:
         *arguments: str,
         ready: Callable[[probes.Start], probes.Probe],
         address: str = "",
+        alive_at: str = ALIVE_AT,
         reservation: socket.socket | None = None,
     ) -> Part:
         return Part(
@@ -225,6 +228,7 @@ class Installation:
             ready=ready,
             farewell=signal.SIGTERM,
             address=address,
+            alive_at=alive_at,
             reservation=reservation,
         )
 

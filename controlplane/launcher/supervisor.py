@@ -25,6 +25,7 @@ BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
 STEADY_S = 60.0  # a part that ran so long starts again with the shortest pause
 STOP_TIMEOUT_S = 12
+ALIVE_AT = "/healthz"
 
 
 @dataclass(kw_only=True)
@@ -42,6 +43,7 @@ class Part:
     vital: bool = False  # everything stops when it dies
     start_timeout_s: int = 60
     address: str = ""
+    alive_at: str = ALIVE_AT  # a path under the address: it answers while the part lives
     reservation: socket.socket | None = None  # keeps the part's port until its first start
     # what the supervisor knows
     process: Process | None = None
@@ -60,6 +62,7 @@ class Part:
             "pid": self.process.pid if self.process else None,
             "restarts": self.restarts,
             "address": self.address,
+            "alive_at": self.alive_at,
             "started_at": self.began,
             "log": str(self.log),
         }

@@ -24,3 +24,13 @@ def test_every_figure_agrees(installation: Installation) -> None:
     assert "Every figure agrees" in answer.stdout
     assert "$0.004000000  $0.004000000  $0.000000000" in answer.stdout
     assert installation.leftovers() == []
+
+
+def test_the_status_of_a_demo_shows_all_its_parts_ready(installation: Installation) -> None:
+    installation.up(command="demo")
+
+    parts = installation.parts()
+
+    assert parts["model"]["state"] == "ready"
+    assert {part["state"] for part in parts.values()} == {"ready"}
+    assert installation.run("status").returncode == 0

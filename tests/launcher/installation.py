@@ -47,13 +47,13 @@ class Installation:
         if "user" in popen:
             os.chown(self.home, popen["user"], -1)
 
-    def up(self, *arguments: str) -> "Installation":
+    def up(self, *arguments: str, command: str = "up") -> "Installation":
         """Start, and wait until everything is ready."""
         with self.log.open("wb") as sink:
             self.process = subprocess.Popen(
                 [
                     *self._command,
-                    "up",
+                    command,
                     "--data-dir",
                     str(self.data),
                     "--port",
