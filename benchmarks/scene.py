@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +33,7 @@ from controlplane.audit.domain import Actor
 from controlplane.identity.domain import create_agent, issue_agent_key, issue_api_token
 from controlplane.identity.models import Organization
 from enforcement.domain.enrolment import enrol_sidecar
+from enforcement.models import NodeSample, ServingNode
 from enforcement.rules.policy import HoldMode, Mode, Per, Rates, ScopeKind, Unit
 
 ACTOR = Actor.system("benchmark")
@@ -147,6 +149,42 @@ def ledger(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def nodes(given: dict[str, Any]) -> dict[str, Any]:
+    """A serving node for each port."""
+    now = timezone.now()
+    ServingNode.objects.bulk_create(
+        ServingNode(
+            organization=organization(),
+            name=f"node-{number:04}",
+            base_url=f"http://127.0.0.1:{port}",
+            metrics_path="/metrics",
+            created_at=now,
+        )
+        for number, port in enumerate(given["ports"])
+    )
+    return {}
+
+
+def visits(given: dict[str, Any]) -> dict[str, Any]:
+    """How much later than due each visit was, in seconds; the last gap ends now."""
+    now = timezone.now()
+    read: dict[Any, list[Any]] = {}
+    for node, at in NodeSample.objects.order_by("at").values_list("node_id", "at"):
+        read.setdefault(node, []).append(at)
+    gaps = [
+        (after - before).total_seconds()
+        for times in read.values()
+        for before, after in pairwise([*times, now])
+    ]
+    made = ServingNode.objects.filter(name__startswith="node-")  # not the stack's own
+    return {
+        "lateness_s": [max(0.0, gap - given["every_s"]) for gap in gaps],
+        "samples": sum(map(len, read.values())),
+        "unread": made.filter(last_scraped_at=None).count(),
+        "failing": made.exclude(last_error="").count(),
+    }
+
+
 def eventually(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
@@ -164,6 +202,8 @@ ACTIONS = {
     "raise": raise_limit,
     "verify": check_journal,
     "history": history,
+    "nodes": nodes,
+    "visits": visits,
 }
 
 if __name__ == "__main__":

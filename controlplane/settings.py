@@ -22,6 +22,7 @@ METRICS_TOKEN = env_secret("COMPTROLLER_METRICS_TOKEN")
 DATA_DIR = env_text("COMPTROLLER_DATA_DIR")
 # As long as the longest request that any sidecar allows: permits of a dead one wait for it.
 LONGEST_REQUEST_S = env_int("COMPTROLLER_LONGEST_REQUEST_S", default=600, minimum=1)
+GATHER_EVERY_S = env_int("COMPTROLLER_GATHER_EVERY_S", default=5, minimum=5)  # of a serving node
 BROKER_URL = env_secret("BROKER_URL", default="redis://127.0.0.1:6379/0")
 DATABASES = {
     "default": database_settings(

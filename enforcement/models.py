@@ -83,6 +83,8 @@ class ServingNode(models.Model):
     created_at = models.DateTimeField()
     last_scraped_at = models.DateTimeField(null=True, blank=True)
     last_error = models.CharField(max_length=500, blank=True, default="")
+    warning = models.CharField(max_length=500, blank=True, default="")  # of a page that was read
+    process = models.CharField(max_length=200, blank=True, default="")  # who answered, which life
     models = models.JSONField(default=list)  # last: the name hides Django's module from here on
 
     class Meta:

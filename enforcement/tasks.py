@@ -2,35 +2,33 @@
 
 from celery import shared_task
 
-SPREAD_S = 2.0  # visits of one tick are spread over this time
+BATCH = 250  # nodes of one task: all of them are read at once
 
 
 @shared_task(name="enforcement.scan_nodes", ignore_result=True, soft_time_limit=8, time_limit=10)  # type: ignore[untyped-decorator]
 def scan_nodes() -> None:
-    """One visit for each node that is due. Beat: every 5 s."""
+    """Visits of all nodes that are due, in batches. Beat: every 5 s."""
     from django.utils import timezone
 
     from enforcement.domain.gather import EVERY, due_nodes
 
-    due = due_nodes(now=timezone.now())
-    for number, node_id in enumerate(due):
-        scrape_node.apply_async(
-            kwargs={"node_id": str(node_id)},
-            countdown=SPREAD_S * number / len(due) or None,
-            expires=EVERY.total_seconds() + SPREAD_S,
+    due = [str(node_id) for node_id in due_nodes(now=timezone.now())]
+    for first in range(0, len(due), BATCH):
+        scrape_nodes.apply_async(
+            kwargs={"node_ids": due[first : first + BATCH]}, expires=EVERY.total_seconds()
         )
 
 
-@shared_task(name="enforcement.scrape_node", ignore_result=True, soft_time_limit=12, time_limit=15)  # type: ignore[untyped-decorator]
-def scrape_node(*, node_id: str) -> None:
-    """Read one node's counters. The next tick brings what this one missed."""
+@shared_task(name="enforcement.scrape_nodes", ignore_result=True, soft_time_limit=12, time_limit=15)  # type: ignore[untyped-decorator]
+def scrape_nodes(*, node_ids: list[str]) -> None:
+    """Read the counters of a batch. The next tick brings what this one missed."""
     from uuid import UUID
 
     from django.utils import timezone
 
-    from enforcement.domain.gather import scrape
+    from enforcement.domain.scraping import scrape_batch
 
-    scrape(node_id=UUID(node_id), now=timezone.now())
+    scrape_batch([UUID(node_id) for node_id in node_ids], timezone.now())
 
 
 @shared_task(

@@ -20,11 +20,12 @@ class Reading:
     `prompt_tokens` is the whole prompt, cached tokens too, as in a usage event; engines differ in
     this. `life` names the life of the process, in whatever words the engine has for it, and
     `started_at` is when it began, in seconds since 1970; either may be unknown. `resolution` is the
-    step in which the engine prints its totals: more than 1 where it rounds them.
+    step in which the engine prints its totals: more than 1 where it rounds them. `cached_tokens` is
+    None where the engine counts them but told no number this time; `notes` says what was left out.
     """
 
     prompt_tokens: int
-    cached_tokens: int
+    cached_tokens: int | None
     generation_tokens: int
     requests_running: int = 0
     requests_waiting: int = 0
@@ -32,6 +33,7 @@ class Reading:
     started_at: Decimal | None = None
     resolution: int = 1
     extra: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Collector(Protocol):
@@ -61,6 +63,41 @@ class Collector(Protocol):
 
     def version(self, body: bytes) -> str:
         """The version in what `version_path` answered; empty when it is not there."""
+
+
+def tokens_of(page: Page, whose: str, prompt: str, produced: str) -> tuple[int, int]:
+    """The two totals that no reading can be without.
+
+    Raises CollectorError: one is missing; a version that renamed it is found by its absence.
+    """
+    totals = [(name, page.total(name)) for name in (prompt, produced)]
+    missing = [name for name, total in totals if total is None]
+    if missing:
+        raise CollectorError(f"{whose} page has no token counters: no {', no '.join(missing)}")
+    (_, first), (_, second) = totals
+    return first or 0, second or 0
+
+
+def cached_of(page: Page, name: str, prompt_tokens: int) -> int | None:
+    """Cached tokens, at most the prompt's; 0 where the engine has no such counter."""
+    cached = page.optional(name)
+    if cached is None:
+        return None if page.has(name) else 0
+    return min(prompt_tokens, cached)
+
+
+def extras(page: Page, words: Mapping[str, str]) -> dict[str, int]:
+    """Further counters by our words for them, as far as the page tells them."""
+    found = {word: page.optional(name) for name, word in words.items()}
+    return {word: total for word, total in found.items() if total is not None}
+
+
+def life_of(page: Page, name: str) -> tuple[str, Decimal | None]:
+    """The process's start as it is printed and in seconds; empty and None where it is not told."""
+    series = page.first(name)
+    if series is None or not series.is_finite:
+        return "", None
+    return series.text, series.value
 
 
 def text_at(body: bytes, name: str) -> str:

@@ -11,7 +11,7 @@ restart shows as a total that fell.
 
 from typing import Final
 
-from enforcement.collectors.base import CollectorError, Reading, text_at
+from enforcement.collectors.base import CollectorError, Reading, cached_of, extras, text_at
 from enforcement.collectors.prometheus import Page
 
 _PROMPT: Final = "dynamo_frontend_input_sequence_tokens_sum"
@@ -43,12 +43,13 @@ class DynamoFrontend:
         prompt = page.total(_PROMPT) or 0
         return Reading(
             prompt_tokens=prompt,
-            cached_tokens=min(prompt, page.total(_CACHED) or 0),
+            cached_tokens=cached_of(page, _CACHED, prompt),
             generation_tokens=page.total(_PRODUCED) or 0,
-            requests_running=page.total(_RUNNING) or 0,
-            requests_waiting=page.total(_WAITING) or 0,
+            requests_running=page.optional(_RUNNING) or 0,
+            requests_waiting=page.optional(_WAITING) or 0,
             resolution=page.resolution(_PROMPT, _PRODUCED),
-            extra={word: page.total(name) or 0 for name, word in _EXTRA.items() if page.has(name)},
+            extra=extras(page, _EXTRA),
+            notes=page.notes,
         )
 
     def version(self, body: bytes) -> str:
@@ -73,7 +74,7 @@ class DynamoWorker:
             prompt_tokens=0,
             cached_tokens=0,
             generation_tokens=0,
-            requests_running=page.total(_WORKER_RUNNING) or 0,
+            requests_running=page.optional(_WORKER_RUNNING) or 0,
             life=identity.labels.get("worker_id", "") if identity else "",
             extra={"requests": requests},
         )

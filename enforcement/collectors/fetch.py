@@ -1,59 +1,59 @@
 """One bounded GET to a serving node: a total deadline, a size limit, no redirects, plain words.
 
-`urllib` limits each read only, so a node that drips a byte a second would hold a worker for ever.
+The answer is read as strictly as a sidecar reads its upstreams: a length that can be understood in
+two ways is no answer. Thousands of these run in one event loop; none of them waits for another.
 """
 
-import contextlib
-import http.client
+import asyncio
+import functools
 import ipaddress
+import os
 import socket
 import ssl
-import threading
-from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from enforcement.collectors.base import CollectorError
+from enforcement.sidecar.http1 import ChunkedBody, HttpError, ResponseHead, parse_response_head
 
-CONNECT_S = 1.0
 WITHIN_S = 3.0
 MOST_BYTES = 4 * 1024 * 1024
 _PIECE = 65_536
+_TOO_LARGE = 413
 _METADATA_OF_AWS = ipaddress.ip_address("fd00:ec2::254")
-_HEADERS = {"connection": "close", "accept": "text/plain, application/json"}
 
 
 class Answer(NamedTuple):
-    """What a node answered. Names of headers are in lower case."""
+    """What a node answered. Names of headers are in lower case; `peer` is who was reached."""
 
     body: bytes
     headers: dict[str, str]
+    peer: str = ""
 
 
-def fetch(base_url: str, path: str, *, within: float = WITHIN_S, most: int = MOST_BYTES) -> Answer:
+class _Place(NamedTuple):
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    named: str  # as the Host header says it
+    prefix: str
+
+
+async def fetch(
+    base_url: str, path: str, *, within: float = WITHIN_S, most: int = MOST_BYTES
+) -> Answer:
     """A 200 answer. Raises CollectorError, in words for the node's page."""
-    connection = _connection(base_url)
-    late = threading.Event()
+    place = _place(base_url)
     try:
-        connection.connect()
-        refuse_metadata(connection.sock.getpeername()[0])
-        connection.sock.settimeout(within)
-        with _deadline(connection.sock, within, late):
-            connection.request("GET", urlsplit(base_url).path.rstrip("/") + path, headers=_HEADERS)
-            answer = connection.getresponse()
-            if answer.status != http.client.OK:
-                raise CollectorError(f"{path} answered {answer.status}")
-            body = _body(answer, most)
-            headers = {name.lower(): value[:200] for name, value in answer.getheaders()}
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        if late.is_set() or isinstance(error, TimeoutError):
-            raise CollectorError(f"{path} did not answer within {within:g} s") from None
+        async with asyncio.timeout(within):
+            return await _exchange(place, path, most)
+    except TimeoutError:
+        raise CollectorError(f"{path} did not answer within {within:g} s") from None
+    except HttpError as error:
+        words = _too_much(most) if error.status == _TOO_LARGE else f"{path}: {error}"
+        raise CollectorError(words) from error
+    except (OSError, EOFError, asyncio.LimitOverrunError, ValueError) as error:
         raise CollectorError(f"{path}: {_words(error)}") from error
-    finally:
-        connection.close()
-    if late.is_set():
-        raise CollectorError(f"{path} did not answer within {within:g} s")
-    return Answer(body, headers)
 
 
 def refuse_metadata(peer: str) -> None:
@@ -67,7 +67,7 @@ def refuse_metadata(peer: str) -> None:
         raise CollectorError("the address leads to the metadata service of a cloud")
 
 
-def _connection(base_url: str) -> http.client.HTTPConnection:
+def _place(base_url: str) -> _Place:
     try:
         parts = urlsplit(base_url)
         host, port = parts.hostname, parts.port
@@ -75,46 +75,75 @@ def _connection(base_url: str) -> http.client.HTTPConnection:
         raise CollectorError("the address is no URL") from None
     if not host or parts.scheme not in ("http", "https") or parts.username is not None:
         raise CollectorError("the address must be http(s)://host, without a user")
-    if parts.scheme == "https":
-        context = ssl.create_default_context()
-        return http.client.HTTPSConnection(host, port, timeout=CONNECT_S, context=context)
-    return http.client.HTTPConnection(host, port, timeout=CONNECT_S)
+    tls = _trust() if parts.scheme == "https" else None
+    return _Place(host, port or (443 if tls else 80), tls, parts.netloc, parts.path.rstrip("/"))
 
 
-@contextlib.contextmanager
-def _deadline(sock: socket.socket, within: float, late: threading.Event) -> Iterator[None]:
-    """Close the connection at the deadline, whatever is being read then."""
+@functools.cache
+def _trust() -> ssl.SSLContext:
+    """The machine's certificates; reading them takes longer than a visit."""
+    return ssl.create_default_context()
 
-    def end() -> None:
-        late.set()
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
 
-    timer = threading.Timer(within, end)
-    timer.daemon = True
-    timer.start()
+async def _exchange(place: _Place, path: str, most: int) -> Answer:
+    reader, writer = await asyncio.open_connection(place.host, place.port, ssl=place.tls)
     try:
-        yield
+        peer = writer.get_extra_info("peername")
+        refuse_metadata(peer[0])
+        writer.write(
+            f"GET {place.prefix}{path} HTTP/1.1\r\nhost: {place.named}\r\nconnection: close\r\n"
+            "accept: text/plain, application/json\r\n\r\n".encode()
+        )
+        head = parse_response_head(await reader.readuntil(b"\r\n\r\n"))
+        if head.status != 200:
+            moved = ", redirects are not followed" if 300 <= head.status < 400 else ""
+            raise CollectorError(f"{path} answered {head.status}{moved}")
+        body = await _body(reader, head, most)
     finally:
-        timer.cancel()
+        writer.transport.abort()
+    headers = {
+        name.decode("latin-1").lower(): value.decode("latin-1")[:200]
+        for name, value in head.headers.items()
+    }
+    return Answer(body, headers, f"{peer[0]}:{peer[1]}")
 
 
-def _body(answer: http.client.HTTPResponse, most: int) -> bytes:
+async def _body(reader: asyncio.StreamReader, head: ResponseHead, most: int) -> bytes:
+    if head.length is not None and head.length > most:
+        raise CollectorError(_too_much(most))
+    chunked = ChunkedBody(limit=most) if head.chunked else None
     parts: list[bytes] = []
     size = 0
-    while piece := answer.read1(_PIECE):
+    while head.length is None or size < head.length:
+        piece = await reader.read(_PIECE)
+        if not piece:
+            if chunked or head.length is not None:  # a cut number is another number
+                raise CollectorError("the answer ended early")
+            break
+        if chunked:
+            if chunked.feed(piece) is not None:
+                return chunked.body()
+            continue
         size += len(piece)
-        if size > most:
-            raise CollectorError(f"answered more than {most // (1024 * 1024)} MiB")
         parts.append(piece)
-    if answer.length:  # what of its content-length is missing: a cut number is another number
-        raise CollectorError("the answer ended early")
-    return b"".join(parts)
+        if size > most:
+            raise CollectorError(_too_much(most))
+    return b"".join(parts)[: head.length]
+
+
+def _too_much(most: int) -> str:
+    return f"answered more than {most // (1024 * 1024)} MiB"
 
 
 def _words(error: Exception) -> str:
     if isinstance(error, socket.gaierror):
         return "the host name is unknown"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its TLS certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {(error.reason or 'no reason told').replace('_', ' ').lower()}"
+    if isinstance(error, EOFError):
+        return "hung up before it answered"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
     return type(error).__name__ if not str(error) else str(error)[:120]

@@ -7,7 +7,7 @@ that left is counted by an estimate. So a difference to what was metered is like
 from decimal import Decimal
 from typing import Final
 
-from enforcement.collectors.base import CollectorError, Reading, text_at
+from enforcement.collectors.base import Reading, cached_of, life_of, text_at, tokens_of
 from enforcement.collectors.prometheus import Page
 
 _PROMPT: Final = "litellm_input_tokens_metric"
@@ -29,20 +29,20 @@ class LiteLlm:
         return any(page.has(name) for name in (_PROMPT, _PRODUCED, _SPEND))
 
     def read(self, page: Page) -> Reading:
-        prompt, produced = page.total(_PROMPT), page.total(_PRODUCED)
-        if prompt is None or produced is None:
-            raise CollectorError("LiteLLM's page has no token counters")
-        started = page.first(_STARTED)
-        spent = sum((series.value for series in page.series.get(_SPEND, ())), Decimal(0))
+        prompt, produced = tokens_of(page, "LiteLLM's", _PROMPT, _PRODUCED)
+        life, started_at = life_of(page, _STARTED)
+        told = (series.value for series in page.series.get(_SPEND, ()) if series.is_count)
+        spent = sum(told, Decimal(0))
         return Reading(
             prompt_tokens=prompt,
-            cached_tokens=min(prompt, page.total(_CACHED) or 0),
+            cached_tokens=cached_of(page, _CACHED, prompt),
             generation_tokens=produced,
-            requests_running=page.total(_RUNNING) or 0,
-            life=started.text if started else "",
-            started_at=started.value if started else None,
+            requests_running=page.optional(_RUNNING) or 0,
+            life=life,
+            started_at=started_at,
             resolution=page.resolution(_PROMPT, _PRODUCED),
             extra={"spent_nanos": int(spent * NANOS)},
+            notes=page.notes,
         )
 
     def version(self, body: bytes) -> str:

@@ -7,7 +7,7 @@ is counted when it ends, also when it was aborted; until then it shows in `reque
 
 from typing import Final
 
-from enforcement.collectors.base import CollectorError, Reading, text_at
+from enforcement.collectors.base import Reading, extras, text_at, tokens_of
 from enforcement.collectors.prometheus import Page
 
 _PROMPT: Final = "llamacpp:prompt_tokens"
@@ -34,19 +34,18 @@ class LlamaCpp:
 
     def read(self, page: Page) -> Reading:
         """Builds before the cached counter leave cached tokens out: their prompts are uncached."""
-        uncached, produced = page.total(_PROMPT), page.total(_PRODUCED)
-        if uncached is None or produced is None:
-            raise CollectorError("llama.cpp's page has no token counters")
-        cached = page.total(_CACHED) or 0
+        uncached, produced = tokens_of(page, "llama.cpp's", _PROMPT, _PRODUCED)
+        cached = page.total(_CACHED) or 0  # part of the prompt's total: not optional
         return Reading(
             prompt_tokens=uncached + cached,
             cached_tokens=cached,
             generation_tokens=produced,
-            requests_running=page.total(_RUNNING) or 0,
-            requests_waiting=page.total(_WAITING) or 0,
+            requests_running=page.optional(_RUNNING) or 0,
+            requests_waiting=page.optional(_WAITING) or 0,
             life=page.headers.get(_LIFE, ""),
             resolution=page.resolution(_PROMPT, _CACHED, _PRODUCED),
-            extra={word: page.total(name) or 0 for name, word in _EXTRA.items() if page.has(name)},
+            extra=extras(page, _EXTRA),
+            notes=page.notes,
         )
 
     def version(self, body: bytes) -> str:

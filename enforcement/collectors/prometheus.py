@@ -12,6 +12,7 @@ from decimal import Decimal, InvalidOperation
 
 MOST_LINES = 200_000
 LARGEST_TOTAL = 2**62
+MOST_NOTES = 3
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(,|\})')
@@ -37,10 +38,26 @@ class Series:
         try:
             number = Decimal(self.text)
         except InvalidOperation:
-            raise PageError(f"{self.name} is {self.text[:40]!r}") from None
+            raise PageError(self.told) from None
         if not number.is_finite():
-            raise PageError(f"{self.name} is {self.text[:40]!r}")
+            raise PageError(self.told)
         return number
+
+    @property
+    def is_finite(self) -> bool:
+        try:
+            return self.value.is_finite()
+        except PageError:
+            return False
+
+    @property
+    def is_count(self) -> bool:
+        return self.is_finite and 0 <= self.value <= LARGEST_TOTAL
+
+    @property
+    def told(self) -> str:
+        """What it says, for people."""
+        return f"{self.name} is {self.text[:40]!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +67,12 @@ class Page:
     series: Mapping[str, tuple[Series, ...]]
     prefixes: frozenset[str]
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What `optional` leaves out of this page, in words."""
+        bad = (s for found in self.series.values() for s in found if not s.is_count)
+        return tuple(dict.fromkeys(f"{series.told}: left out" for series in bad))[:MOST_NOTES]
 
     def has(self, name: str) -> bool:
         return name in self.series
@@ -63,13 +86,18 @@ class Page:
             return None
         return sum(_count(series) for series in self.series[name])
 
+    def optional(self, name: str) -> int | None:
+        """The same sum over what counts something; None when nothing of this name does."""
+        good = [int(series.value) for series in self.series.get(name, ()) if series.is_count]
+        return sum(good) if good else None
+
     def first(self, name: str) -> Series | None:
         return self.series[name][0] if name in self.series else None
 
     def resolution(self, *names: str) -> int:
         """The coarsest step in which the values of these names were printed."""
-        found = (_step(series.value) for name in names for series in self.series.get(name, ()))
-        return max(found, default=1)
+        found = (series for name in names for series in self.series.get(name, ()))
+        return max((_step(series.value) for series in found if series.is_count), default=1)
 
 
 def parse_page(
@@ -150,10 +178,9 @@ def _labels(rest: str, labels: dict[str, str], name: str) -> str:
 
 
 def _count(series: Series) -> int:
-    value = series.value
-    if not 0 <= value <= LARGEST_TOTAL:
-        raise PageError(f"{series.name} is {series.text[:40]!r}")
-    return int(value)
+    if not series.is_count:
+        raise PageError(series.told)
+    return int(series.value)
 
 
 def _step(value: Decimal) -> int:

@@ -8,7 +8,7 @@ are read, and answers where they are made; a node is one of the two. Names as of
 
 from typing import Final
 
-from enforcement.collectors.base import CollectorError, Reading, text_at
+from enforcement.collectors.base import Reading, cached_of, extras, life_of, text_at, tokens_of
 from enforcement.collectors.prometheus import Page
 
 _PROMPT: Final = "sglang:prompt_tokens"
@@ -35,22 +35,21 @@ class Sglang:
         return "sglang" in page.prefixes
 
     def read(self, page: Page) -> Reading:
-        prompt, produced = page.total(_PROMPT), page.total(_PRODUCED)
-        if prompt is None or produced is None:
-            raise CollectorError("SGLang's page has no token counters")
+        prompt, produced = tokens_of(page, "SGLang's", _PROMPT, _PRODUCED)
         roles = {series.labels.get("engine_type") for series in page.series[_PROMPT]}
         prompt = 0 if roles == {DECODE} else prompt
-        started = page.first(_STARTED)
+        life, started_at = life_of(page, _STARTED)
         return Reading(
             prompt_tokens=prompt,
-            cached_tokens=min(prompt, page.total(_CACHED) or 0),
+            cached_tokens=cached_of(page, _CACHED, prompt),
             generation_tokens=0 if roles == {PREFILL} else produced,
-            requests_running=page.total(_RUNNING) or 0,
-            requests_waiting=page.total(_WAITING) or 0,
-            life=started.text if started else "",
-            started_at=started.value if started else None,
+            requests_running=page.optional(_RUNNING) or 0,
+            requests_waiting=page.optional(_WAITING) or 0,
+            life=life,
+            started_at=started_at,
             resolution=page.resolution(_PROMPT, _PRODUCED),
-            extra={word: page.total(name) or 0 for name, word in _EXTRA.items() if page.has(name)},
+            extra=extras(page, _EXTRA),
+            notes=page.notes,
         )
 
     def version(self, body: bytes) -> str:

@@ -6,7 +6,7 @@ one whose client left is in none of them, so what was cut looks metered but not 
 
 from typing import Final
 
-from enforcement.collectors.base import CollectorError, Reading, text_at
+from enforcement.collectors.base import Reading, extras, text_at, tokens_of
 from enforcement.collectors.prometheus import Page
 
 _PROMPT: Final = "tgi_request_input_length_sum"
@@ -26,17 +26,16 @@ class Tgi:
         return any(page.has(name) for name in self.names)
 
     def read(self, page: Page) -> Reading:
-        prompt, produced = page.total(_PROMPT), page.total(_PRODUCED)
-        if prompt is None or produced is None:
-            raise CollectorError("TGI's page has no lengths of requests")
+        prompt, produced = tokens_of(page, "TGI's", _PROMPT, _PRODUCED)
         return Reading(
             prompt_tokens=prompt,
             cached_tokens=0,
             generation_tokens=produced,
-            requests_running=page.total(_RUNNING) or 0,
-            requests_waiting=page.total(_WAITING) or 0,
+            requests_running=page.optional(_RUNNING) or 0,
+            requests_waiting=page.optional(_WAITING) or 0,
             resolution=page.resolution(_PROMPT, _PRODUCED),
-            extra={word: page.total(name) or 0 for name, word in _EXTRA.items() if page.has(name)},
+            extra=extras(page, _EXTRA),
+            notes=page.notes,
         )
 
     def version(self, body: bytes) -> str:

@@ -6,7 +6,7 @@ a runaway that was cut would be invisible there, so they are not used.
 
 from typing import Final
 
-from enforcement.collectors.base import CollectorError, Reading, text_at
+from enforcement.collectors.base import Reading, cached_of, extras, life_of, text_at, tokens_of
 from enforcement.collectors.prometheus import Page
 
 _PROMPT: Final = "vllm:prompt_tokens"
@@ -32,30 +32,25 @@ class Vllm:
 
     def read(self, page: Page) -> Reading:
         """All models and engines of the server together: a node is a process."""
-        prompt, produced = page.total(_PROMPT), page.total(_PRODUCED)
-        if prompt is None or produced is None:
-            raise CollectorError("vLLM's page has no token counters")
-        started = page.first(_STARTED)
+        prompt, produced = tokens_of(page, "vLLM's", _PROMPT, _PRODUCED)
+        life, started_at = life_of(page, _STARTED)
         return Reading(
             prompt_tokens=prompt,
-            cached_tokens=min(prompt, _cached(page)),
+            cached_tokens=cached_of(page, _cached_name(page), prompt),
             generation_tokens=produced,
-            requests_running=page.total(_RUNNING) or 0,
-            requests_waiting=page.total(_WAITING) or 0,
-            life=started.text if started else "",
-            started_at=started.value if started else None,
+            requests_running=page.optional(_RUNNING) or 0,
+            requests_waiting=page.optional(_WAITING) or 0,
+            life=life,
+            started_at=started_at,
             resolution=page.resolution(_PROMPT, _PRODUCED),
-            extra={word: page.total(name) or 0 for name, word in _EXTRA.items() if page.has(name)},
+            extra=extras(page, _EXTRA),
+            notes=page.notes,
         )
 
     def version(self, body: bytes) -> str:
         return text_at(body, "version")
 
 
-def _cached(page: Page) -> int:
+def _cached_name(page: Page) -> str:
     """Newer versions count it; older ones only tell the hits of their prefix cache."""
-    for name in (_CACHED, *_CACHE_HITS):
-        total = page.total(name)
-        if total is not None:
-            return total
-    return 0
+    return next((name for name in (_CACHED, *_CACHE_HITS) if page.has(name)), _CACHED)

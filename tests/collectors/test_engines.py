@@ -64,10 +64,13 @@ def test_an_older_vllm_tells_hits_of_its_prefix_cache() -> None:
     ("text", "words"),
     [
         ("llamacpp:n_decode_total 4\n", "llama.cpp's page has no token counters"),
-        ("vllm:prompt_tokens_total 4\n", "vLLM's page has no token counters"),
+        (
+            "vllm:prompt_tokens_total 4\n",
+            "vLLM's page has no token counters: no vllm:generation_tokens",
+        ),
         ("tabby:spend 4\nup 1\n", "metrics of no known engine: tabby"),
         ("sglang:num_running_reqs 4\n", "SGLang's page has no token counters"),
-        ("tgi_queue_size 4\n", "TGI's page has no lengths of requests"),
+        ("tgi_queue_size 4\n", "TGI's page has no token counters: no tgi_request_input_length_sum"),
         ("litellm_spend_metric_total 4\n", "LiteLLM's page has no token counters"),
         ("up 1\n", "metrics of no known engine: no names"),
         ("", "the page is cut short"),

@@ -1,13 +1,19 @@
 """A GET that ends in time, whatever the other side does."""
 
+import asyncio
 import socket
 import time
 
 import pytest
 
+from enforcement.collectors import fetch as fetching
 from enforcement.collectors.base import CollectorError
-from enforcement.collectors.fetch import fetch, refuse_metadata
+from enforcement.collectors.fetch import Answer, refuse_metadata
 from tests.collectors import servers
+
+
+def fetch(base_url: str, path: str, **how: float) -> Answer:
+    return asyncio.run(fetching.fetch(base_url, path, **how))
 
 
 def test_a_good_answer_comes_with_its_headers() -> None:

@@ -1,5 +1,6 @@
 """Against the real model server: exact counts, aborted requests included."""
 
+import asyncio
 import http.client
 import json
 import time
@@ -25,7 +26,7 @@ def engine() -> Iterator[str]:
 
 def reading(url: str) -> Reading:
     metrics_text(url)  # waits until no request runs
-    answer = fetch(url, "/metrics")
+    answer = asyncio.run(fetch(url, "/metrics"))
     collector, found = read_page(answer.body.decode(), answer.headers)
     assert collector.engine == "llama.cpp"
     return found

@@ -17,7 +17,7 @@ from controlplane.celery import app
 from enforcement.domain.gather import EVERY, SLACK
 from enforcement.enums import NodeState
 from enforcement.models import NodeSample, NodeUsage, ServingNode
-from enforcement.tasks import scrape_node
+from enforcement.tasks import scrape_nodes
 from tests.budgets.world import World, make_world
 from tests.collectors import servers
 from tests.enforcement.domain.nodes import make_node
@@ -114,7 +114,7 @@ def test_a_visit_that_is_asked_for_ten_times_books_once(
     wait_for(lambda: NodeSample.objects.filter(node=node).exists(), worker)
     with app.connection_for_write(valkey_url) as broker:
         for _ in range(10):
-            scrape_node.apply_async(kwargs={"node_id": str(node.pk)}, connection=broker)
+            scrape_nodes.apply_async(kwargs={"node_ids": [str(node.pk)]}, connection=broker)
     wait_for(lambda: NodeSample.objects.filter(node=node).count() >= 3, worker)
     ServingNode.objects.filter(pk=node.pk).update(state=NodeState.GONE)
     time.sleep(1)  # a visit that has begun ends

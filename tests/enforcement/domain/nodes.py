@@ -7,7 +7,8 @@ from budgets.domain.rollups import fold_usage
 from budgets.domain.usage import book_usage
 from controlplane.identity.ids import new_id
 from enforcement.collectors.base import Reading
-from enforcement.domain.gather import Tokens, store
+from enforcement.domain.gather import Tokens
+from enforcement.domain.storing import Found, store_batch
 from enforcement.models import NodeSample, NodeUsage, ServingNode
 from tests.budgets.world import NOW, World, call, ms
 
@@ -30,7 +31,8 @@ def read(node: ServingNode, generation: int, *, at: datetime, **changes: Any) ->
         "cached_tokens": generation,
         "generation_tokens": generation,
     }
-    return store(node_id=node.pk, engine="vllm", reading=Reading(**values | changes), now=at)
+    found = Found(node.pk, "vllm", Reading(**values | changes), at)
+    return store_batch([found]).samples.get(node.pk)
 
 
 def meter(world: World, at: datetime, node: str = "gpu-a", **changes: Any) -> None:

@@ -4,6 +4,7 @@ import socket
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -17,9 +18,9 @@ from enforcement.domain.gather import (
     Tokens,
     due_nodes,
     forget_samples,
-    scrape,
     spread,
 )
+from enforcement.domain.scraping import Scraped, scrape_batch
 from enforcement.enums import NodeState
 from enforcement.models import NodeSample, NodeUsage, ServingNode
 from tests.budgets.world import NOW, World
@@ -137,6 +138,10 @@ def test_divided_parts_always_sum_to_the_whole(
 # ------------------------------------------------------------------------------- visits
 
 
+def visit(node_id: UUID, *, at: datetime) -> Scraped:
+    return scrape_batch([node_id], at)[node_id]
+
+
 def test_a_visit_reads_the_page_and_learns_the_version(world: World) -> None:
     def script(connection: socket.socket, head: bytes) -> None:
         body = b'{"build_info":"b11434"}' if head.startswith(b"GET /props") else PAGE
@@ -144,7 +149,7 @@ def test_a_visit_reads_the_page_and_learns_the_version(world: World) -> None:
 
     with servers.serving(script) as url:
         node = make_node(world, base_url=url, last_error="was broken")
-        visited = scrape(node_id=node.pk, now=NOW)
+        visited = visit(node.pk, at=NOW)
     assert visited.sample is not None
     assert visited.sample.prompt_tokens_total == 79
     assert visited.sample.extra["life"] == "12099056185"
@@ -158,7 +163,7 @@ def test_a_visit_reads_the_page_and_learns_the_version(world: World) -> None:
         (servers.says(b"<html>login</html>"), "answered a document, not metrics"),
         (servers.says(b"", status="503 Busy"), "/metrics answered 503"),
         (servers.pours, "answered more than 4 MiB"),
-        (servers.closes, "/metrics: Remote end closed connection without response"),
+        (servers.closes, "/metrics: hung up before it answered"),
         (servers.says(b"\xff\xfe\n"), "not metrics: '��'"),
     ],
     ids=["html", "503", "endless", "closes", "bytes"],
@@ -169,7 +174,7 @@ def test_a_node_that_misbehaves_gets_its_last_error_and_keeps_its_history(
     with servers.serving(script) as url:
         node = make_node(world, base_url=url)
         read(node, 5, at=NOW)
-        visited = scrape(node_id=node.pk, now=NOW + 5 * SECOND)
+        visited = visit(node.pk, at=NOW + 5 * SECOND)
     assert (visited.sample, visited.error) == (None, words)
     node.refresh_from_db()
     assert node.last_error == words
@@ -186,11 +191,11 @@ def test_two_visits_at_once_are_one(world: World) -> None:
         **{name: settings[name] for name in names if settings.get(name)}, autocommit=True
     ) as other:
         other.execute("SELECT pg_advisory_lock(%s, %s)", [0x6E6F6465, key])
-        assert scrape(node_id=node.pk, now=NOW).busy
+        assert visit(node.pk, at=NOW).busy
         other.execute("SELECT pg_advisory_unlock(%s, %s)", [0x6E6F6465, key])
     node.refresh_from_db()
     assert node.last_error == ""
-    assert scrape(node_id=node.pk, now=NOW).error == "/metrics: Connection refused"
+    assert visit(node.pk, at=NOW).error == "/metrics: Connection refused"
 
 
 def test_a_visit_that_is_asked_for_twice_is_made_once(world: World) -> None:
@@ -202,8 +207,8 @@ def test_a_visit_that_is_asked_for_twice_is_made_once(world: World) -> None:
 
     with servers.serving(script) as url:
         node = make_node(world, base_url=url, engine_version="b1")
-        first = scrape(node_id=node.pk, now=NOW)
-        again = scrape(node_id=node.pk, now=NOW + timedelta(milliseconds=300))
+        first = visit(node.pk, at=NOW)
+        again = visit(node.pk, at=NOW + timedelta(milliseconds=300))
     assert (first.busy, again.busy, again.sample, len(visits)) == (False, True, None, 1)
     assert NodeSample.objects.count() == 1
 
@@ -211,7 +216,7 @@ def test_a_visit_that_is_asked_for_twice_is_made_once(world: World) -> None:
 def test_a_node_that_is_gone_or_unknown_is_not_visited(world: World) -> None:
     node = make_node(world, state=NodeState.GONE)
     for node_id in (node.pk, world.id):
-        visited = scrape(node_id=node_id, now=NOW)
+        visited = visit(node_id, at=NOW)
         assert (visited.sample, visited.error, visited.busy) == (None, "", False)
 
 

@@ -1,0 +1,106 @@
+"""Many nodes at once: each visit has a deadline of its own, and none holds another up.
+
+A worker process keeps one event loop in a thread, for as long as it lives. A name server that
+hangs keeps a thread of that loop, not the batch: the visit still ends at its deadline.
+"""
+
+import asyncio
+import functools
+import os
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from uuid import UUID
+
+from enforcement.collectors.base import Collector, CollectorError, Reading
+from enforcement.collectors.fetch import fetch
+from enforcement.collectors.registry import read_page
+
+AT_ONCE = 256  # open connections of a process; its usual limit of files is 1,024
+_NAMES_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Target:
+    """A page to read. `wants_version`: the engine's version is not known yet."""
+
+    node_id: UUID
+    base_url: str
+    path: str
+    wants_version: bool = False
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What came of one. `after_s` counts from the batch's begin to the answer.
+
+    Either `reading` is there, or `error` says why not.
+    """
+
+    node_id: UUID
+    after_s: float
+    engine: str = ""
+    reading: Reading | None = None
+    peer: str = ""
+    version: str = ""
+    error: str = ""
+
+
+def visit_all(targets: Sequence[Target], *, spread_s: float, within_s: float) -> list[Visit]:
+    """Read all of them. Their begins are spread over `spread_s`, each node's always alike."""
+    work = _visit_all(targets, spread_s, within_s)
+    running = asyncio.run_coroutine_threadsafe(work, _loop_of(os.getpid()))
+    try:
+        return running.result()
+    except BaseException:  # a task's time limit arrives here
+        running.cancel()
+        raise
+
+
+@functools.cache
+def _loop_of(pid: int) -> asyncio.AbstractEventLoop:
+    """The loop of this process: one from before a fork has lost its thread."""
+    loop = asyncio.new_event_loop()
+    loop.set_default_executor(ThreadPoolExecutor(_NAMES_AT_ONCE, thread_name_prefix="names"))
+    threading.Thread(target=loop.run_forever, name=f"visits-{pid}", daemon=True).start()
+    return loop
+
+
+async def _visit_all(targets: Sequence[Target], spread_s: float, within_s: float) -> list[Visit]:
+    began = time.monotonic()
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def one(target: Target) -> Visit:
+        await asyncio.sleep(spread_s * (target.node_id.int % 1_000) / 1_000)
+        async with free:
+            return await _visit(target, began, within_s)
+
+    return await asyncio.gather(*(one(target) for target in targets))
+
+
+async def _visit(target: Target, began: float, within_s: float) -> Visit:
+    try:
+        answer = await fetch(target.base_url, target.path, within=within_s)
+        after_s = time.monotonic() - began
+        collector, reading = read_page(answer.body.decode("utf-8", "replace"), answer.headers)
+    except CollectorError as error:
+        return Visit(target.node_id, time.monotonic() - began, error=str(error)[:500])
+    version = await _version(target, collector, within_s) if target.wants_version else ""
+    return Visit(
+        target.node_id,
+        after_s,
+        engine=collector.engine,
+        reading=reading,
+        peer=answer.peer,
+        version=version,
+    )
+
+
+async def _version(target: Target, collector: Collector, within_s: float) -> str:
+    try:  # its counters matter, its version is a courtesy
+        answer = await fetch(target.base_url, collector.version_path, within=within_s)
+    except CollectorError:
+        return ""
+    return collector.version(answer.body)[:100]
