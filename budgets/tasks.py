@@ -13,6 +13,18 @@ def fold_usage() -> None:
     fold(now=timezone.now())
 
 
+@shared_task(
+    name="budgets.prepare_partitions", ignore_result=True, soft_time_limit=50, time_limit=60
+)  # type: ignore[untyped-decorator]
+def prepare_partitions() -> None:
+    """Partitions of usage events for the days ahead. Beat: hourly."""
+    from django.utils import timezone
+
+    from budgets.domain.usagestore import prepare_partitions as prepare
+
+    prepare(now=timezone.now())
+
+
 @shared_task(name="budgets.announce_prices", ignore_result=True, soft_time_limit=20, time_limit=30)  # type: ignore[untyped-decorator]
 def announce_prices() -> None:
     """Tell the sidecars of rates that have begun or ended. Beat: every 30 s."""

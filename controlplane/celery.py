@@ -14,6 +14,7 @@ BEAT_SCHEDULE = {
     "scan-nodes": {"task": "enforcement.scan_nodes", "schedule": 5.0},
     "forget-samples": {"task": "enforcement.forget_samples", "schedule": 3600.0},
     "fold-usage": {"task": "budgets.fold_usage", "schedule": 10.0},
+    "prepare-partitions": {"task": "budgets.prepare_partitions", "schedule": 3600.0},
     "announce-prices": {"task": "budgets.announce_prices", "schedule": 30.0},
     "write-off": {"task": "budgets.write_off", "schedule": 3600.0},
     "apply-changes": {"task": "budgets.apply_changes", "schedule": 2.0},

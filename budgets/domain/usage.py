@@ -1,6 +1,7 @@
 """Book usage events and refusals, each exactly once by its id.
 
-1. An event is stored once; a second report of the same id changes nothing.
+1. An event is stored once; a second report of the same id changes nothing. One that says something
+   else, or comes from another organization, contradicts it: it is told apart, and changes nothing.
 2. What it paid from leases (`parts`) is settled by the reports of those leases, never here.
 3. Every other budget that it matches is charged here, by a `usage` transfer: soft and observing
    ones always, a hard one when the call ran without a hold on it, because the budget was younger
@@ -15,13 +16,14 @@ from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Q
 
 from budgets.domain import locks
 from budgets.domain.balances import BalanceKey, add_amounts, open_balances
 from budgets.domain.rings import RING_FIELDS, count
 from budgets.domain.scopes import team_of
+from budgets.domain.usagestore import claim, contradicting, receipt_of, store
 from budgets.errors import UsageEventError
 from budgets.models import Balance, Budget, Refusal, Transfer, UsageEvent
 from controlplane.identity.models import Agent
@@ -38,22 +40,21 @@ MAX_SPLIT_CHARS = 200  # of a balance's value
 MAX_COUNT = 2**62
 MAX_ATTEMPT = 2**31 - 1
 OLDEST = timedelta(days=366)  # an event that claims to be older has a broken clock behind it
-_INSERT = """
-INSERT INTO budgets_usageevent
-SELECT * FROM json_populate_recordset(NULL::budgets_usageevent, %s::json)
-ON CONFLICT (id) DO NOTHING RETURNING id
-"""
 IDLE_FAILURE = Q(
     outcome=Outcome.UPSTREAM_FAILED.value, input_tokens=0, output_tokens=0, presumed=False
 )
 
 
 class Booked(NamedTuple):
-    """How many events were new, how many were known already, and how many cannot be true."""
+    """How many events were new, how many were known already, and how many cannot be true.
+
+    `contradictions` are the places in the batch of events whose id was booked with other content.
+    """
 
     accepted: int
     duplicates: int
     rejected: int = 0
+    contradictions: tuple[int, ...] = ()
 
 
 class Charge(NamedTuple):
@@ -90,20 +91,32 @@ def book_usage(
             organization_id=organization_id, id__in={UUID(event.agent) for event in events}
         )
     }
+    receipts = [receipt_of(event, organization_id=organization_id) for event in events]
+    first: dict[UUID, int] = {}
+    for place, receipt in enumerate(receipts):
+        first.setdefault(receipt.id, place)
     rows = {
-        UUID(event.id): _row(event, agents.get(event.agent), sidecar_id=sidecar_id, now=now)
-        for event in events
+        event_id: _row(
+            events[place], agents.get(events[place].agent), sidecar_id=sidecar_id, now=now
+        )
+        for event_id, place in first.items()
     }
     for row in rows.values():
         row.organization_id = organization_id
-    fresh = _insert(rows)
-    by_id = {UUID(event.id): event for event in events}
-    _charge(
-        organization_id,
-        [(rows[event_id], by_id[event_id]) for event_id in fresh],
-        now=now,
+    fresh = claim(
+        {event_id: receipts[place] for event_id, place in first.items()},
+        {event_id: row.started_at for event_id, row in rows.items()},
     )
-    return Booked(accepted=len(fresh), duplicates=len(events) - len(fresh))
+    store([rows[event_id] for event_id in fresh])
+    _charge(
+        organization_id, [(rows[event_id], events[first[event_id]]) for event_id in fresh], now=now
+    )
+    contradictions = contradicting(receipts) if len(fresh) < len(events) else ()
+    return Booked(
+        accepted=len(fresh),
+        duplicates=len(events) - len(fresh) - len(contradictions),
+        contradictions=contradictions,
+    )
 
 
 def use_of(unit: Unit, event: UsageEvent) -> int:
@@ -238,18 +251,6 @@ def _row(
         estimated=event.estimated,
         received_at=now,
     )
-
-
-def _insert(rows: Mapping[UUID, UsageEvent]) -> list[UUID]:
-    """Insert in the order of ids, and tell which were new: a twin in flight is waited for.
-
-    One JSON document instead of a placeholder for each value: that takes a third of the time.
-    """
-    names = [field.attname for field in UsageEvent._meta.concrete_fields]  # noqa: SLF001 -- documented
-    document = [{name: getattr(rows[key], name) for name in names} for key in sorted(rows)]
-    with connection.cursor() as cursor:
-        cursor.execute(_INSERT, [msgspec.json.encode(document).decode()])
-        return [key for (key,) in cursor.fetchall()]
 
 
 def _instant(at_ms: int, *, now: datetime) -> datetime:

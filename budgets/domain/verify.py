@@ -70,6 +70,7 @@ SELECT count(*) FROM (
             FROM budgets_transfer WHERE rating_id = r.id GROUP BY balance_id
         ) s) AS most
     FROM budgets_rating r LEFT JOIN budgets_usageevent e ON e.id = r.usage_event_id
+        AND e.started_at = r.started_at
     WHERE (%s::uuid IS NULL OR r.organization_id = %s::uuid)
     WINDOW w AS (PARTITION BY r.usage_event_id ORDER BY r.number)
 ) rated

@@ -11,7 +11,7 @@ from budgets.models.rejected import RejectedEvent
 from budgets.models.rollup import RollupWatermark, UsageRollup
 from budgets.models.threshold import ApprovalRequest, Notification, ThresholdFiring
 from budgets.models.transfer import JournalSeal, LedgerIncarnation, SealHorizon, Transfer
-from budgets.models.usage import Refusal, UsageEvent
+from budgets.models.usage import Refusal, UsageEvent, UsageReceipt
 
 __all__ = [
     "ApprovalRequest",
@@ -33,5 +33,6 @@ __all__ = [
     "ThresholdFiring",
     "Transfer",
     "UsageEvent",
+    "UsageReceipt",
     "UsageRollup",
 ]

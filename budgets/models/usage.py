@@ -7,10 +7,12 @@ from enforcement.rules.wire import Outcome
 
 
 class UsageEvent(models.Model):
-    """One finished or cut model call. Append-only: trigger in migration 0002.
+    """One finished or cut model call. Append-only: trigger in migration 0014.
 
-    The id is the sidecar's, so that a report said twice is booked once. Team and project are the
-    agent's at the time of booking. `parts` is what the call paid from each lease.
+    A partition holds each UTC day of `started_at` (migration 0014), so the database's key is
+    `(id, started_at)`; that an id is booked once, `UsageReceipt` holds. The id is the sidecar's.
+    Team and project are the agent's at the time of booking. `parts` is what the call paid from each
+    lease.
     """
 
     id = models.UUIDField(primary_key=True, editable=False)
@@ -108,6 +110,22 @@ class UsageEvent(models.Model):
     @property
     def total_tokens(self) -> int:
         return self.input_tokens + self.output_tokens
+
+
+class UsageReceipt(models.Model):
+    """That an event was booked: what makes its id unique over all partitions.
+
+    The first report wins. `digest` is SHA-256 of the event as it was read; None for what was booked
+    before there were receipts.
+    """
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    organization_id = models.UUIDField()
+    started_at = models.DateTimeField()  # as booked: names the partition
+    digest = models.BinaryField(null=True)
+
+    def __str__(self) -> str:
+        return str(self.id)
 
 
 class Refusal(models.Model):

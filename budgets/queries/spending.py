@@ -40,6 +40,7 @@ UNION ALL
 SELECT date_trunc('hour', e.started_at, 'UTC'), e.team_id, e.project_id, e.agent_id, e.model,
     e.provider, e.node, 0, 0, 0, 0, 0, 0, r.charge_nanos - r.old_charge_nanos
 FROM budgets_rating r JOIN budgets_usageevent e ON e.id = r.usage_event_id
+    AND e.started_at = r.started_at
 WHERE r.organization_id = %(organization)s
     AND r.started_at >= %(since)s AND r.started_at < %(until)s
     AND (r.started_at < %(whole_from)s OR r.started_at >= %(whole_to)s)

@@ -1,6 +1,7 @@
 """Usage batches of sidecars: each event and each refusal is booked exactly once.
 
-An event that cannot be read, or cannot be true, is kept aside: the others are booked, and the
+An event that cannot be read, cannot be true, or says something else under an id that was booked, is
+kept aside: the others are booked, and the
 sidecar may cut all of them from its spool. So no event can hold up those behind it.
 """
 
@@ -55,7 +56,8 @@ def _book(
 ) -> tuple[Booked, list[Rejected]]:
     """All at once; one by one if the database refuses that, as when a sum does not fit."""
     try:
-        return _book_together(sidecar, events, now=now), []
+        booked = _book_together(sidecar, events, now=now)
+        return booked, _contradicting(events, booked)
     except (DataError, IntegrityError):
         accepted, duplicates, rejected = 0, 0, []
         for event in events:
@@ -67,7 +69,13 @@ def _book(
             else:
                 accepted += booked.accepted
                 duplicates += booked.duplicates
+                rejected += _contradicting([event], booked)
         return Booked(accepted, duplicates), rejected
+
+
+def _contradicting(events: list[UsageEvent], booked: Booked) -> list[Rejected]:
+    reason = "its id was booked with other content, or for another organization"
+    return [Rejected(msgspec.json.encode(events[n]), reason) for n in booked.contradictions]
 
 
 @transaction.atomic

@@ -76,6 +76,26 @@ def test_a_second_report_changes_nothing(world: World) -> None:
     assert amounts(budget) == (3_000, 0, 0, 0)
 
 
+def test_a_repeat_that_falls_on_another_day_is_a_duplicate(world: World) -> None:
+    event = call(
+        world, started_at_ms=ms(NOW + timedelta(hours=1))
+    )  # replaced by the receipt's time
+    assert book(world, event) == Booked(1, 0)
+    assert book(world, event, now=NOW + timedelta(days=3)) == Booked(0, 1)
+    assert UsageEvent.objects.get().started_at == NOW
+
+
+def test_what_contradicts_a_booked_event_is_told_apart(world: World) -> None:
+    budget, event, other = make_budget(world, mode=Mode.SOFT), call(world), make_world("other")
+    assert book(world, event) == Booked(1, 0)
+    assert book(world, event, call(world, id=event.id, charge_nanos=9)) == Booked(0, 1, 0, (1,))
+    assert book(other, call(other, id=event.id)) == Booked(0, 0, 0, (0,))
+    twins = [call(world, id=str(new_id()), charge_nanos=nanos) for nanos in (1, 2)]
+    twins[1] = call(world, id=twins[0].id, charge_nanos=2)
+    assert book(world, *twins) == Booked(1, 0, 0, (1,))
+    assert amounts(budget) == (1_501, 0, 0, 0)
+
+
 def test_nothing_is_nothing(world: World) -> None:
     assert book(world) == Booked(0, 0)
 
