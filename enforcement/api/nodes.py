@@ -33,7 +33,9 @@ LONGEST = timedelta(days=31)
 
 
 class NodeSerializer(serializers.ModelSerializer[ServingNode]):
-    """A serving node. `last_error` is empty while its counters can be read."""
+    """A serving node. `last_error` is empty while its counters can be read; `warning` says what was
+    left out of them.
+    """
 
     models = serializers.ListField(child=serializers.CharField(), read_only=True)
     labels = serializers.DictField(child=serializers.CharField(), read_only=True)
@@ -44,7 +46,7 @@ class NodeSerializer(serializers.ModelSerializer[ServingNode]):
         fields = [
             "id", "name", "sidecar", "base_url", "engine", "engine_version", "provider", "models",
             "context_window", "metrics_path", "state", "labels", "created_at", "last_scraped_at",
-            "last_error",
+            "last_error", "warning",
         ]  # fmt: skip
         read_only_fields = fields
 

@@ -64,7 +64,7 @@ def _row(node: ServingNode, difference: Difference, sample: NodeSample | None) -
         engine_version=node.engine_version,
         context_window=node.context_window,
         state=_state(node),
-        problem=node.last_error,
+        problem=node.last_error or node.warning,
         models=list(node.models),
         has_gauges=sample is not None,
         running=sample.requests_running if sample else 0,

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,14 +11,17 @@ Script = Callable[[socket.socket, bytes], None]
 
 
 @contextlib.contextmanager
-def serving(script: Script) -> Iterator[str]:
+def serving(script: Script, *, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Run `script` with each connection and the head of its request; yields the address."""
     listener = socket.create_server(("127.0.0.1", 0))
     stop = threading.Event()
     workers: list[threading.Thread] = []
 
-    def one(connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
+    def one(accepted: socket.socket) -> None:
+        with (
+            contextlib.suppress(OSError),
+            tls.wrap_socket(accepted, server_side=True) if tls else accepted as connection,
+        ):
             head = b""
             while b"\r\n\r\n" not in head:
                 piece = connection.recv(65_536)
@@ -39,7 +43,7 @@ def serving(script: Script) -> Iterator[str]:
     acceptor = threading.Thread(target=accept, daemon=True)
     acceptor.start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         stop.set()
         with contextlib.suppress(OSError):

@@ -198,3 +198,40 @@ def test_litellm_tells_tokens_of_all_its_keys_and_its_own_spend() -> None:
         started_at=Decimal("1795456310.32"),
         extra={"spent_nanos": 150_000},
     )
+
+
+# ------------------------------------------------------------------------------- real pages
+
+
+def test_a_real_vllm() -> None:
+    engine, reading = read("vllm_0_32.prom")
+    assert engine == "vllm"
+    assert reading == Reading(
+        prompt_tokens=135,
+        cached_tokens=0,
+        generation_tokens=66,
+        life="1.79545525511e+09",
+        started_at=Decimal("1795455255.11"),
+        extra={"preemptions": 0, "rejections": 0},
+    )
+
+
+def test_a_real_llamacpp_while_a_request_runs() -> None:
+    engine, reading = read("llamacpp_b11434.prom")
+    assert engine == "llama.cpp"
+    assert (reading.prompt_tokens, reading.cached_tokens) == (94 + 114, 114)
+    assert (reading.generation_tokens, reading.requests_running) == (75, 1)
+
+
+def test_a_real_dynamo_in_two_stages_counts_each_token_once() -> None:
+    pages = [read(f"dynamo_{part}.prom") for part in ("frontend", "prefill", "decode")]
+    assert [engine for engine, _ in pages] == ["dynamo", "dynamo-worker", "dynamo-worker"]
+    assert sum(reading.prompt_tokens for _, reading in pages) == 51
+    assert sum(reading.generation_tokens for _, reading in pages) == 16
+
+
+def test_a_real_litellm() -> None:
+    engine, reading = read("litellm.prom")
+    assert engine == "litellm"
+    assert (reading.prompt_tokens, reading.generation_tokens) == (30 + 27, 17 + 5)
+    assert reading.requests_running == 1

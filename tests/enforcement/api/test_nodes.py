@@ -48,6 +48,7 @@ def test_a_node_is_entered_and_read_back(world: World, admin: Api, viewer: Api) 
         "created_at": body["created_at"],
         "last_scraped_at": None,
         "last_error": "",
+        "warning": "",
     }
     assert viewer.call("GET", f"nodes/{body['id']}").json() == body
     assert Organization.objects.get(pk=world.id).policy_revision == revision + 1
