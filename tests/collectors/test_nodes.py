@@ -1,0 +1,12 @@
+"""The documentation's table of engines says what the collectors find."""
+
+from enforcement.collectors.registry import BY_ENGINE
+from tests.collectors.nodes import SOURCES, documented, kept_rows, table
+
+
+def test_the_table_in_the_documentation_is_what_the_collectors_find() -> None:
+    assert documented() == table(kept_rows())
+
+
+def test_every_collector_has_a_row() -> None:
+    assert {source.engine for source in SOURCES} == set(BY_ENGINE)
