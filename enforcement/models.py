@@ -121,6 +121,29 @@ class NodeSample(models.Model):
         return f"{self.node_id} {self.at:%Y-%m-%d %H:%M:%S}"
 
 
+class DeviceSample(models.Model):
+    """A device of a node at one moment; null is what it did not tell."""
+
+    node = models.ForeignKey(ServingNode, models.CASCADE, related_name="device_samples")
+    at = models.DateTimeField()
+    device = models.CharField(max_length=100)
+    model = models.CharField(max_length=100, blank=True, default="")
+    busy_permille = models.BigIntegerField(null=True)
+    power_milliwatts = models.BigIntegerField(null=True)
+    energy_millijoules = models.BigIntegerField(null=True)  # since the device's driver started
+    memory_bytes = models.BigIntegerField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["node", "device", "at"], name="device_sample_one_for_each_instant"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.device} {self.at:%Y-%m-%d %H:%M:%S}"
+
+
 class NodeUsage(models.Model):
     """What a node produced in an hour, by its own counters."""
 

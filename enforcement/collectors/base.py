@@ -14,6 +14,18 @@ class CollectorError(Exception):
 
 
 @dataclass(frozen=True)
+class Device:
+    """An accelerator at one moment; None is what it did not tell. The energy is a total."""
+
+    device: str
+    model: str = ""
+    busy_permille: int | None = None
+    power_milliwatts: int | None = None
+    energy_millijoules: int | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class Reading:
     """Totals since the engine's start, aborted requests included.
 
@@ -34,6 +46,7 @@ class Reading:
     resolution: int = 1
     extra: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    devices: tuple[Device, ...] = ()
 
 
 class Collector(Protocol):

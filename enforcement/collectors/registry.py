@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from enforcement.collectors.base import Collector, CollectorError, Reading
+from enforcement.collectors.devices import AMD, DCGM
 from enforcement.collectors.dynamo import DynamoFrontend, DynamoWorker
 from enforcement.collectors.litellm import LiteLlm
 from enforcement.collectors.llamacpp import LlamaCpp
@@ -20,6 +21,8 @@ COLLECTORS: tuple[Collector, ...] = (
     Sglang(),
     Tgi(),
     LiteLlm(),
+    DCGM,
+    AMD,
 )
 BY_ENGINE = {collector.engine: collector for collector in COLLECTORS}
 NAMES = frozenset(name for collector in COLLECTORS for name in collector.names)

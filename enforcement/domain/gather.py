@@ -12,7 +12,7 @@ from django.db import connection
 from django.db.models import Q
 
 from enforcement.enums import NodeState
-from enforcement.models import NodeSample, ServingNode
+from enforcement.models import DeviceSample, NodeSample, ServingNode
 from enforcement.rules.windows import EPOCH
 
 EVERY = timedelta(seconds=settings.GATHER_EVERY_S)
@@ -107,8 +107,9 @@ def hour_of(at: datetime) -> datetime:
 
 def forget_samples(*, now: datetime) -> int:
     """Delete old samples, never a node's first or last: comparison begins with the one, the next
-    delta with the other.
+    delta with the other. Samples of devices have no such duty. Returns how many of nodes.
     """
+    DeviceSample.objects.filter(at__lt=now - SAMPLES_KEPT).delete()
     with connection.cursor() as cursor:
         cursor.execute(
             "DELETE FROM enforcement_nodesample s WHERE s.at < %s"

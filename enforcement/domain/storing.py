@@ -6,7 +6,7 @@ waits for its next turn; by more, the clock was set back, and the reading goes j
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from enforcement.collectors.base import Reading
 from enforcement.domain.gather import LONGEST_GAP, Tokens, produced_between, spread, totals_of
 from enforcement.domain.targets import same_process
-from enforcement.models import NodeSample, ServingNode
+from enforcement.models import DeviceSample, NodeSample, ServingNode
 
 SKEW = timedelta(seconds=10)  # clocks of two workers
 _BEHIND = timedelta(microseconds=1)
@@ -62,6 +62,12 @@ def store_batch(found: Sequence[Found]) -> Stored:
         if one.node_id not in stored.refused:
             _keep(nodes[one.node_id], one, lasts.get(one.node_id), stored, hours)
     NodeSample.objects.bulk_create(stored.samples.values())
+    DeviceSample.objects.bulk_create(
+        DeviceSample(node_id=one.node_id, at=stored.samples[one.node_id].at, **asdict(device))
+        for one in found
+        if one.node_id in stored.samples
+        for device in one.reading.devices
+    )
     _book(hours)
     _update(nodes, stored.samples)
     return stored

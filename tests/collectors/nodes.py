@@ -9,7 +9,7 @@ server, `documentation` when the page is written by hand after what its makers s
 
 import asyncio
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from enforcement.collectors.base import Reading
@@ -44,6 +44,8 @@ SOURCES = (
     Source("litellm", "capture", "litellm.prom"),
     Source("sglang", "documentation", "sglang_documented.prom"),
     Source("tgi", "documentation", "tgi_documented.prom"),
+    Source("dcgm", "documentation", "dcgm_documented.prom"),
+    Source("amd-metrics", "documentation", "amd_documented.prom"),
 )
 WORDS = {
     "cached": ("cached", "cache_hits"),
@@ -57,7 +59,7 @@ def row(source: Source, text: str, headers: dict[str, str] | None = None) -> lis
     collector, reading = read_page(text, headers)
     assert collector.engine == source.engine, f"read as {collector.engine}"
     page = parse_page(text, names=collector.names & NAMES)
-    counts = "—" if source.engine == "dynamo-worker" else "yes"
+    counts = "—" if reading.devices or source.engine == "dynamo-worker" else "yes"
     return [
         source.engine,
         source.verified,
@@ -66,9 +68,22 @@ def row(source: Source, text: str, headers: dict[str, str] | None = None) -> lis
         counts,
         _given(page, "running"),
         _given(page, "waiting"),
-        "told" if reading.life else "a fallen total",
-        ", ".join(sorted(reading.extra)) or "—",
+        _restart(reading),
+        ", ".join(_figures(reading) or sorted(reading.extra)) or "—",
     ]
+
+
+def _figures(reading: Reading) -> list[str]:
+    """What its devices tell."""
+    told = (asdict(device) for device in reading.devices)
+    names = {name for figures in told for name, it in figures.items() if it is not None}
+    return sorted(names - {"device", "model"})
+
+
+def _restart(reading: Reading) -> str:
+    if reading.devices:
+        return "—"
+    return "told" if reading.life else "a fallen total"
 
 
 def _given(page: Page, datum: str) -> str:

@@ -10,6 +10,7 @@ from django.db import models
 from controlplane.identity.domain.credentials import issue_api_token
 from controlplane.identity.models import ApiToken
 from enforcement.models import (
+    DeviceSample,
     NodeSample,
     NodeUsage,
     Order,
@@ -109,6 +110,9 @@ def test_a_node_is_sampled_once_an_instant_and_summed_once_an_hour(node: Serving
     )
     with refused_by("sample_one_for_each_instant"):
         again(sample)()
+    device = DeviceSample.objects.create(node=node, at=NOW, device="GPU-a")
+    with refused_by("device_sample_one_for_each_instant"):
+        again(device)()
     usage = NodeUsage.objects.create(node=node, hour=NOW)
     with refused_by("node_usage_one_for_each_hour"):
         again(usage)()

@@ -7,16 +7,17 @@ from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
-from enforcement.domain.gather import Tokens, due_nodes
+from enforcement.domain.gather import SAMPLES_KEPT, Tokens, due_nodes, forget_samples
 from enforcement.domain.scraping import scrape_batch
-from enforcement.models import NodeSample, ServingNode
+from enforcement.models import DeviceSample, NodeSample, ServingNode
 from tests.budgets.world import NOW, World
 from tests.collectors import servers
 from tests.enforcement.domain.nodes import hours, make_node, read
 from tests.sidecar.certificates import Authority
 
 SECOND = timedelta(seconds=1)
-PAGE = (Path(__file__).parents[2] / "collectors" / "fixtures" / "vllm_0_32.prom").read_bytes()
+FIXTURES = Path(__file__).parents[2] / "collectors" / "fixtures"
+PAGE = (FIXTURES / "vllm_0_32.prom").read_bytes()
 MILLION = b"".join(b'vllm:generation_tokens_total{s="%d"} 1\n' % n for n in range(1_000_000))
 
 
@@ -125,6 +126,22 @@ def test_a_plain_server_behind_an_https_address_is_told(world: World) -> None:
         error = scrape_batch([node.pk], NOW)[node.pk].error
         answering.join(5)
     assert error.startswith("/metrics: TLS failed: ")
+
+
+def test_devices_of_an_exporter_are_kept_with_its_samples(world: World) -> None:
+    page = (FIXTURES / "dcgm_documented.prom").read_bytes()
+    with servers.serving(servers.says(page)) as url:
+        node = make_node(world, base_url=url)
+        assert scrape_batch([node.pk], NOW)[node.pk].error == ""
+    node.refresh_from_db()
+    assert node.engine == "dcgm"
+    rows = DeviceSample.objects.filter(node=node).order_by("device")
+    assert [(row.device, row.power_milliwatts, row.energy_millijoules) for row in rows] == [
+        ("GPU-a", 512_250, 7_340_032),
+        ("GPU-b", None, None),
+    ]
+    forget_samples(now=NOW + SAMPLES_KEPT + SECOND)
+    assert not DeviceSample.objects.exists()
 
 
 # ------------------------------------------------------------------------------- one process twice
