@@ -31,7 +31,7 @@ from enforcement.rules.wire import (
 )
 from enforcement.sidecar import clock
 from enforcement.sidecar.controlclient import ControlClient, ControlError, PayloadTooLargeError
-from enforcement.sidecar.desk import DIRTY_MS, Desk
+from enforcement.sidecar.desk import DIRTY_MS, Desk, Unsent
 from enforcement.sidecar.orders import Orders
 from enforcement.sidecar.policy import PolicyView
 
@@ -75,6 +75,9 @@ class Control:
         self._broken: BaseException | None = None
         self._kept_refusals: list[RefusalCount] = []  # said, not yet acknowledged
         self._events_limit = MAX_EVENTS
+        self._passed_over: dict[int, Unsent] = {}  # too large alone; by identity
+        self._sent_to = 0  # the highest sequence of an acknowledged event
+        self._acked = 0  # as the journal knows it
         desk.wake = self.wake
 
     def wake(self, at_once: bool) -> None:
@@ -332,10 +335,7 @@ class Control:
             body = await self._client.post("usage", usage)
             answer = msgspec.json.decode(body, type=UsageAnswer)
         except PayloadTooLargeError:
-            self._events_limit //= 2
-            fewer = self._events_limit > 0
-            self._events_limit = max(self._events_limit, 1)
-            return fewer
+            return self._send_less(batch)
         except (ControlError, msgspec.MsgspecError) as error:
             desk.metrics.syncs["usage_failed"] += 1
             log.debug("usage was not taken: %s", error)
@@ -343,13 +343,43 @@ class Control:
         if answer.rejected:
             log.error("the ledger set %d untrue usage events aside", answer.rejected)
         self._kept_refusals = []
-        for _ in batch:
-            desk.unsent.popleft()
-        if batch:
-            desk.journal.append([(ACKED, position.to_bytes(8, "little"))])
-            desk.metrics.events_sent += len(batch)
+        self._acknowledge(batch)
         self._events_limit = min(self._events_limit * 2, MAX_EVENTS)
         return True
+
+    def _send_less(self, batch: list[Unsent]) -> bool:
+        """Halve what was too large; one event that alone is goes behind the others.
+
+        Whether something else may be tried at once.
+        """
+        self._events_limit = max(len(batch) // 2, 1)
+        if len(batch) != 1:
+            return bool(batch)
+        unsent = self._desk.unsent
+        if id(batch[0]) not in self._passed_over:
+            log.error("a usage event of %d bytes is too large to be taken", len(batch[0].event))
+        self._passed_over[id(batch[0])] = batch[0]
+        unsent.rotate(-1)
+        return len(unsent) > len(self._passed_over)
+
+    def _acknowledge(self, batch: list[Unsent]) -> None:
+        """The journal may forget what lies before every event that is still to be sent.
+
+        Those that a spool brought back share one sequence: none is forgotten before all are sent.
+        """
+        desk = self._desk
+        for sent in batch:
+            desk.unsent.popleft()
+            self._passed_over.pop(id(sent), None)
+            self._sent_to = max(self._sent_to, sent.sequence)
+        desk.metrics.events_sent += len(batch)
+        waiting = [*self._passed_over.values(), *([desk.unsent[0]] if desk.unsent else [])]
+        floor = min((unsent.sequence for unsent in waiting), default=self._sent_to + 1)
+        below = [self._sent_to, *(sent.sequence for sent in batch)]
+        position = max((sequence for sequence in below if sequence < floor), default=0)
+        if position > self._acked:
+            self._acked = position
+            desk.journal.append([(ACKED, position.to_bytes(8, "little"))])
 
     def _header(self) -> Header:
         book = self._desk.book

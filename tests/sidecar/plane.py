@@ -102,6 +102,7 @@ class Plane:
         self.recalls: dict[str, list[Recall]] = {}
         self.up = True
         self.usage_status = 200
+        self.usage_most_bytes = 1 << 30
         self._hints: set[asyncio.Event] = set()
         self._server: asyncio.Server | None = None
         self.url = ""
@@ -347,6 +348,8 @@ class Plane:
             return 404, b'{"detail": "no such delegation"}'
         if self.usage_status != 200:
             return self.usage_status, b"{}"
+        if len(body) > self.usage_most_bytes:
+            return 413, b"{}"
         return 200, msgspec.json.encode(self._usage(msgspec.json.decode(body, type=Usage)))
 
     async def _watch(self, writer: asyncio.StreamWriter) -> None:

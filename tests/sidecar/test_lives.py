@@ -200,6 +200,32 @@ async def test_events_survive_a_control_plane_that_refuses_them(tmp_path: Path) 
 
 
 @in_loop
+async def test_an_event_too_large_alone_holds_up_no_other(tmp_path: Path) -> None:
+    plane = Plane(agents=[agent()], prices=[PRICE])
+    plane.usage_status = 500
+    engine = FakeEngine()
+    async with engine.running(), plane.running():
+        async with sidecar(tmp_path, engine, plane) as first:
+            await first.post(chat(max_tokens=2, user="large" * 40))
+            for _ in range(4):
+                await first.post(chat(max_tokens=2))
+            plane.usage_most_bytes, plane.usage_status = 700, 200
+            while len(plane.events) < 4:
+                await asyncio.sleep(0.05)
+            for _ in range(2):
+                await first.post(chat(max_tokens=2))
+            while len(plane.events) < 6:
+                await asyncio.sleep(0.05)
+            first.process.kill()
+        assert [event.user for event in plane.events.values()] == [""] * 6
+        plane.usage_most_bytes = 1 << 30
+        async with sidecar(tmp_path, engine, plane):
+            while len(plane.events) < 7:
+                await asyncio.sleep(0.05)
+    assert plane.tokens == (7 * PROMPT_TOKENS, 14)
+
+
+@in_loop
 async def test_a_full_disk_fails_closed_and_recovers(tmp_path: Path) -> None:
     plane = Plane(agents=[agent()], budgets=[budget(10_000, Unit.TOKENS)])
     engine = FakeEngine(kind="vllm", delay=0.01)
