@@ -13,6 +13,7 @@ import pytest
     [
         ["audit", "verify"],
         ["budgets", "explain", "--agent", "reader"],
+        ["reconcile", "--hours", "2"],
         ["migrate"],
     ],
 )

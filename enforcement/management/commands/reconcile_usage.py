@@ -1,0 +1,79 @@
+"""`manage.py reconcile_usage`, behind `comptroller reconcile`."""
+
+from argparse import ArgumentParser
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from controlplane.cli.output import Format, Output
+
+COLUMNS = (
+    *("node", "hour", "verdict", "metered_prompt", "produced_prompt", "prompt_drift"),
+    *("metered_generation", "produced_generation", "generation_drift"),
+)
+LONGEST_H = 31 * 24
+
+
+class Command(BaseCommand):
+    help = "Metered use beside the engines' counters, by node and hour. Exits 1 on drift."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--hours", type=int, default=24, help="how far back")
+        parser.add_argument("--until", default="", help="the end (ISO 8601); default: now")
+        parser.add_argument("--per-mille", type=int, default=5, help="the drift that is borne")
+        parser.add_argument("--organization", default="", help="its slug, where there are several")
+        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        from controlplane.identity.queries import find_organization
+        from enforcement.domain.reconciliation import reconcile
+        from enforcement.rules.reconcile import Threshold, Verdict
+
+        organization = find_organization(options["organization"])
+        if organization is None:
+            raise CommandError("no such organization; name one with --organization")
+        if not 1 <= options["hours"] <= LONGEST_H:
+            raise CommandError(f"--hours is 1 to {LONGEST_H}")
+        try:
+            threshold = Threshold(per_mille=options["per_mille"])
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+        until = _instant(options["until"])
+        rows = reconcile(
+            organization_id=organization.id,
+            since=until - timedelta(hours=options["hours"]),
+            until=until,
+            threshold=threshold,
+        )
+        output = Output(Format(options["format"]))
+        output.table(COLUMNS, [_cells(row) for row in rows])
+        if not rows:
+            output.text("No node has produced or metered anything in this time.")
+        drifting = sum(row.verdict is Verdict.DRIFTS for row in rows)
+        if drifting:
+            raise CommandError(f"{drifting} hours drift by more than {threshold.per_mille} ‰")
+
+
+def _instant(text: str) -> datetime:
+    """Raises CommandError: not an instant with its offset."""
+    if not text:
+        return timezone.now()
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise CommandError(f"--until: {error}") from error
+    if at.tzinfo is None:
+        raise CommandError("--until needs an offset, as in 2026-05-13T11:00Z")
+    return at
+
+
+def _cells(row: Any) -> list[Any]:
+    count = row.count
+    prompt_drift, generation_drift = count.drift_tokens
+    return [
+        *(row.node, count.hour.isoformat(), row.verdict.value),
+        *(count.metered_prompt_tokens, count.produced_prompt_tokens, prompt_drift),
+        *(count.metered_generation_tokens, count.produced_generation_tokens, generation_drift),
+    ]

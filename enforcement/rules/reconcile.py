@@ -1,0 +1,93 @@
+"""Whether two counts of an hour's tokens agree: one of sidecars, one of the engine.
+
+An hour that the engine was not read through is unknown, never drift: what is missing of a count
+says nothing about the other. A call is metered in the hour in which it began, while the engine
+counts as it produces, so what is missing in one hour and too much in the next is no drift either.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+HOUR = timedelta(hours=1)
+
+
+class Verdict(StrEnum):
+    """What became of an hour."""
+
+    AGREES = "agrees"
+    SHIFTED = "shifted"  # agrees when it is summed with the hour before or after it
+    DRIFTS = "drifts"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class HourCount:
+    """Both counts of one hour, in tokens. `is_known`: the engine was read through all of it."""
+
+    hour: datetime
+    metered_prompt_tokens: int
+    metered_generation_tokens: int
+    produced_prompt_tokens: int
+    produced_generation_tokens: int
+    is_known: bool
+
+    @property
+    def drift_tokens(self) -> tuple[int, int]:
+        """Produced less metered, of prompts and of answers; positive: past the sidecars."""
+        return (
+            self.produced_prompt_tokens - self.metered_prompt_tokens,
+            self.produced_generation_tokens - self.metered_generation_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Drift is more than `floor_tokens` and more than `per_mille` of the larger count."""
+
+    per_mille: int = 5
+    floor_tokens: int = 50
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: negative, or more than the whole."""
+        if not (0 <= self.per_mille <= 1000 and self.floor_tokens >= 0):
+            raise ValueError("per_mille is 0 to 1000, floor_tokens not negative")
+
+
+def judge(hours: Sequence[HourCount], threshold: Threshold) -> list[Verdict]:
+    """A verdict for each hour of one node; the hours rise, and may have holes."""
+    found = [_alone(hour, threshold) for hour in hours]
+    for index in range(len(hours) - 1):
+        earlier, later = hours[index], hours[index + 1]
+        pair = slice(index, index + 2)
+        both_drift = found[pair] == [Verdict.DRIFTS, Verdict.DRIFTS]
+        if (
+            both_drift
+            and later.hour - earlier.hour == HOUR
+            and _is_small([earlier, later], threshold)
+        ):
+            found[pair] = [Verdict.SHIFTED, Verdict.SHIFTED]
+    return found
+
+
+def _alone(hour: HourCount, threshold: Threshold) -> Verdict:
+    if not hour.is_known:
+        return Verdict.UNKNOWN
+    return Verdict.AGREES if _is_small([hour], threshold) else Verdict.DRIFTS
+
+
+def _is_small(hours: Sequence[HourCount], threshold: Threshold) -> bool:
+    metered = (
+        sum(hour.metered_prompt_tokens for hour in hours),
+        sum(hour.metered_generation_tokens for hour in hours),
+    )
+    produced = (
+        sum(hour.produced_prompt_tokens for hour in hours),
+        sum(hour.produced_generation_tokens for hour in hours),
+    )
+    return all(
+        abs(made - told)
+        <= max(threshold.floor_tokens, max(made, told) * threshold.per_mille // 1000)
+        for told, made in zip(metered, produced, strict=True)
+    )
