@@ -20,7 +20,9 @@ class Balance(models.Model):
         "identity.Organization", models.DO_NOTHING, db_constraint=False, related_name="+"
     )
     # The foreign key is composite, with the organization: migration 0002.
-    budget = models.ForeignKey(Budget, models.PROTECT, db_constraint=False, related_name="balances")
+    budget = models.ForeignKey(
+        Budget, models.PROTECT, db_constraint=False, db_index=False, related_name="balances"
+    )
     value = models.CharField(max_length=200, blank=True, default="")
     window_start = models.DateTimeField()
     window_end = models.DateTimeField(null=True, blank=True)

@@ -17,8 +17,10 @@ class Lease(models.Model):
     organization = models.ForeignKey(
         "identity.Organization", models.DO_NOTHING, db_constraint=False, related_name="+"
     )
-    # The foreign key is composite, with the organization: migration 0002.
-    balance = models.ForeignKey(Balance, models.PROTECT, db_constraint=False, related_name="leases")
+    # The foreign key is composite, with the organization: migration 0002. `lease_history` finds it.
+    balance = models.ForeignKey(
+        Balance, models.PROTECT, db_constraint=False, db_index=False, related_name="leases"
+    )
     spool = models.UUIDField()
     epoch = models.IntegerField()
     incarnation = models.UUIDField()

@@ -26,24 +26,40 @@ class Transfer(models.Model):
         editable=False,
     )
     organization = models.ForeignKey(
-        "identity.Organization", models.DO_NOTHING, db_constraint=False, related_name="+"
+        "identity.Organization",
+        models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
     )
-    # The foreign keys are composite: migration 0002.
+    # The foreign keys are composite: migration 0002. Each is found by an index of Meta: a row is
+    # written for every grant, so none has two, and none is in an index of what it does not name.
     balance = models.ForeignKey(
-        Balance, models.PROTECT, db_constraint=False, related_name="transfers"
+        Balance, models.PROTECT, db_constraint=False, db_index=False, related_name="transfers"
     )
     lease = models.ForeignKey(
-        Lease, models.PROTECT, null=True, db_constraint=False, related_name="transfers"
+        Lease,
+        models.PROTECT,
+        null=True,
+        db_constraint=False,
+        db_index=False,
+        related_name="transfers",
     )
     usage_event = models.ForeignKey(
         "budgets.UsageEvent",
         models.DO_NOTHING,
         null=True,
         db_constraint=False,
+        db_index=False,
         related_name="transfers",
     )
     rating = models.ForeignKey(
-        Rating, models.PROTECT, null=True, db_constraint=False, related_name="transfers"
+        Rating,
+        models.PROTECT,
+        null=True,
+        db_constraint=False,
+        db_index=False,
+        related_name="transfers",
     )
     kind = models.CharField(max_length=12, choices=[(kind, kind) for kind in TRANSFER_KINDS])
     amount = models.BigIntegerField()
@@ -57,6 +73,14 @@ class Transfer(models.Model):
             models.Index(fields=["organization", "sequence"], name="transfer_by_sequence"),
             models.Index(
                 fields=["lease"], condition=Q(lease__isnull=False), name="transfer_of_lease"
+            ),
+            models.Index(
+                fields=["usage_event"],
+                condition=Q(usage_event__isnull=False),
+                name="transfer_of_event",
+            ),
+            models.Index(
+                fields=["rating"], condition=Q(rating__isnull=False), name="transfer_of_rating"
             ),
         ]
         constraints = [

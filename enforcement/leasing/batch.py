@@ -20,7 +20,7 @@ from enforcement.leasing.balances import (
 from enforcement.leasing.later import Connection
 from enforcement.leasing.policies import Policy
 from enforcement.leasing.spools import SpoolRow
-from enforcement.rules.grantqueue import GrantQueue, content_of
+from enforcement.rules.grantqueue import Answers, GrantQueue, content_of
 from enforcement.rules.inventory import inventory_item
 from enforcement.rules.ledger import (
     Ask,
@@ -30,6 +30,7 @@ from enforcement.rules.ledger import (
     committed_over_cap,
 )
 from enforcement.rules.lots import InvariantError
+from enforcement.rules.policy import BudgetPolicy
 from enforcement.rules.spools import standing
 from enforcement.rules.wire import (
     Denial,
@@ -99,6 +100,9 @@ Outcome = Denial | list[Grant]
 Known = dict[tuple[str, str], list[str]]  # (spool, group key) → the leases granted before
 
 
+Matched = tuple[Group, list[BudgetPolicy] | None, str]  # with its budgets and its content
+
+
 class Asked(NamedTuple):
     """A group of a message, the balances it needs, and what its key stands for."""
 
@@ -156,12 +160,15 @@ class Batch:
         """All but the recalls; returns the balances whose holders are to be recalled."""
         moment = await store.moment(connection)
         locked = await spools.lock(connection, {work.spool for work in self.works})
+        matched = [_match(work) for work in self.works]  # while the database looks and locks
         now, self._incarnation = await moment.get()
         rows = await locked.get()
         now_ms = int(now.timestamp() * 1000)
-        live = [work for work in self.works if self._admit(work, rows.get(work.spool))]
-        for work in live:
-            self._collect_groups(work, now)
+        live = []
+        for work, groups in zip(self.works, matched, strict=True):
+            if self._admit(work, rows.get(work.spool)):
+                live.append(work)
+                self._collect_groups(work, groups, now)
         read = await self._read(connection, now, live)
         asks = await self._open(connection, now, read)
         await self._lock(connection, read)
@@ -172,19 +179,23 @@ class Batch:
         self._repeat(read.known, now_ms)
         for asked, items in asks:
             self._submit(asked, items, rows[asked.work.spool], now_ms)
-        recalled = self._pump(now_ms)
+        answers = self._waiting.queue.pump(self._ledger, now_ms=now_ms)
         self.granted = len(self._ledger.new_leases)
         broken = committed_over_cap(self._ledger.balances[i] for i in self._ledger.touched_balances)
         if broken:
             raise InvariantError(f"I1 would break: {broken}")
         await self._write(connection, live, rows, now)
+        self._resolve(answers, now_ms)
         self._tell_spools(live, read)
-        return recalled
+        return answers.recalls
 
     async def _write(
         self, connection: Connection, live: list[Work], rows: dict[str, SpoolRow], now: datetime
     ) -> None:
-        """Nobody waits for the answers to these: the end of the pipeline does."""
+        """Nobody waits for the answers to these: the end of the pipeline does.
+
+        What is told after the commit is made ready meanwhile.
+        """
         await store.write_back(
             connection,
             self._ledger,
@@ -209,11 +220,10 @@ class Batch:
         work.answer.status = status
         return status == "ok"
 
-    def _collect_groups(self, work: Work, now: datetime) -> None:
+    def _collect_groups(self, work: Work, matched: list[Matched], now: datetime) -> None:
         """Find the balances of each group; what matches nothing is denied at once."""
-        for group in work.sync.groups:
-            budgets = work.policy.budgets_of(group)
-            ttl_ms = self._terms.lease_ttl_ms
+        ttl_ms = self._terms.lease_ttl_ms
+        for group, budgets, content in matched:
             wants: list[Wanted] | DenialCause = DenialCause.MISMATCH
             if budgets is not None:
                 wants = wanted(group, budgets, now=now, lease_ttl_ms=ttl_ms)
@@ -222,7 +232,7 @@ class Batch:
             else:
                 pairs = zip(wants, group.items, strict=True)
                 given = [w._replace(given=work.policy.is_given(group, i)) for w, i in pairs]
-                self._asks.append(Asked(work, group, given, content_of(group)))
+                self._asks.append(Asked(work, group, given, content))
 
     # ------------------------------------------------------------------ the working set
 
@@ -357,13 +367,11 @@ class Batch:
         self._waiting.works[group.key] = work
         work.unresolved.add(group.key)
 
-    def _pump(self, now_ms: int) -> list[str]:
-        answers = self._waiting.queue.pump(self._ledger, now_ms=now_ms)
+    def _resolve(self, answers: Answers, now_ms: int) -> None:
         for key, leases in answers.granted.items():
             self.resolved[key] = [self._ledger.grant_message(x, now_ms=now_ms) for x in leases]
         for denial in answers.denied:
             self.resolved[denial.group] = denial
-        return answers.recalls
 
     # ------------------------------------------------------------------ the spools
 
@@ -386,6 +394,10 @@ class Batch:
             work.answer.policy_ttl_ms = self._terms.policy_ttl_ms
             if work.sync.header.policy_revision < work.policy.revision:
                 work.answer.policy = work.policy.snapshot
+
+
+def _match(work: Work) -> list[Matched]:
+    return [(g, work.policy.budgets_of(g), content_of(g)) for g in work.sync.groups]
 
 
 def _refuse(group: Group, cause: DenialCause, *, item: GroupItem | None = None) -> Denial:

@@ -143,14 +143,14 @@ class Coordinator:
         kept = Waiting(
             works=dict(waiting.works), hashes=dict(waiting.hashes), spools=dict(waiting.spools)
         )
-        kept.queue.waiting = list(waiting.queue.waiting)
+        kept.queue.waiting = dict(waiting.queue.waiting)
         return kept
 
     def _restore(self, kept: Waiting) -> None:
         """A rolled-back batch leaves no trace among the groups that wait."""
         self._waiting.works, self._waiting.hashes = dict(kept.works), dict(kept.hashes)
         self._waiting.spools = dict(kept.spools)
-        self._waiting.queue.waiting = list(kept.queue.waiting)
+        self._waiting.queue.waiting = dict(kept.queue.waiting)
 
     async def _commit(self, works: list[Work], *, hurried: bool) -> None:
         time_s = asyncio.get_running_loop().time()

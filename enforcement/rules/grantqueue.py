@@ -31,18 +31,17 @@ class GrantQueue:
     """Groups in order of arrival. Kept between transactions; one for each coordinator."""
 
     def __init__(self) -> None:
-        self.waiting: list[Ask] = []
+        self.waiting: dict[str, Ask] = {}  # by group key
         self._seen: dict[str, dict[str, int]] = {}
         self._recalled: dict[str, int] = {}
 
     def submit(self, ask: Ask) -> None:
         """Queue a group, unless it is waiting already (a retry of the same key)."""
-        if all(waiting.group.key != ask.group.key for waiting in self.waiting):
-            self.waiting.append(ask)
+        self.waiting.setdefault(ask.group.key, ask)
 
     def balances(self) -> set[str]:
         """The balances that the next pump needs in its working set."""
-        return {balance for ask in self.waiting for balance, _ in ask.items}
+        return {balance for ask in self.waiting.values() for balance, _ in ask.items}
 
     def is_recalled(self, balance: str, *, now_ms: int) -> bool:
         """Leases of a balance that is being recalled are not renewed (L3)."""
@@ -57,8 +56,9 @@ class GrantQueue:
         """Grant what fits, deny what has waited long enough, keep and recall for the rest."""
         answers = Answers()
         reserved: dict[str, int] = {}
-        still_waiting = []
-        for ask in self.waiting:
+        still_waiting = {}
+        self._forget_idle(now_ms=now_ms)
+        for ask in self.waiting.values():
             ask.arrived_ms = min(ask.arrived_ms, now_ms)  # a clock's step back prolongs no wait
             short = self._short(ask, ledger, reserved, now_ms=now_ms)
             if short is None:
@@ -67,7 +67,7 @@ class GrantQueue:
                 balance, item = short
                 answers.denied.append(deny(ask.group.key, ledger.balances[balance], item.floor))
             else:
-                still_waiting.append(ask)
+                still_waiting[ask.group.key] = ask
                 for balance, item in ask.items:
                     reserved[balance] = reserved.get(balance, 0) + item.floor
                     if not self._was_recalled(balance, RECALL_EVERY_MS, now_ms=now_ms):
@@ -97,16 +97,17 @@ class GrantQueue:
             self._seen.setdefault(balance, {})[ask.spool] = now_ms
         return ledger.grant(
             ask,
-            sharers=lambda balance: self._sharers(balance, now_ms=now_ms),
+            sharers=lambda balance: len(self._seen[balance]),
             reserved=reserved,
             now_ms=now_ms,
         )
 
-    def _sharers(self, balance: str, *, now_ms: int) -> int:
-        seen = self._seen.get(balance, {})
-        for spool in [s for s, at_ms in seen.items() if not 0 <= now_ms - at_ms <= SHARERS_MS]:
-            del seen[spool]
-        return len(seen)
+    def _forget_idle(self, *, now_ms: int) -> None:
+        """Books that no longer share what is asked for; none of the future after a step back."""
+        for balance in self.balances() & self._seen.keys():
+            seen = self._seen[balance]
+            for spool in [s for s, at_ms in seen.items() if not 0 <= now_ms - at_ms <= SHARERS_MS]:
+                del seen[spool]
 
     def _recall_if_short(
         self, balance: str, item: GroupItem, ledger: Ledger, answers: Answers, *, now_ms: int

@@ -209,7 +209,7 @@ def test_a_group_that_waited_in_vain_is_told_why() -> None:
     pump(ledger, ask("g2", ("a", 20, 20, 20)), queue=queue)
     denial = pump(ledger, queue=queue, now_ms=150).denied[0]
     assert (denial.cause, denial.free, denial.retry_after_ms) == (DenialCause.HELD, 10, 1_000)
-    assert queue.waiting == []
+    assert queue.waiting == {}
 
 
 def test_a_clock_that_steps_back_prolongs_no_wait_and_no_recall() -> None:
