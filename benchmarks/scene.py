@@ -155,7 +155,7 @@ def nodes(given: dict[str, Any]) -> dict[str, Any]:
     ServingNode.objects.bulk_create(
         ServingNode(
             organization=organization(),
-            name=f"node-{number:04}",
+            name=f"exporter-{number:04}",
             base_url=f"http://127.0.0.1:{port}",
             metrics_path="/metrics",
             created_at=now,
@@ -176,7 +176,7 @@ def visits(given: dict[str, Any]) -> dict[str, Any]:
         for times in read.values()
         for before, after in pairwise([*times, now])
     ]
-    made = ServingNode.objects.filter(name__startswith="node-")  # not the stack's own
+    made = ServingNode.objects.filter(name__startswith="exporter-")  # not the stack's own
     return {
         "lateness_s": [max(0.0, gap - given["every_s"]) for gap in gaps],
         "samples": sum(map(len, read.values())),
