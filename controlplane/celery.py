@@ -1,10 +1,16 @@
-"""The Celery app and its schedule. Tasks are thin, idempotent, and leave no results."""
+"""The Celery app and its schedule. Tasks are thin, idempotent, and leave no results.
+
+Beat sends one message: the scan of what is due. When each duty is due stands in the database, so
+several beats, doubled or lost messages, and killed workers change nothing (`controlplane.duties`).
+"""
 
 import os
 import sys
+from datetime import timedelta
 
 from celery import Celery
 from celery.signals import worker_ready
+from kombu.entity import Exchange, Queue
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 
@@ -30,10 +36,50 @@ BEAT_SCHEDULE = {
     "verify-signatures": {"task": "skills.verify_signatures", "schedule": 3600.0},
 }
 
+DUTIES = {
+    str(entry["task"]): timedelta(seconds=float(str(entry["schedule"])))
+    for entry in BEAT_SCHEDULE.values()
+}
+
+# What budgets wait for never stands behind a serving node that hangs, or an hour's audit.
+CRITICAL_QUEUE, DEFAULT_QUEUE, SCRAPE_QUEUE = "critical", "comptroller", "scrape"
+QUEUE_OF = {
+    "duties.scan": CRITICAL_QUEUE,
+    "identity.beat": CRITICAL_QUEUE,
+    "budgets.apply_changes": CRITICAL_QUEUE,
+    "budgets.settle_delegations": CRITICAL_QUEUE,
+    "budgets.turn_windows": CRITICAL_QUEUE,
+    "budgets.free_permits": CRITICAL_QUEUE,
+    "budgets.announce_prices": CRITICAL_QUEUE,
+    "enforcement.watch_thresholds": CRITICAL_QUEUE,
+    "enforcement.review_thresholds": CRITICAL_QUEUE,
+    "enforcement.scan_nodes": SCRAPE_QUEUE,
+    "enforcement.scrape_nodes": SCRAPE_QUEUE,
+}
+EXCHANGE = Exchange(DEFAULT_QUEUE)  # type: ignore[no-untyped-call]
+LONGEST_TASK_S = 300
+# Redis and Valkey give an unacknowledged message to another worker after this: never while its
+# task may still run. RabbitMQ does so when the connection ends.
+VISIBILITY_TIMEOUT_S = 3 * LONGEST_TASK_S
+
+
+def queue_of(task: str) -> str:
+    """The queue in which messages of this task wait."""
+    return QUEUE_OF.get(task, DEFAULT_QUEUE)
+
+
+def transport_options(broker_url: str) -> dict[str, int]:
+    """What only brokers that speak Redis are told."""
+    is_redis = broker_url.startswith(("redis", "valkey", "sentinel"))
+    return {"visibility_timeout": VISIBILITY_TIMEOUT_S} if is_redis else {}
+
+
 app = Celery("comptroller")
 app.conf.update(
     broker_url=settings.BROKER_URL,
     broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,  # for ever
+    broker_transport_options=transport_options(settings.BROKER_URL),
     task_ignore_result=True,
     task_acks_late=True,
     task_reject_on_worker_lost=True,
@@ -41,16 +87,22 @@ app.conf.update(
     accept_content=["json"],
     task_time_limit=60,
     task_soft_time_limit=45,
-    task_default_queue="comptroller",
+    task_default_queue=DEFAULT_QUEUE,
+    task_queues=[
+        Queue(name, EXCHANGE, routing_key=name)  # type: ignore[no-untyped-call]
+        for name in (CRITICAL_QUEUE, DEFAULT_QUEUE, SCRAPE_QUEUE)
+    ],
+    task_routes={task: {"queue": queue} for task, queue in QUEUE_OF.items()},
     worker_prefetch_multiplier=1,
     worker_hijack_root_logger=False,
     beat_schedule={
-        name: entry | {"options": {"expires": entry["schedule"]}}
-        for name, entry in BEAT_SCHEDULE.items()
+        "scan": {"task": "duties.scan", "schedule": 1.0, "options": {"expires": 1.0}},
     },
     timezone="UTC",
 )
-app.autodiscover_tasks(["controlplane.identity", "budgets", "enforcement", "skills"])
+app.autodiscover_tasks(
+    ["controlplane.identity", "controlplane.duties", "budgets", "enforcement", "skills"]
+)
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]

@@ -47,6 +47,7 @@ CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
 INSTALLED_APPS = [
     "controlplane.audit",
     "controlplane.identity",
+    "controlplane.duties",
     "controlplane.dashboard",
     "budgets",
     "skills",

@@ -6,7 +6,14 @@ import pytest
 from django.contrib.sessions.models import Session
 from django.utils import timezone
 
-from controlplane.celery import BEAT_SCHEDULE, app
+from controlplane.celery import (
+    BEAT_SCHEDULE,
+    LONGEST_TASK_S,
+    QUEUE_OF,
+    VISIBILITY_TIMEOUT_S,
+    app,
+    transport_options,
+)
 from controlplane.identity import domain, tasks
 from controlplane.identity.domain import upkeep
 from controlplane.identity.models import IdempotentAnswer, Pulse, SignInAttempt, SignInLink
@@ -26,9 +33,26 @@ def test_messages_are_json_kept_until_done_and_leave_no_results() -> None:
     assert app.conf.result_backend is None
 
 
-def test_what_was_scheduled_while_the_worker_was_away_is_not_worked_off() -> None:
-    expiries = [entry["options"]["expires"] for entry in app.conf.beat_schedule.values()]
-    assert expiries == [entry["schedule"] for entry in BEAT_SCHEDULE.values()]
+def test_beat_sends_one_message_which_no_later_one_waits_behind() -> None:
+    (entry,) = app.conf.beat_schedule.values()
+    assert (entry["task"], entry["schedule"]) == ("duties.scan", 1.0)
+    assert entry["options"] == {"expires": 1.0}
+
+
+def test_every_message_goes_to_one_queue() -> None:
+    keys = [(queue.exchange.name, queue.routing_key) for queue in app.conf.task_queues]
+    assert len(set(keys)) == len(keys) == 3
+    assert set(QUEUE_OF.values()) <= {queue.name for queue in app.conf.task_queues}
+    app.loader.import_default_modules()
+    assert set(QUEUE_OF) <= set(app.tasks)
+
+
+def test_no_message_is_given_to_another_worker_while_its_task_may_run() -> None:
+    app.loader.import_default_modules()
+    limits = [task.time_limit or app.conf.task_time_limit for task in app.tasks.values()]
+    assert max(limits) <= LONGEST_TASK_S < VISIBILITY_TIMEOUT_S
+    assert transport_options("redis://x") == {"visibility_timeout": VISIBILITY_TIMEOUT_S}
+    assert transport_options("amqp://x") == {}
 
 
 @pytest.mark.django_db
