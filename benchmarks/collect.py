@@ -20,7 +20,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, Result, arguments, conclude, percentile, scene, stack
+from common import (
+    ROOT,
+    Result,
+    arguments,
+    conclude,
+    cpu_s,
+    family,
+    percentile,
+    scene,
+    stack,
+)
 
 from controlplane.launcher import state
 
@@ -45,24 +55,10 @@ def exporters(count: int) -> Iterator[list[int]]:
         process.communicate(timeout=10)
 
 
-def family(pid: int) -> list[int]:
-    """A process and its descendants."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(one for child in children for one in family(int(child)))]
-
-
 def hold_on_one_core(pids: list[int]) -> None:
     for pid in pids:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             os.sched_setaffinity(int(thread.name), {0})
-
-
-def cpu_s(pids: list[int]) -> float:
-    ticks = 0
-    for pid in pids:
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(words[11]) + int(words[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 async def measure(asked: Any) -> dict[str, Any]:

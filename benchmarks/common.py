@@ -145,6 +145,28 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
+def family(pid: int) -> list[int]:
+    """A process and its descendants."""
+    children: list[str] = []
+    with contextlib.suppress(FileNotFoundError):  # it has just ended
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(one for child in children for one in family(int(child)))]
+
+
+def cpu_s(pids: Sequence[int]) -> float:
+    """CPU time of processes, and of their children that have ended."""
+    ticks = 0
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError):  # its parent has its time now
+            ticks += _ticks(pid)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _ticks(pid: int) -> int:
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, words[11:15]))
+
+
 async def run_load(script: str, given: dict[str, Any]) -> Any:
     """Run a script of this folder beside a fresh stack, with its environment.
 
