@@ -6,6 +6,7 @@ from django.db.models import Func, Q, Value
 from controlplane.identity.ids import new_id
 from enforcement.enums import NodeState
 from enforcement.rules.policy import AgentState, OrderKind, ScopeKind
+from enforcement.rules.reconcile import CauseKind, Verdict
 
 _NEXT_CURSOR = Func(
     Value("enforcement_order_cursor"), function="nextval", output_field=models.BigIntegerField()
@@ -161,6 +162,64 @@ class NodeUsage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.node_id} {self.hour:%Y-%m-%d %H}"
+
+
+class Reconciliation(models.Model):
+    """What was metered of a node and model in an hour, beside the engine's count. Derived.
+
+    Amounts that nobody told are null. A row without a model is all of a node whose engine does not
+    count by the model. Of the hour in which a node was first read, only what began after it counts.
+    """
+
+    organization = models.ForeignKey("identity.Organization", models.CASCADE, related_name="+")
+    node = models.CharField(max_length=200)  # as calls name it
+    provider = models.CharField(max_length=64, blank=True, default="")
+    model = models.CharField(max_length=200, blank=True, default="")
+    hour = models.DateTimeField()
+    calls = models.BigIntegerField()
+    metered_prompt_tokens = models.BigIntegerField()
+    metered_cached_tokens = models.BigIntegerField()
+    metered_generation_tokens = models.BigIntegerField()
+    charge_nanos = models.BigIntegerField()
+    produced_prompt_tokens = models.BigIntegerField(null=True)
+    produced_cached_tokens = models.BigIntegerField(null=True)
+    produced_generation_tokens = models.BigIntegerField(null=True)
+    verdict = models.CharField(max_length=8, choices=[(v.value, v.value) for v in Verdict])
+    cause_kind = models.CharField(
+        max_length=16, blank=True, default="", choices=[(k.value, k.value) for k in CauseKind]
+    )
+    cause = models.CharField(max_length=600, blank=True, default="")
+    computed_at = models.DateTimeField()  # when it last became what it is
+    alerted_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["organization", "-hour"], name="reconciled_by_hour"),
+            models.Index(
+                fields=["organization", "-hour"],
+                condition=Q(verdict=Verdict.DRIFTS.value),
+                name="reconciled_drifting",
+            ),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "hour", "node", "provider", "model"],
+                name="reconciled_once",
+            ),
+            models.CheckConstraint(
+                condition=Q(verdict__in=[verdict.value for verdict in Verdict]),
+                name="reconciled_verdict_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(verdict=Verdict.ALONE.value)
+                | Q(verdict=Verdict.UNKNOWN.value)
+                | Q(produced_generation_tokens__isnull=False),
+                name="reconciled_compares_something",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.node} {self.model} {self.hour:%Y-%m-%d %H} {self.verdict}"
 
 
 class Order(models.Model):

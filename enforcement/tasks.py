@@ -44,6 +44,18 @@ def forget_samples() -> None:
 
 
 @shared_task(
+    name="enforcement.reconcile_usage", ignore_result=True, soft_time_limit=240, time_limit=270
+)  # type: ignore[untyped-decorator]
+def reconcile_usage() -> None:
+    """Compare metered use with engine counters, and tell of drift. Beat: every 5 minutes."""
+    from django.utils import timezone
+
+    from enforcement.domain.drift import keep_reconciled
+
+    keep_reconciled(now=timezone.now())
+
+
+@shared_task(
     name="enforcement.watch_thresholds", ignore_result=True, soft_time_limit=20, time_limit=30
 )  # type: ignore[untyped-decorator]
 def watch_thresholds() -> None:

@@ -15,9 +15,6 @@ app = typer.Typer(rich_markup_mode=None)
 def reconcile(
     hours: Annotated[int, typer.Option(min=1, max=744, help="How far back.")] = 24,
     until: Annotated[str, typer.Option(help="The end (ISO 8601); default: now.")] = "",
-    per_mille: Annotated[
-        int, typer.Option(min=0, max=1000, help="The drift that is borne, of the larger count.")
-    ] = 5,
     organization: Annotated[str, typer.Option(help="Its slug, where there are several.")] = "",
     data_dir: Annotated[
         Path, typer.Option(envvar="COMPTROLLER_DATA_DIR", help="Where all data is kept.")
@@ -27,11 +24,11 @@ def reconcile(
     ] = Format.AUTO,
     as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
 ) -> None:
-    """Metered tokens beside the engines' own counters, by node and hour.
+    """Metered tokens beside the engines' own counters, by node, model and hour, computed now.
 
-    An hour in which an engine was restarted or not read is unknown. Exits 1 when an hour drifts.
+    An hour in which an engine was restarted or not read is unknown. Exits 1 when an hour drifts by
+    more than COMPTROLLER_DRIFT_PER_MILLE of the larger count.
     """
     form = Format.JSON if as_json else wanted
     arguments = ["reconcile_usage", f"--hours={hours}", f"--until={until}"]
-    arguments.append(f"--per-mille={per_mille}")
     manage(data_dir, [*arguments, f"--organization={organization}", f"--format={form.value}"])

@@ -10,12 +10,23 @@ from datetime import datetime, timedelta
 
 from enforcement.domain.gather import Tokens
 from enforcement.models import NodeSample, ServingNode
+from enforcement.rules.reconcile import Cause, CauseKind
 
 # Less than both of these is the time between two clocks, not a difference.
 NOISE_TOKENS = 50
 NOISE_PER_MILLE = 5
 STALE = timedelta(minutes=2)
 NOTHING = Tokens()
+NO_COUNTERS = Cause(CauseKind.NO_COUNTERS, "This engine has no counters to compare with.")
+NOT_READ = Cause(CauseKind.NOT_READ, "Its counters have not been read yet.")
+SETTLING = Cause(
+    CauseKind.SETTLING,
+    "Calls are running or ended a moment ago: the figures settle soon after they end.",
+)
+SPANNING = Cause(
+    CauseKind.SETTLING,
+    "Calls that span a full hour are metered in one hour and made in the next.",
+)
 
 
 @dataclass(frozen=True)
@@ -43,50 +54,76 @@ class Evidence:
 
 def likely_cause(
     node: ServingNode, produced: Tokens, metered: Tokens, evidence: Evidence, *, now: datetime
-) -> str:
-    """Why the sides differ, in a sentence; empty where they agree."""
+) -> Cause | None:
+    """Why the sides differ; None where they agree."""
     if not node.metrics_path:
-        return "This engine has no counters to compare with."
+        return NO_COUNTERS
     if evidence.last is None and not node.last_error:
-        return "Its counters have not been read yet."
+        return NOT_READ
     if exceeds(produced, metered):
         return _why_more_produced(produced, metered, evidence)
     if node.last_error:
-        return f"Its counters cannot be read: {node.last_error}."
+        return unreadable(node)
     if exceeds(metered, produced):
         return _why_more_metered(produced, metered, evidence, now)
-    return ""
+    return None
 
 
-def _why_more_produced(produced: Tokens, metered: Tokens, evidence: Evidence) -> str:
+def unreadable(node: ServingNode) -> Cause:
+    return Cause(CauseKind.UNREADABLE, f"Its counters cannot be read: {node.last_error}.")
+
+
+def stale(last_at: datetime) -> Cause:
+    return Cause(CauseKind.STALE, f"Its counters have not been read since {_clock(last_at)}.")
+
+
+def _why_more_produced(produced: Tokens, metered: Tokens, evidence: Evidence) -> Cause:
     known = plus(metered, evidence.crossing, evidence.underway)
     if not exceeds(produced, known):
-        return "Calls are running or ended a moment ago: the figures settle soon after they end."
+        return SETTLING
     if _is_rounding(produced, metered, evidence):
-        return f"The engine rounds its totals to {evidence.resolution} tokens."
+        return _rounding(evidence)
     if evidence.silent_since and not exceeds(produced, plus(known, evidence.unreported)):
-        return f"Its sidecar has not reported since {_clock(evidence.silent_since)}."
+        since = _clock(evidence.silent_since)
+        return Cause(CauseKind.UNSENT, f"Its sidecar has not reported since {since}.")
     lately = plus(evidence.crossing, evidence.underway)
     if evidence.incomplete and not exceeds(evidence.in_whole_hours, lately):
-        return "They differ only in hours in which the engine was restarted or could not be read."
-    return "Calls reach this engine without passing a sidecar."
+        return Cause(
+            CauseKind.INCOMPLETE,
+            "They differ only in hours in which the engine was restarted or could not be read.",
+        )
+    return Cause(CauseKind.PAST_SIDECARS, "Calls reach this engine without passing a sidecar.")
 
 
-def _why_more_metered(produced: Tokens, metered: Tokens, evidence: Evidence, now: datetime) -> str:
+def _why_more_metered(
+    produced: Tokens, metered: Tokens, evidence: Evidence, now: datetime
+) -> Cause:
     if not exceeds(metered, plus(produced, evidence.arrived)):
         if evidence.last and evidence.last.at < now - STALE:
-            return f"Its counters have not been read since {_clock(evidence.last.at)}."
-        return "Calls are running or ended a moment ago: the figures settle soon after they end."
+            return stale(evidence.last.at)
+        return SETTLING
     if evidence.incomplete:
-        return "The engine was restarted, or could not be read for a time: its tokens are lost."
+        return Cause(
+            CauseKind.INCOMPLETE,
+            "The engine was restarted, or could not be read for a time: its tokens are lost.",
+        )
     if not exceeds(metered, plus(produced, evidence.presumed)):
-        return (
+        return Cause(
+            CauseKind.PRESUMED,
             "Calls without an exact usage are charged their bound:"
-            f" {evidence.presumed_calls} of them."
+            f" {evidence.presumed_calls} of them.",
         )
     if _is_rounding(produced, metered, evidence):
-        return f"The engine rounds its totals to {evidence.resolution} tokens."
-    return "Sidecars metered more than the engine counted: does another node have this name?"
+        return _rounding(evidence)
+    return Cause(
+        CauseKind.SAME_NAME,
+        "Sidecars metered more than the engine counted: does another node have this name?",
+    )
+
+
+def _rounding(evidence: Evidence) -> Cause:
+    words = f"The engine rounds its totals to {evidence.resolution} tokens."
+    return Cause(CauseKind.ROUNDING, words)
 
 
 def exceeds(more: Tokens, less: Tokens) -> bool:

@@ -108,8 +108,12 @@ class Marks(NamedTuple):
 def evidence_of(
     sides: Sequence[Sides], *, organization_id: UUID, until: datetime, now: datetime
 ) -> dict[UUID, Evidence]:
-    """For each node; costly things only of those whose sides differ."""
-    marks = _marks([side.node for side in sides], now)
+    """For each node; costly things only of those whose sides differ.
+
+    Of a time that is long over only what was read in it counts, and no call of it is under way.
+    """
+    is_over = until + LONGEST_CALL < now
+    marks = _marks([side.node for side in sides], now, until if is_over else None)
     differing = [side for side in sides if side.differ]
     calls = _calls(differing, marks, organization_id, until)
     marked = [side for side in differing if side.incomplete and side.has_more_produced]
@@ -120,7 +124,7 @@ def evidence_of(
         told = calls.get(key, Calls())
         found[key] = Evidence(
             last=mark.last,
-            underway=mark.made_lately(side.produced),
+            underway=NOTHING if is_over else mark.made_lately(side.produced),
             crossing=told.crossing,
             arrived=told.arrived,
             presumed=told.presumed,
@@ -139,10 +143,12 @@ def evidence_of(
 # ------------------------------------------------------------------------------- samples
 
 
-def _marks(nodes: Sequence[ServingNode], now: datetime) -> dict[UUID, Marks]:
+def _marks(nodes: Sequence[ServingNode], now: datetime, upto: datetime | None) -> dict[UUID, Marks]:
     """Looks into the index for each node: a week has 100,000 samples of it."""
     books = Spool.objects.filter(sidecar=OuterRef("sidecar")).order_by("-last_sync_at")
     samples = NodeSample.objects.filter(node=OuterRef("pk"))
+    if upto is not None:
+        samples = samples.filter(at__lte=upto)
     youngest = samples.order_by("-at")
     longest_before = ExpressionWrapper(
         OuterRef("heard_at") - LONGEST_CALL, output_field=DateTimeField()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
 HOUR = timedelta(hours=1)
 
@@ -20,6 +21,35 @@ class Verdict(StrEnum):
     SHIFTED = "shifted"  # agrees when it is summed with the hour before or after it
     DRIFTS = "drifts"
     UNKNOWN = "unknown"
+    ALONE = "alone"  # only metered: nobody else counts it
+
+
+class CauseKind(StrEnum):
+    """Why two counts differ, or cannot be compared."""
+
+    PAST_SIDECARS = "past_sidecars"  # traffic around us
+    SETTLING = "settling"  # calls that run, or ended a moment ago
+    UNSENT = "unsent"  # a sidecar's spool has not arrived
+    RESTARTED = "restarted"  # the counters began anew
+    NOT_SCRAPED = "not_scraped"  # a gap between readings
+    INCOMPLETE = "incomplete"  # one of the last two, within a longer time
+    PRESUMED = "presumed"  # calls without an exact usage are charged their bound
+    ROUNDING = "rounding"
+    SAME_NAME = "same_name"  # two nodes report as one
+    NO_COUNTERS = "no_counters"
+    NOT_READ = "not_read"  # before the first reading
+    UNREADABLE = "unreadable"
+    STALE = "stale"  # after the last reading
+    OPEN = "open"  # the hour is not over
+    NO_NODE = "no_node"  # nobody entered a node of this name
+    SEVERAL_MODELS = "several_models"  # the engine counts them together
+
+
+class Cause(NamedTuple):
+    """Why, for programs and in a sentence."""
+
+    kind: CauseKind
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

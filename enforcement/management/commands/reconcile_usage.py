@@ -10,56 +10,55 @@ from django.utils import timezone
 from controlplane.cli.output import Format, Output
 
 COLUMNS = (
-    *("node", "hour", "verdict", "metered_prompt", "produced_prompt", "prompt_drift"),
-    *("metered_generation", "produced_generation", "generation_drift"),
+    *("node", "model", "hour", "verdict", "metered_prompt", "produced_prompt"),
+    *("metered_generation", "produced_generation", "charge_nanos", "cause_kind", "cause"),
 )
 LONGEST_H = 31 * 24
 
 
 class Command(BaseCommand):
-    help = "Metered use beside the engines' counters, by node and hour. Exits 1 on drift."
+    help = "Metered use beside engine counters, by node, model and hour. Exits 1 on drift."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--hours", type=int, default=24, help="how far back")
         parser.add_argument("--until", default="", help="the end (ISO 8601); default: now")
-        parser.add_argument("--per-mille", type=int, default=5, help="the drift that is borne")
         parser.add_argument("--organization", default="", help="its slug, where there are several")
         parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
 
     def handle(self, *_args: Any, **options: Any) -> None:
         from controlplane.identity.queries import find_organization
-        from enforcement.domain.reconciliation import reconcile
-        from enforcement.rules.reconcile import Threshold, Verdict
+        from enforcement.domain.drift import configured_threshold
+        from enforcement.domain.reconciliation import reconcile, reconciled
+        from enforcement.rules.reconcile import Verdict
 
         organization = find_organization(options["organization"])
         if organization is None:
             raise CommandError("no such organization; name one with --organization")
         if not 1 <= options["hours"] <= LONGEST_H:
             raise CommandError(f"--hours is 1 to {LONGEST_H}")
-        try:
-            threshold = Threshold(per_mille=options["per_mille"])
-        except ValueError as error:
-            raise CommandError(str(error)) from error
-        until = _instant(options["until"])
-        rows = reconcile(
-            organization_id=organization.id,
-            since=until - timedelta(hours=options["hours"]),
-            until=until,
-            threshold=threshold,
-        )
+        now = timezone.now()
+        until = _instant(options["until"], now)
+        window: dict[str, Any] = {
+            "organization_id": organization.id,
+            "since": until - timedelta(hours=options["hours"]),
+            "until": until,
+        }
+        by = configured_threshold()
+        reconcile(**window, now=now, by=by)
+        rows = reconciled(**window)
         output = Output(Format(options["format"]))
         output.table(COLUMNS, [_cells(row) for row in rows])
         if not rows:
             output.text("No node has produced or metered anything in this time.")
-        drifting = sum(row.verdict is Verdict.DRIFTS for row in rows)
+        drifting = sum(row.verdict == Verdict.DRIFTS for row in rows)
         if drifting:
-            raise CommandError(f"{drifting} hours drift by more than {threshold.per_mille} ‰")
+            raise CommandError(f"{drifting} hours drift by more than {by.per_mille} ‰")
 
 
-def _instant(text: str) -> datetime:
+def _instant(text: str, now: datetime) -> datetime:
     """Raises CommandError: not an instant with its offset."""
     if not text:
-        return timezone.now()
+        return now
     try:
         at = datetime.fromisoformat(text)
     except ValueError as error:
@@ -70,10 +69,9 @@ def _instant(text: str) -> datetime:
 
 
 def _cells(row: Any) -> list[Any]:
-    count = row.count
-    prompt_drift, generation_drift = count.drift_tokens
     return [
-        *(row.node, count.hour.isoformat(), row.verdict.value),
-        *(count.metered_prompt_tokens, count.produced_prompt_tokens, prompt_drift),
-        *(count.metered_generation_tokens, count.produced_generation_tokens, generation_drift),
+        *(row.node, row.model, row.hour.isoformat(), row.verdict),
+        *(row.metered_prompt_tokens, row.produced_prompt_tokens),
+        *(row.metered_generation_tokens, row.produced_generation_tokens),
+        *(row.charge_nanos, row.cause_kind, row.cause),
     ]

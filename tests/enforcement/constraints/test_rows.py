@@ -15,6 +15,7 @@ from enforcement.models import (
     NodeUsage,
     Order,
     OrderAcknowledgement,
+    Reconciliation,
     ServingNode,
     Sidecar,
     Spool,
@@ -116,6 +117,30 @@ def test_a_node_is_sampled_once_an_instant_and_summed_once_an_hour(node: Serving
     usage = NodeUsage.objects.create(node=node, hour=NOW)
     with refused_by("node_usage_one_for_each_hour"):
         again(usage)()
+
+
+def test_an_hour_is_reconciled_once_and_drift_has_two_sides(world: World) -> None:
+    row = Reconciliation.objects.create(
+        organization=world.organization,
+        node="n1",
+        model="m",
+        hour=NOW,
+        calls=1,
+        metered_prompt_tokens=1,
+        metered_cached_tokens=0,
+        metered_generation_tokens=1,
+        charge_nanos=1,
+        verdict="alone",
+        computed_at=NOW,
+    )
+    with refused_by("reconciled_once"):
+        again(row)()
+    with refused_by("reconciled_verdict_known"):
+        sql(
+            "UPDATE enforcement_reconciliation SET verdict = 'fine', produced_generation_tokens = 1"
+        )
+    with refused_by("reconciled_compares_something"):
+        sql("UPDATE enforcement_reconciliation SET verdict = 'drifts'")
 
 
 def test_orders_are_never_edited_and_have_their_own_cursor(order: Order) -> None:
