@@ -3,6 +3,10 @@
 from datetime import datetime
 from uuid import UUID
 
+from django.conf import settings
+from django.urls import reverse
+from msgspec import structs
+
 from budgets.domain.prices import price_policies
 from budgets.domain.scopes import team_of
 from budgets.domain.thresholds import active_measures
@@ -28,7 +32,7 @@ def compile_policy(*, organization_id: UUID, now: datetime) -> PolicySnapshot:
         pepper=organization_pepper(organization_id).hex(),
         agents=_agents(organization, cards.grants),
         budgets=[
-            budget.to_policy()
+            structs.replace(budget.to_policy(), increase_url=_increase_url(budget))
             for budget in Budget.objects.filter(
                 organization_id=organization_id, archived_at__isnull=True
             ).order_by("id")
@@ -42,6 +46,10 @@ def compile_policy(*, organization_id: UUID, now: datetime) -> PolicySnapshot:
         measures=active_measures(organization_id),
         sessions=stopped_sessions(organization_id),
     )
+
+
+def _increase_url(budget: Budget) -> str:
+    return settings.PUBLIC_URL + reverse("budgets:change", args=[budget.id])
 
 
 def _agents(organization: Organization, grants: dict[str, list[CardGrant]]) -> list[AgentPolicy]:

@@ -177,6 +177,7 @@ class BudgetPolicy(Struct, frozen=True):
     overflow: Overflow = Overflow.REFUSE
     filters: dict[str, list[str]] = field(default_factory=dict)
     scope_session: str = ""
+    increase_url: str = ""  # where a person can give it more
 
 
 class Measure(Struct, frozen=True):

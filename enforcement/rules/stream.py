@@ -424,6 +424,8 @@ class StreamMeter(Meter):
             "created": created,
             "model": model,
             "choices": [choice],
+            # LangChain shows this field of a last event, and none that it does not know.
+            "system_fingerprint": f"comptroller:{note.get('reason', '')}",
             "comptroller": note,
         }
         if input_tokens is not None:

@@ -211,7 +211,7 @@ def refusal_facts(refusal: Refuse, *, request_id: str) -> dict[str, Any]:
         facts["spent"] = shown(refusal.budget.unit, refusal.spent)
         facts["held"] = shown(refusal.budget.unit, refusal.held)
         facts["window_ends_at"] = instant_text(refusal.window_ends_at_ms)
-        facts["request_increase_url"] = None
+        facts["request_increase_url"] = refusal.budget.increase_url or None
     return facts
 
 

@@ -17,7 +17,8 @@ from enforcement.rules.verdicts import (
 )
 from enforcement.rules.wire import Denial, DenialCause
 
-BUDGET = BudgetPolicy("b-1", "month", ScopeKind.TEAM, "t", Unit.USD, 1_000)
+RAISE = "https://control.example/budgets/b-1/changes/new/"
+BUDGET = BudgetPolicy("b-1", "month", ScopeKind.TEAM, "t", Unit.USD, 1_000, increase_url=RAISE)
 
 
 def denial(cause: DenialCause, **fields: int) -> Denial:
@@ -67,7 +68,7 @@ def test_a_refusal_explains_itself() -> None:
             "spent": "0.000001",
             "held": "0.000000005",
             "window_ends_at": None,
-            "request_increase_url": None,
+            "request_increase_url": RAISE,
         }
     }
 

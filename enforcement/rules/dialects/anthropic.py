@@ -277,9 +277,15 @@ class MessagesMeter(FrameMeter):
             sse("content_block_stop", {"type": "content_block_stop", "index": index})
             for index in self._open
         ]
+        # LangChain shows these details, and no field that it does not know.
+        why = {
+            "type": "comptroller",
+            "category": note.get("reason"),
+            "explanation": note.get("message"),
+        }
         last = {
             "type": "message_delta",
-            "delta": {"stop_reason": "max_tokens", "stop_sequence": None},
+            "delta": {"stop_reason": "max_tokens", "stop_sequence": None, "stop_details": why},
             "usage": {"output_tokens": self.produced},
             "comptroller": note,
         }

@@ -40,8 +40,17 @@ def _seen_of(message: Any) -> Seen:
         input_tokens=usage.get("input_tokens") or None,
         output_tokens=usage.get("output_tokens"),
         tools=[called["name"] for called in message.tool_calls],
-        note=told.get("comptroller") or {},
+        note=_note_of(told),
     )
+
+
+def _note_of(told: dict[str, Any]) -> dict[str, Any]:
+    """LangChain shows no field of ours, but these two of the APIs in which the reason stands."""
+    owner, _, reason = str(told.get("system_fingerprint")).partition(":")
+    details = told.get("stop_details") or {}
+    if owner == "comptroller":
+        return {"reason": reason}
+    return {"reason": details["category"]} if details.get("type") == "comptroller" else {}
 
 
 if __name__ == "__main__":
