@@ -27,4 +27,5 @@ class EnforcementConfig(AppConfig):
         register(errors.NodeNameTakenError, 409)
         register(errors.NodeAddressError, 422)
         register(errors.NodeStateError, 409)
+        register(errors.BillError, 422)
         register(errors.SpoolNotFoundError, 404)

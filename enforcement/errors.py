@@ -37,6 +37,10 @@ class NodeAddressError(EnforcementError):
     """An address of a node that cannot be read, or should not be."""
 
 
+class BillError(EnforcementError):
+    """A provider's bill that cannot be read; the text says where."""
+
+
 class NodeStateError(EnforcementError):
     """A node that is in this state already."""
 

@@ -1,7 +1,7 @@
 """Sidecars and their spools, serving nodes and what they report, orders and their receipts."""
 
 from django.db import models
-from django.db.models import Func, Q, Value
+from django.db.models import F, Func, Q, Value
 
 from controlplane.identity.ids import new_id
 from enforcement.enums import NodeState
@@ -165,17 +165,20 @@ class NodeUsage(models.Model):
 
 
 class Reconciliation(models.Model):
-    """What was metered of a node and model in an hour, beside the engine's count. Derived.
+    """What was metered, beside what the engine counted and the provider billed. Derived.
 
-    Amounts that nobody told are null. A row without a model is all of a node whose engine does not
-    count by the model. Of the hour in which a node was first read, only what began after it counts.
+    Of a node and model in an hour, or of a provider's model in the time of a bill; then `node` is
+    the only one that it was called through, if there is one. Amounts that nobody told are null. A
+    row without a model is of all models that are not told apart. Of the hour in which a node was
+    first read, only what began after it counts.
     """
 
     organization = models.ForeignKey("identity.Organization", models.CASCADE, related_name="+")
-    node = models.CharField(max_length=200)  # as calls name it
+    node = models.CharField(max_length=200, blank=True, default="")  # as calls name it
     provider = models.CharField(max_length=64, blank=True, default="")
     model = models.CharField(max_length=200, blank=True, default="")
-    hour = models.DateTimeField()
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
     calls = models.BigIntegerField()
     metered_prompt_tokens = models.BigIntegerField()
     metered_cached_tokens = models.BigIntegerField()
@@ -184,6 +187,10 @@ class Reconciliation(models.Model):
     produced_prompt_tokens = models.BigIntegerField(null=True)
     produced_cached_tokens = models.BigIntegerField(null=True)
     produced_generation_tokens = models.BigIntegerField(null=True)
+    billed_prompt_tokens = models.BigIntegerField(null=True)
+    billed_cached_tokens = models.BigIntegerField(null=True)
+    billed_generation_tokens = models.BigIntegerField(null=True)
+    billed_nanos = models.BigIntegerField(null=True)
     verdict = models.CharField(max_length=8, choices=[(v.value, v.value) for v in Verdict])
     cause_kind = models.CharField(
         max_length=16, blank=True, default="", choices=[(k.value, k.value) for k in CauseKind]
@@ -194,17 +201,20 @@ class Reconciliation(models.Model):
 
     class Meta:
         indexes = [
-            models.Index(fields=["organization", "-hour"], name="reconciled_by_hour"),
+            models.Index(fields=["organization", "-starts_at"], name="reconciled_by_time"),
             models.Index(
-                fields=["organization", "-hour"],
+                fields=["organization", "-starts_at"],
                 condition=Q(verdict=Verdict.DRIFTS.value),
                 name="reconciled_drifting",
             ),
         ]
         constraints = [
             models.UniqueConstraint(
-                fields=["organization", "hour", "node", "provider", "model"],
+                fields=["organization", "starts_at", "ends_at", "node", "provider", "model"],
                 name="reconciled_once",
+            ),
+            models.CheckConstraint(
+                condition=Q(ends_at__gt=F("starts_at")), name="reconciled_takes_time"
             ),
             models.CheckConstraint(
                 condition=Q(verdict__in=[verdict.value for verdict in Verdict]),
@@ -213,13 +223,75 @@ class Reconciliation(models.Model):
             models.CheckConstraint(
                 condition=Q(verdict=Verdict.ALONE.value)
                 | Q(verdict=Verdict.UNKNOWN.value)
-                | Q(produced_generation_tokens__isnull=False),
+                | Q(produced_generation_tokens__isnull=False)
+                | Q(billed_generation_tokens__isnull=False)
+                | Q(billed_nanos__isnull=False),
                 name="reconciled_compares_something",
             ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.node} {self.model} {self.hour:%Y-%m-%d %H} {self.verdict}"
+        return f"{self.node} {self.model} {self.starts_at:%Y-%m-%d %H} {self.verdict}"
+
+
+class BillLine(models.Model):
+    """What a provider said of a model in a time: tokens (`usage`) or money (`cost`). Its last word
+    counts: a bill of a time replaces what an earlier one said of it.
+    """
+
+    organization = models.ForeignKey("identity.Organization", models.CASCADE, related_name="+")
+    provider = models.CharField(max_length=64)
+    account = models.CharField(max_length=64, blank=True, default="")  # where there are several
+    kind = models.CharField(max_length=5, choices=[("usage", "usage"), ("cost", "cost")])
+    model = models.CharField(max_length=200, blank=True, default="")
+    item = models.CharField(max_length=200, blank=True, default="")
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    prompt_tokens = models.BigIntegerField(null=True)
+    cached_tokens = models.BigIntegerField(null=True)
+    generation_tokens = models.BigIntegerField(null=True)
+    calls = models.BigIntegerField(null=True)
+    cost_nanos = models.BigIntegerField(null=True)
+    source = models.CharField(max_length=200)  # the file, or the address
+    read_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["organization", "-starts_at"], name="bill_by_time")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=[
+                    *("organization", "provider", "account", "starts_at", "ends_at"),
+                    *("kind", "model", "item"),
+                ],
+                name="bill_line_said_once",
+            ),
+            models.CheckConstraint(
+                condition=Q(ends_at__gt=F("starts_at")), name="bill_line_takes_time"
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    kind="usage",
+                    cost_nanos__isnull=True,
+                    prompt_tokens__isnull=False,
+                    cached_tokens__isnull=False,
+                    generation_tokens__isnull=False,
+                    prompt_tokens__gte=0,
+                    cached_tokens__gte=0,
+                    generation_tokens__gte=0,
+                )
+                | Q(
+                    kind="cost",
+                    cost_nanos__isnull=False,
+                    prompt_tokens__isnull=True,
+                    cached_tokens__isnull=True,
+                    generation_tokens__isnull=True,
+                ),
+                name="bill_line_is_of_a_kind",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.model} {self.kind} {self.starts_at:%Y-%m-%d %H}"
 
 
 class Order(models.Model):

@@ -166,10 +166,9 @@ def _locked(wanted: Q) -> QuerySet[BudgetChange]:
 
 def _check(change: BudgetChange, *, now: datetime) -> None:
     budget, starts_at, ends_at = change.budget, change.starts_at, change.ends_at
-    check_amount("amount", change.amount, most=MAX_AMOUNT, unit=budget.unit)
+    check_amount("amount", change.amount, most=MAX_AMOUNT)
     if change.kind == ChangeKind.INCREASE:
-        total = budget.effective_limit + change.amount
-        check_amount("amount", total, most=MAX_AMOUNT, unit=budget.unit)
+        check_amount("amount", budget.effective_limit + change.amount, most=MAX_AMOUNT)
     if not change.reason:
         raise BudgetValidationError("reason", "say why: it is kept in the audit trail")
     if starts_at < now - timedelta(minutes=1):

@@ -1,4 +1,3 @@
-import msgspec
 from django.db import models
 from django.db.models import F, Q
 
@@ -85,7 +84,12 @@ class PriceVersion(models.Model):
             rates=self.rates,
             provider=self.provider,
             match="prefix" if self.match == PriceMatch.PREFIX else "exact",
-            tiers=msgspec.convert(self.tiers, list[PriceTier]),
+            tiers=[
+                PriceTier(
+                    above_input_tokens=tier["above_input_tokens"], rates=Rates(**tier["rates"])
+                )
+                for tier in self.tiers
+            ],
             own=self.own,
-            variants=msgspec.convert(self.variants, dict[str, Rates]),
+            variants={tier: Rates(**rates) for tier, rates in self.variants.items()},
         )

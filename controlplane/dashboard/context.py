@@ -48,7 +48,6 @@ NAVIGATION = (
         "Record",
         (
             Link("audit", "Audit trail", "scroll-text", "audit"),
-            Link("tasks", "Background work", "activity", "duties:tasks"),
             Link("settings", "Settings", "settings", "settings"),
         ),
     ),

@@ -3,6 +3,7 @@
 A few queries for an organization, however many nodes it has.
 """
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -44,11 +45,18 @@ class Metered(NamedTuple):
     tokens: Tokens
     charge_nanos: int
 
-    def less(self, other: "Metered") -> "Metered":
-        rest = (a - b for a, b in zip(self.tokens, other.tokens, strict=True))
+    def plus(self, other: "Metered", sign: int = 1) -> "Metered":
+        tokens = (a + sign * b for a, b in zip(self.tokens, other.tokens, strict=True))
         return Metered(
-            self.calls - other.calls, Tokens(*rest), self.charge_nanos - other.charge_nanos
+            self.calls + sign * other.calls,
+            Tokens(*tokens),
+            self.charge_nanos + sign * other.charge_nanos,
         )
+
+
+def total(told: Iterable[Metered]) -> Metered:
+    """All of it together."""
+    return functools.reduce(Metered.plus, told, Metered(0, Tokens(), 0))
 
 
 class Made(NamedTuple):
@@ -167,7 +175,7 @@ def _take_off(
             prompt, cached, generation, nanos = map(int, amounts)
             earlier = Metered(calls, Tokens(prompt, cached, generation), nanos)
             if kind in metered[slot]:  # else it is not folded yet
-                metered[slot][kind] = metered[slot][kind].less(earlier)
+                metered[slot][kind] = metered[slot][kind].plus(earlier, -1)
 
 
 def _made(organization_id: UUID, since: datetime, until: datetime) -> dict[Slot, Made]:

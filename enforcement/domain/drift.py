@@ -15,8 +15,10 @@ from controlplane.identity.models import Organization
 from enforcement.domain.gather import HOUR, hour_of
 from enforcement.domain.reconciliation import reconcile
 from enforcement.models import Reconciliation
-from enforcement.rules.reconcile import Threshold, Verdict
+from enforcement.rules.money import usd_text
+from enforcement.rules.reconcile import CauseKind, Threshold, Verdict
 
+OF_MONEY = (CauseKind.PRICE_MISSING, CauseKind.PRICE_DIFFERS, CauseKind.OTHER_CHARGES)
 NAME = "reconciliation"  # of its watermark
 ALWAYS = timedelta(hours=48)  # computed anew at each turn; older hours when an event comes late
 OLDEST = timedelta(days=31)
@@ -45,7 +47,7 @@ def keep_reconciled(*, now: datetime) -> None:
     RollupWatermark.objects.update_or_create(
         name=NAME, defaults={"received_at": now, "folded_at": now}
     )
-    Reconciliation.objects.filter(hour__lt=now - KEPT).delete()
+    Reconciliation.objects.filter(ends_at__lt=now - KEPT).delete()
     alert(now=now)
 
 
@@ -63,21 +65,25 @@ def _late_hours(now: datetime) -> list[tuple[UUID, datetime]]:
 
 @transaction.atomic
 def alert(*, now: datetime) -> int:
-    """Tell each organization of its nodes that drift. Returns how many were told of."""
+    """Tell each organization of its nodes and providers that drift. Returns how many were told."""
     rows = Reconciliation.objects.select_for_update().filter(
         verdict=Verdict.DRIFTS,
         alerted_at__isnull=True,
-        hour__gte=now - ALWAYS,
-        hour__lte=now - HOUR - SETTLED,
+        ends_at__gte=now - ALWAYS,
+        ends_at__lte=now - SETTLED,
     )
     drifting: dict[tuple[UUID, str], list[Reconciliation]] = defaultdict(list)
-    for row in rows.order_by("organization_id", "node", "hour"):
-        drifting[row.organization_id, row.node].append(row)
+    for row in rows.order_by("organization_id", "starts_at", "id"):
+        drifting[row.organization_id, _who(row)].append(row)
     told = _told_lately(drifting, now)
-    for key, of_node in drifting.items():
+    for key, of_one in drifting.items():
         if key not in told:
-            _tell(*key, of_node, now)
+            _tell(*key, of_one, now)
     return len(drifting.keys() - told)
+
+
+def _who(row: Reconciliation) -> str:
+    return row.node or row.provider
 
 
 def _told_lately(keys: Iterable[tuple[UUID, str]], now: datetime) -> set[tuple[UUID, str]]:
@@ -85,28 +91,43 @@ def _told_lately(keys: Iterable[tuple[UUID, str]], now: datetime) -> set[tuple[U
     rows = Reconciliation.objects.filter(
         organization_id__in=organizations, verdict=Verdict.DRIFTS, alerted_at__gt=now - QUIET
     )
-    return set(rows.values_list("organization_id", "node").distinct())
+    return {(row.organization_id, _who(row)) for row in rows.only("organization_id", "node")}
 
 
-def _tell(organization_id: UUID, node: str, rows: Sequence[Reconciliation], now: datetime) -> None:
+def _tell(organization_id: UUID, who: str, rows: Sequence[Reconciliation], now: datetime) -> None:
     last = rows[-1]
-    hours = f"{len(rows)} hours up to" if len(rows) > 1 else "the hour from"
+    times = f"{len(rows)} times, lastly from" if len(rows) > 1 else "From"
     notify(
         organization_id=organization_id,
-        title=f"{node}: {_amount(rows)}",
-        body=f"In {hours} {last.hour:%Y-%m-%d %H:%M} UTC. {last.cause}".strip(),
+        title=f"{who}: {_amount(rows)}",
+        body=f"{times} {_clock(last.starts_at)} to {_clock(last.ends_at)} UTC. {last.cause}",
         now=now,
     )
     Reconciliation.objects.filter(pk__in=[row.pk for row in rows]).update(alerted_at=now)
 
 
-def _amount(rows: Iterable[Reconciliation]) -> str:
+def _clock(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M}"
+
+
+def _amount(rows: Sequence[Reconciliation]) -> str:
     """The larger of both differences, in words."""
-    drift = [0, 0]
+    if rows[-1].produced_generation_tokens is not None:
+        return _tokens_apart(rows, "produced", "engine", "count")
+    if rows[-1].billed_generation_tokens is not None and rows[-1].cause_kind not in OF_MONEY:
+        return _tokens_apart(rows, "billed", "provider", "bill")
+    nanos = sum((row.billed_nanos or 0) - row.charge_nanos for row in rows)
+    way = "more" if nanos > 0 else "less"
+    return f"the provider billed ${usd_text(abs(nanos))} {way} than was charged"
+
+
+def _tokens_apart(rows: Iterable[Reconciliation], side: str, who: str, verb: str) -> str:
+    drift = {"prompt": 0, "generation": 0}
     for row in rows:
-        drift[0] += (row.produced_prompt_tokens or 0) - row.metered_prompt_tokens
-        drift[1] += (row.produced_generation_tokens or 0) - row.metered_generation_tokens
-    most = max(drift, key=abs)
+        for kind in drift:
+            told = getattr(row, f"{side}_{kind}_tokens") or 0
+            drift[kind] += told - getattr(row, f"metered_{kind}_tokens")
+    most = max(drift.values(), key=abs)
     if most > 0:
-        return f"the engine counted {most:,} tokens more than were metered"
-    return f"{-most:,} tokens were metered that the engine did not count"
+        return f"the {who} {verb}ed {most:,} tokens more than were metered"
+    return f"{-most:,} tokens were metered that the {who} did not {verb}"

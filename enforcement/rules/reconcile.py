@@ -43,6 +43,11 @@ class CauseKind(StrEnum):
     OPEN = "open"  # the hour is not over
     NO_NODE = "no_node"  # nobody entered a node of this name
     SEVERAL_MODELS = "several_models"  # the engine counts them together
+    BILL_OPEN = "bill_open"  # read before the provider had finished it
+    NOT_BILLED = "not_billed"  # more was metered than billed
+    PRICE_MISSING = "price_missing"
+    PRICE_DIFFERS = "price_differs"
+    OTHER_CHARGES = "other_charges"  # for something that is no call of a model
 
 
 class Cause(NamedTuple):

@@ -10,14 +10,16 @@ from django.utils import timezone
 from controlplane.cli.output import Format, Output
 
 COLUMNS = (
-    *("node", "model", "hour", "verdict", "metered_prompt", "produced_prompt"),
-    *("metered_generation", "produced_generation", "charge_nanos", "cause_kind", "cause"),
+    *("node", "provider", "model", "starts_at", "ends_at", "verdict"),
+    *("metered_prompt_tokens", "produced_prompt_tokens", "billed_prompt_tokens"),
+    *("metered_generation_tokens", "produced_generation_tokens", "billed_generation_tokens"),
+    *("charge_nanos", "billed_nanos", "cause_kind", "cause"),
 )
 LONGEST_H = 31 * 24
 
 
 class Command(BaseCommand):
-    help = "Metered use beside engine counters, by node, model and hour. Exits 1 on drift."
+    help = "Metered use beside engine counters and bills, by the hour. Exits 1 on drift."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--hours", type=int, default=24, help="how far back")
@@ -47,12 +49,14 @@ class Command(BaseCommand):
         reconcile(**window, now=now, by=by)
         rows = reconciled(**window)
         output = Output(Format(options["format"]))
-        output.table(COLUMNS, [_cells(row) for row in rows])
+        output.table(COLUMNS, [[_cell(row, name) for name in COLUMNS] for row in rows])
         if not rows:
-            output.text("No node has produced or metered anything in this time.")
+            output.text("Nothing was metered, produced or billed in this time.")
         drifting = sum(row.verdict == Verdict.DRIFTS for row in rows)
         if drifting:
-            raise CommandError(f"{drifting} hours drift by more than {by.per_mille} ‰")
+            raise CommandError(
+                f"{drifting} of {len(rows)} rows drift by more than {by.per_mille} ‰"
+            )
 
 
 def _instant(text: str, now: datetime) -> datetime:
@@ -68,10 +72,6 @@ def _instant(text: str, now: datetime) -> datetime:
     return at
 
 
-def _cells(row: Any) -> list[Any]:
-    return [
-        *(row.node, row.model, row.hour.isoformat(), row.verdict),
-        *(row.metered_prompt_tokens, row.produced_prompt_tokens),
-        *(row.metered_generation_tokens, row.produced_generation_tokens),
-        *(row.charge_nanos, row.cause_kind, row.cause),
-    ]
+def _cell(row: Any, name: str) -> Any:
+    value = getattr(row, name)
+    return value.isoformat() if isinstance(value, datetime) else value

@@ -1,6 +1,7 @@
 """What rows of sidecars, nodes and orders may never become, whoever writes them."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -10,6 +11,7 @@ from django.db import models
 from controlplane.identity.domain.credentials import issue_api_token
 from controlplane.identity.models import ApiToken
 from enforcement.models import (
+    BillLine,
     DeviceSample,
     NodeSample,
     NodeUsage,
@@ -124,7 +126,8 @@ def test_an_hour_is_reconciled_once_and_drift_has_two_sides(world: World) -> Non
         organization=world.organization,
         node="n1",
         model="m",
-        hour=NOW,
+        starts_at=NOW,
+        ends_at=NOW + timedelta(hours=1),
         calls=1,
         metered_prompt_tokens=1,
         metered_cached_tokens=0,
@@ -141,6 +144,32 @@ def test_an_hour_is_reconciled_once_and_drift_has_two_sides(world: World) -> Non
         )
     with refused_by("reconciled_compares_something"):
         sql("UPDATE enforcement_reconciliation SET verdict = 'drifts'")
+    with refused_by("reconciled_takes_time"):
+        sql("UPDATE enforcement_reconciliation SET ends_at = starts_at")
+
+
+def test_a_line_of_a_bill_is_said_once_and_tells_tokens_or_money(world: World) -> None:
+    line = BillLine.objects.create(
+        organization=world.organization,
+        provider="openai",
+        kind="cost",
+        starts_at=NOW,
+        ends_at=NOW + timedelta(days=1),
+        cost_nanos=-1,
+        source="bill.csv",
+        read_at=NOW,
+    )
+    with refused_by("bill_line_said_once"):
+        again(line)()
+    with refused_by("bill_line_takes_time"):
+        sql("UPDATE enforcement_billline SET ends_at = starts_at")
+    for change in ("cost_nanos = NULL", "prompt_tokens = 1", "kind = 'usage'", "kind = 'other'"):
+        with refused_by("bill_line_is_of_a_kind"):
+            sql(f"UPDATE enforcement_billline SET {change}")
+    usage = "kind = 'usage', cost_nanos = NULL, cached_tokens = 0, generation_tokens = 0"
+    for change in ("prompt_tokens = NULL", "prompt_tokens = -1"):
+        with refused_by("bill_line_is_of_a_kind"):
+            sql(f"UPDATE enforcement_billline SET {usage}, {change}")
 
 
 def test_orders_are_never_edited_and_have_their_own_cursor(order: Order) -> None:

@@ -33,7 +33,7 @@ def test_drift_is_told_with_its_cause_when_its_hour_has_settled(
         (
             "gpu-a: the engine counted 1,000 tokens more than were metered",
             (
-                "In the hour from 2026-05-13 10:00 UTC."
+                "From 2026-05-13 10:00 to 2026-05-13 11:00 UTC."
                 " Calls reach this engine without passing a sidecar."
             ),
         )
@@ -58,7 +58,7 @@ def test_a_node_is_told_of_once_a_day_and_then_all_its_hours(
         (
             "gpu-a: 2,000 tokens were metered that the engine did not count",
             (
-                "In 2 hours up to 2026-05-13 14:00 UTC. Sidecars metered more than the engine"
+                "2 times, lastly from 2026-05-13 14:00 to 2026-05-13 15:00 UTC. Sidecars metered more than the engine"
                 " counted: does another node have this name?"
             ),
         )

@@ -53,7 +53,9 @@ def drift(row: Reconciliation) -> tuple[int | None, int | None]:
 def verdicts(
     world: World, *, until_h: int = 2
 ) -> list[tuple[int, str, tuple[int | None, int | None]]]:
-    return [(row.hour.hour, row.verdict, drift(row)) for row in rows_of(world, until_h=until_h)]
+    return [
+        (row.starts_at.hour, row.verdict, drift(row)) for row in rows_of(world, until_h=until_h)
+    ]
 
 
 def causes(world: World, **changes: Any) -> list[tuple[str, str]]:
@@ -232,7 +234,7 @@ def test_many_nodes_and_hours_ask_as_often_as_one(
         read_often(make_node(world, f"gpu-{number}"), 20, since_h=-2, until_h=2)
         meter(world, NOW, node=f"gpu-{number}")
         meter(world, NOW - HOUR, node=f"gpu-{number}")
-    with django_assert_num_queries(8):  # two of them the savepoint's
+    with django_assert_num_queries(9):  # two of them the savepoint's
         reconcile(
             organization_id=world.id,
             since=START - HOUR,
@@ -250,19 +252,24 @@ def test_the_command_tells_the_rows_and_fails_on_drift(
 ) -> None:
     read_often(node, 200)
     words = ["--hours=1", f"--until={(START + HOUR).isoformat()}", "--format=json"]
-    with pytest.raises(CommandError, match="1 hours drift by more"):
+    with pytest.raises(CommandError, match="1 of 1 rows drift by more"):
         call_command("reconcile_usage", *words)
     (row,) = json.loads(capsys.readouterr().out)
     assert row == {
         "node": "gpu-a",
+        "provider": "",
         "model": "",
-        "hour": START.isoformat(),
+        "starts_at": "2026-05-13T10:00:00+00:00",
+        "ends_at": "2026-05-13T11:00:00+00:00",
         "verdict": "drifts",
-        "metered_prompt": 0,
-        "produced_prompt": 1000,
-        "metered_generation": 0,
-        "produced_generation": 200,
+        "metered_prompt_tokens": 0,
+        "produced_prompt_tokens": 1000,
+        "billed_prompt_tokens": None,
+        "metered_generation_tokens": 0,
+        "produced_generation_tokens": 200,
+        "billed_generation_tokens": None,
         "charge_nanos": 0,
+        "billed_nanos": None,
         "cause_kind": "past_sidecars",
         "cause": "Calls reach this engine without passing a sidecar.",
     }
@@ -272,7 +279,7 @@ def test_the_command_is_content_without_drift(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call_command("reconcile_usage", "--format=human")
-    assert "No node has produced or metered anything" in capsys.readouterr().out
+    assert "Nothing was metered, produced or billed" in capsys.readouterr().out
 
 
 UNTIL = ("--until=yesterday", "--until=2026-05-13T11:00")
