@@ -47,14 +47,15 @@ def migrate() -> None:
     from django.db import connection
     from django.utils import timezone
 
-    from budgets.domain.prices import import_catalogue
+    from budgets.domain.priceimport import import_catalogue
 
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
         call_command("migrate", interactive=False, verbosity=1, stdout=sys.stderr)
         call_command("check", databases=["default"], stdout=sys.stderr, stderr=sys.stderr)
         cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
-    import_catalogue(now=timezone.now())
+    for one in import_catalogue(now=timezone.now()).held:
+        sys.stderr.write(f"price of {one.key.name} held back: {one.jumps[0]}\n")
 
 
 def prepare(needs: list[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import sys
 from datetime import timedelta
 
 from celery import Celery
-from celery.signals import worker_ready
+from celery.signals import worker_init, worker_ready
 from kombu.entity import Exchange, Queue
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
@@ -33,6 +33,7 @@ BEAT_SCHEDULE = {
     "seal-journal": {"task": "budgets.seal_journal", "schedule": 10.0},
     "verify-ledger": {"task": "budgets.verify_ledger", "schedule": 3600.0},
     "beat": {"task": "identity.beat", "schedule": 10.0},
+    "forget-letters": {"task": "duties.forget_letters", "schedule": 3600.0},
     "sweep": {"task": "identity.sweep", "schedule": 3600.0},
     "verify-signatures": {"task": "skills.verify_signatures", "schedule": 3600.0},
 }
@@ -83,7 +84,6 @@ app.conf.update(
     broker_transport_options=transport_options(settings.BROKER_URL),
     task_ignore_result=True,
     task_acks_late=True,
-    task_reject_on_worker_lost=True,
     task_serializer="json",
     accept_content=["json"],
     task_time_limit=60,
@@ -104,6 +104,12 @@ app.conf.update(
 app.autodiscover_tasks(
     ["controlplane.identity", "controlplane.duties", "budgets", "enforcement", "skills"]
 )
+
+
+@worker_init.connect  # type: ignore[untyped-decorator]
+def keep_failures(**_: object) -> None:
+    """Tasks that fail for good become dead letters: the models are ready by now."""
+    import controlplane.duties.failures  # noqa: F401, PLC0415 -- connects itself
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]

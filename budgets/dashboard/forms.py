@@ -11,12 +11,13 @@ from django.forms import BoundField
 
 from budgets.dashboard.places import Places
 from budgets.domain.budgets import BudgetSpec
+from budgets.domain.checks import amount_text
 from budgets.domain.thresholds import thresholds_of
 from budgets.enums import Period, PriceMatch, Rollover, WindowKind
 from budgets.errors import BudgetValidationError
 from budgets.models import Budget
 from enforcement.rules.matching import TAG
-from enforcement.rules.money import parse_usd, usd_text
+from enforcement.rules.money import parse_usd
 from enforcement.rules.policy import HoldMode, Mode, Overflow, Per, Rates, ScopeKind, Unit
 from enforcement.rules.thresholds import ThresholdError, line_of, parse_lines
 
@@ -443,10 +444,6 @@ def parse_filters(text: str) -> dict[str, list[str]]:
             raise forms.ValidationError(f"Write {line!r} as: model = gpt-4*, claude*")
         filters.setdefault(fact.strip(), []).extend(found)
     return filters
-
-
-def amount_text(amount: int, unit: str) -> str:
-    return usd_text(amount) if unit == Unit.USD else str(amount)
 
 
 def limit_initial(budget: Budget) -> dict[str, Any]:

@@ -67,7 +67,8 @@ def approve(
     asked = _pending(organization_id, approval_id, now=now)
     given = asked.amount if amount is None else amount
     balance = Balance.objects.select_for_update(no_key=True).get(id=asked.balance_id)
-    check_amount("amount", given, most=MAX_AMOUNT - balance.limit_amount)
+    most = MAX_AMOUNT - balance.limit_amount
+    check_amount("amount", given, most=most, unit=balance.budget.unit)
     before = balance.limit_amount
     balance.limit_amount += given
     balance.approved_amount += given

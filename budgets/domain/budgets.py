@@ -175,7 +175,7 @@ def set_increase(
     before = budget.increase_amount
     if amount == before:
         return budget
-    check_amount("amount", budget.limit_amount + amount, most=MAX_AMOUNT)
+    check_amount("amount", budget.limit_amount + amount, most=MAX_AMOUNT, unit=budget.unit)
     budget.increase_amount = amount
     if budget.mode == Mode.HARD and amount < before:
         _enter_force(budget, now=now)
@@ -299,8 +299,8 @@ def _check(budget: Budget) -> None:
         raise BudgetValidationError("name", "a budget needs a name")
     if len(budget.name) > 200:
         raise BudgetValidationError("name", "a name has at most 200 characters")
-    check_amount("limit_amount", budget.limit_amount, most=MAX_AMOUNT)
-    check_amount("max_values", budget.max_values, most=MAX_SPLIT_VALUES)
+    check_amount("limit_amount", budget.limit_amount, most=MAX_AMOUNT, unit=budget.unit)
+    check_amount("max_values", budget.max_values, most=MAX_SPLIT_VALUES, unit="")
     check_shape(budget)
     if budget.mode != Mode.HARD and budget.hold_mode == HoldMode.METERED:
         raise BudgetValidationError("hold_mode", "only a hard budget holds anything")

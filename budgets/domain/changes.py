@@ -166,9 +166,10 @@ def _locked(wanted: Q) -> QuerySet[BudgetChange]:
 
 def _check(change: BudgetChange, *, now: datetime) -> None:
     budget, starts_at, ends_at = change.budget, change.starts_at, change.ends_at
-    check_amount("amount", change.amount, most=MAX_AMOUNT)
+    check_amount("amount", change.amount, most=MAX_AMOUNT, unit=budget.unit)
     if change.kind == ChangeKind.INCREASE:
-        check_amount("amount", budget.effective_limit + change.amount, most=MAX_AMOUNT)
+        total = budget.effective_limit + change.amount
+        check_amount("amount", total, most=MAX_AMOUNT, unit=budget.unit)
     if not change.reason:
         raise BudgetValidationError("reason", "say why: it is kept in the audit trail")
     if starts_at < now - timedelta(minutes=1):

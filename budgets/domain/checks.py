@@ -12,6 +12,7 @@ from budgets.errors import BudgetValidationError, UnknownFactError
 from budgets.models import Budget, PriceVersion, UsageRollup
 from budgets.models.budget import TAG_PATTERN
 from enforcement.rules.matching import FILTERABLE, TAG, fits
+from enforcement.rules.money import usd_text
 from enforcement.rules.policy import HoldMode, Mode, Overflow, Per, ScopeKind, Unit
 from enforcement.rules.windows import WindowError, check_spec
 
@@ -43,11 +44,19 @@ def know(fact: str, values: Known) -> None:
     _known.setdefault(fact, []).append(values)
 
 
-def check_amount(field: str, amount: int, *, most: int) -> None:
+def amount_text(amount: int, unit: str) -> str:
+    """As people write it: decimal dollars, or a whole number of anything else."""
+    return usd_text(amount) if unit == Unit.USD else str(amount)
+
+
+def check_amount(field: str, amount: int, *, most: int, unit: str) -> None:
+    """Refuse what is not from 1 to `most`; both are of `unit`, nano-dollars of usd."""
+    name, found = field.removesuffix("_amount"), amount_text(amount, unit)
     if amount <= 0:
-        raise BudgetValidationError(field, f"{field} must be above zero, not {amount}")
+        raise BudgetValidationError(field, f"{name} must be above zero, not {found}")
     if amount > most:
-        raise BudgetValidationError(field, f"{field} is at most {most}, not {amount}")
+        text = f"{name} is at most {amount_text(most, unit)}, not {found}"
+        raise BudgetValidationError(field, text)
 
 
 def check_shape(budget: Budget) -> None:
@@ -96,7 +105,7 @@ def _check_unit(budget: Budget) -> None:
         raise BudgetValidationError("mode", "concurrency is held, never counted: make it hard")
     if budget.window_kind != WindowKind.LIFETIME:
         raise BudgetValidationError("window_kind", "permits come back: use a lifetime window")
-    check_amount("limit_amount", budget.limit_amount, most=MAX_PERMITS)
+    check_amount("limit_amount", budget.limit_amount, most=MAX_PERMITS, unit=unit)
 
 
 def check_window(budget: Budget) -> None:
@@ -137,7 +146,8 @@ def _check_rollover(budget: Budget, kind: WindowKind) -> None:
     if budget.rollover == Rollover.CAPPED:
         if amount is None:
             raise BudgetValidationError("rollover_amount", "say how much is carried at most")
-        check_amount("rollover_amount", amount, most=MAX_AMOUNT - budget.effective_limit)
+        most = MAX_AMOUNT - budget.effective_limit
+        check_amount("rollover_amount", amount, most=most, unit=budget.unit)
     elif amount is not None:
         raise BudgetValidationError("rollover_amount", "only a capped rollover has an amount")
 

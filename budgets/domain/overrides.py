@@ -40,7 +40,7 @@ def set_override(
     """
     budget = _split(organization_id, budget_id)
     value = _value(budget, value)
-    check_amount("limit_amount", limit_amount, most=MAX_AMOUNT)
+    check_amount("limit_amount", limit_amount, most=MAX_AMOUNT, unit=budget.unit)
     known = BudgetOverride.objects.filter(budget=budget, value=value).first()
     if known is None and budget.overrides.count() >= MAX_OVERRIDES:
         raise BudgetValidationError("value", f"a budget has at most {MAX_OVERRIDES} own limits")

@@ -1,28 +1,19 @@
-"""Keep price versions: import the catalogue, set own rates, tell which hold now.
+"""Keep price versions: set own rates, tell which hold now. `priceimport` takes whole lists.
 
 Rates are never edited. A new version ends the one before it, from now on and never in the past, so
 that a charge can always be computed again from the version that it names.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 from uuid import UUID
 
 import msgspec
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Q
 
-from budgets.domain.catalogue import (
-    SOURCE,
-    Catalogue,
-    PriceKey,
-    Span,
-    read_catalogue,
-    source_version,
-)
+from budgets.domain.pricelist import PriceKey, Span
 from budgets.enums import PriceMatch
 from budgets.errors import PriceError
 from budgets.models import PriceVersion, RollupWatermark
@@ -32,115 +23,10 @@ from controlplane.identity.models import Organization
 from enforcement.rules.money import MAX_NANOS
 from enforcement.rules.policy import PricePolicy, PriceTier, Rates
 
-_IMPORT_LOCK = 0x7072696365
-_BATCH = 1000
 _TURNED = "prices"
-
+MOST_TIER_CHARS = 32  # as usage events have
 
 NO_VARIANTS: Mapping[str, Rates] = MappingProxyType({})
-
-
-@dataclass(kw_only=True)
-class ImportDiff:
-    """What an import changed, or would change."""
-
-    source_version: str
-    added: list[PriceKey] = field(default_factory=list)
-    changed: list[PriceKey] = field(default_factory=list)
-    unchanged: int = 0
-    kept: int = 0  # in the table, no longer in the source
-
-
-@transaction.atomic
-def import_catalogue(
-    *, now: datetime, catalogue: Catalogue | None = None, dry_run: bool = False
-) -> ImportDiff:
-    """Bring the catalogue to what the snapshot says from now on. Running it again changes nothing.
-
-    A model that is new comes with its history; of a known one only the future changes.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_IMPORT_LOCK])
-    wanted = read_catalogue() if catalogue is None else catalogue
-    known: dict[PriceKey, list[PriceVersion]] = defaultdict(list)
-    for row in PriceVersion.objects.filter(organization=None, source=SOURCE).order_by("valid_from"):
-        known[PriceKey(row.provider, row.model, row.match)].append(row)
-    diff = ImportDiff(source_version=source_version(), kept=len(known.keys() - wanted.keys()))
-    fresh: list[PriceVersion] = []
-    for key, spans in wanted.items():
-        future = _clipped(spans, now) if key in known else spans
-        if key in known and future == _clipped(_spans_of(known[key]), now):
-            diff.unchanged += 1
-            continue
-        (diff.changed if key in known else diff.added).append(key)
-        if not dry_run:
-            fresh += _replace(known.get(key, []), future, now=now, key=key)
-    PriceVersion.objects.bulk_create(fresh, batch_size=_BATCH)
-    if fresh:
-        for organization in Organization.objects.order_by("id"):
-            bump_policy(organization.id)
-    return diff
-
-
-def _spans_of(rows: Iterable[PriceVersion]) -> list[Span]:
-    policies = [(row, row.to_policy()) for row in rows]
-    return [
-        Span(row.valid_from, row.valid_to, policy.rates, tuple(policy.tiers))
-        for row, policy in policies
-    ]
-
-
-def _clipped(spans: Iterable[Span], now: datetime) -> list[Span]:
-    """What is left of spans from now on."""
-    return [
-        span._replace(start=max(span.start, now))
-        for span in spans
-        if span.end is None or span.end > now
-    ]
-
-
-def _replace(
-    rows: Iterable[PriceVersion], spans: Iterable[Span], *, now: datetime, key: PriceKey
-) -> list[PriceVersion]:
-    """End what holds now, withdraw what was to come, and return the versions that follow."""
-    for row in rows:
-        if row.valid_from >= now:
-            row.delete()
-        elif row.valid_to is None or row.valid_to > now:
-            row.valid_to = now
-            row.save(update_fields=["valid_to"])
-    return [
-        _version(key, span.rates, span.tiers, valid_from=span.start, valid_to=span.end)
-        for span in spans
-    ]
-
-
-def _version(
-    key: PriceKey,
-    rates: Rates,
-    tiers: Iterable[PriceTier],
-    *,
-    valid_from: datetime,
-    valid_to: datetime | None,
-    variants: Mapping[str, Rates] = NO_VARIANTS,
-) -> PriceVersion:
-    return PriceVersion(
-        provider=key.provider,
-        model=key.model,
-        match=key.match,
-        input_nanos_per_mtok=rates.input,
-        cached_input_nanos_per_mtok=rates.cached_input,
-        cache_write_nanos_per_mtok=rates.cache_write,
-        output_nanos_per_mtok=rates.output,
-        request_nanos=rates.request,
-        kinds=rates.own_kinds,
-        variants={tier: msgspec.to_builtins(of_tier) for tier, of_tier in variants.items()},
-        tiers=[msgspec.to_builtins(tier) for tier in tiers],
-        valid_from=valid_from,
-        valid_to=valid_to,
-        source=SOURCE,
-        source_version=source_version(),
-    )
 
 
 # ------------------------------------------------------------------------------ own rates
@@ -171,8 +57,10 @@ def set_own_price(
         PriceError: the rate cannot be meant; `field` tells where.
     """
     start = now if valid_from is None else valid_from
-    every = (rates, *(tier.rates for tier in tiers), *variants.values())
-    _check_price(model=model, every=every, tiers=tiers, start=start, now=now)
+    if start < now:
+        raise PriceError("valid_from", "a rate cannot begin in the past: charges are not re-priced")
+    span = Span(start, None, rates, tuple(tiers), dict(variants))
+    check_price(PriceKey(provider, model, match.value), span)
     organization = Organization.objects.select_for_update(no_key=True).get(id=organization_id)
     key = PriceKey(provider.strip(), model.strip(), match.value)
     overlapping = PriceVersion.objects.filter(
@@ -191,9 +79,8 @@ def set_own_price(
             row.save(update_fields=["valid_to"])
         elif end is None:
             end = row.valid_from
-    version = _version(key, rates, tiers, valid_from=start, valid_to=end, variants=variants)
+    version = version_of(key, span._replace(end=end), source="own", source_version="")
     version.organization, version.own = organization, True
-    version.source, version.source_version = "own", ""
     version.save(force_insert=True)
     bump_policy(organization_id)
     record(
@@ -209,28 +96,62 @@ def set_own_price(
     return version
 
 
-def _check_price(
-    *,
-    model: str,
-    every: Iterable[Rates],
-    tiers: Collection[PriceTier],
-    start: datetime,
-    now: datetime,
-) -> None:
-    if not model.strip():
+def check_price(key: PriceKey, span: Span) -> None:
+    """Refuse what no price can be.
+
+    Raises:
+        PriceError: `field` tells where.
+    """
+    for name, text, most in (("model", key.model, 200), ("provider", key.provider, 64)):
+        if len(text) > most or not (text.isprintable()):
+            raise PriceError(name, f"{name} has up to {most} printable characters")
+    if not key.model.strip():
         raise PriceError("model", "a rate needs the name of a model")
-    if start < now:
-        raise PriceError("valid_from", "a rate cannot begin in the past: charges are not re-priced")
-    for rate in every:
-        for kind, amount in msgspec.structs.asdict(rate).items():
+    names = {*span.variants, *(name for tier in span.tiers for name in tier.variants)}
+    if not all(name and len(name) <= MOST_TIER_CHARS and name.isprintable() for name in names):
+        raise PriceError("variants", f"a service tier has up to {MOST_TIER_CHARS} characters")
+    longer = [rates for tier in span.tiers for rates in (tier.rates, *tier.variants.values())]
+    for rates in (span.rates, *longer, *span.variants.values()):
+        for kind, amount in msgspec.structs.asdict(rates).items():
             if amount is not None and not 0 <= amount <= MAX_NANOS:
                 raise PriceError(kind, f"{kind} must be zero or more and fit 63 bits, not {amount}")
-    thresholds = [tier.above_input_tokens for tier in tiers]
+    thresholds = [tier.above_input_tokens for tier in span.tiers]
     if thresholds != sorted(set(thresholds)) or (thresholds and thresholds[0] <= 0):
         raise PriceError("tiers", "tiers must rise, each above another number of input tokens")
 
 
+def version_of(key: PriceKey, span: Span, *, source: str, source_version: str) -> PriceVersion:
+    """A version, not saved yet, that belongs to the catalogue."""
+    rates = span.rates
+    return PriceVersion(
+        provider=key.provider,
+        model=key.model,
+        match=key.match,
+        input_nanos_per_mtok=rates.input,
+        cached_input_nanos_per_mtok=rates.cached_input,
+        cache_write_nanos_per_mtok=rates.cache_write,
+        output_nanos_per_mtok=rates.output,
+        request_nanos=rates.request,
+        kinds=rates.own_kinds,
+        variants=msgspec.to_builtins(span.variants),
+        tiers=msgspec.to_builtins(span.tiers),
+        valid_from=span.start,
+        valid_to=span.end,
+        source=source,
+        source_version=source_version,
+    )
+
+
 # ------------------------------------------------------------------------------ reading
+
+
+def key_of(row: PriceVersion) -> PriceKey:
+    return PriceKey(row.provider, row.model, row.match)
+
+
+def span_of(row: PriceVersion) -> Span:
+    policy = row.to_policy()
+    return Span(row.valid_from, row.valid_to, policy.rates, tuple(policy.tiers), policy.variants)
 
 
 def prices_at(

@@ -1,3 +1,4 @@
+import msgspec
 from django.db import models
 from django.db.models import F, Q
 
@@ -84,12 +85,7 @@ class PriceVersion(models.Model):
             rates=self.rates,
             provider=self.provider,
             match="prefix" if self.match == PriceMatch.PREFIX else "exact",
-            tiers=[
-                PriceTier(
-                    above_input_tokens=tier["above_input_tokens"], rates=Rates(**tier["rates"])
-                )
-                for tier in self.tiers
-            ],
+            tiers=msgspec.convert(self.tiers, list[PriceTier]),
             own=self.own,
-            variants={tier: Rates(**rates) for tier, rates in self.variants.items()},
+            variants=msgspec.convert(self.variants, dict[str, Rates]),
         )

@@ -23,6 +23,7 @@ LAZY_GROUPS: Mapping[str, tuple[str, str]] = {
     "budgets": ("controlplane.cli.budgets", "Ask about budgets."),
     "prices": ("controlplane.cli.prices", "Work on prices."),
     "reconcile": ("controlplane.cli.reconcile", "Compare metered use with engine counters."),
+    "tasks": ("controlplane.cli.tasks", "See to background work."),
     "cards": ("controlplane.cli.cards", "Verify skill cards offline."),
 }
 

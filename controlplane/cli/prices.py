@@ -17,6 +17,89 @@ def _prices() -> None:
     """Work on prices."""
 
 
+DataDir = Annotated[
+    Path, typer.Option(envvar="COMPTROLLER_DATA_DIR", help="Where all data is kept.")
+]
+Wanted = Annotated[Format, typer.Option("--format", help="How to write the answer.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+PriceFile = Annotated[
+    str, typer.Argument(help="Prices; - for stdin. Without: those of the installed genai-prices.")
+]
+As = Annotated[
+    str, typer.Option("--as", help="genai-prices, litellm or csv; default: by its content.")
+]
+Owner = Annotated[
+    str,
+    typer.Option(
+        "--organization", help="As own rates of the one with this slug; else the catalogue's."
+    ),
+]
+
+
+@app.command()
+def diff(
+    file: PriceFile = "",
+    form: As = "",
+    organization: Owner = "",
+    data_dir: DataDir = Path(".comptroller"),
+    wanted: Wanted = Format.AUTO,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what importing a price file would change, rate by rate, doubtful ones first."""
+    arguments = _import_arguments(file, form, organization, Format.JSON if as_json else wanted)
+    manage(data_dir, [*arguments, "--dry-run"])
+
+
+@app.command(name="import")
+def import_(
+    file: PriceFile = "",
+    form: As = "",
+    organization: Owner = "",
+    confirm: Annotated[
+        list[str] | None,
+        typer.Option(help="A model whose hundredfold jump is meant, as `diff` names it."),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why; it stands in the audit trail.")] = "",
+    data_dir: DataDir = Path(".comptroller"),
+    wanted: Wanted = Format.AUTO,
+    as_json: AsJson = False,
+) -> None:
+    """Take the prices of a file from now on, as a whole or not at all.
+
+    What it changes becomes a new version; past charges stay. A rate that becomes a hundred times
+    what it was, or a hundredth, is refused until --confirm names its model. To run it again changes
+    nothing.
+    """
+    arguments = _import_arguments(file, form, organization, Format.JSON if as_json else wanted)
+    confirmed = [f"--confirm={name}" for name in confirm or ()]
+    manage(data_dir, [*arguments, *confirmed, f"--reason={reason}"])
+
+
+def _import_arguments(file: str, form: str, organization: str, wanted: Format) -> list[str]:
+    options = [f"--as={form}", f"--organization={organization}", f"--format={wanted.value}"]
+    return ["import_prices", *options, *([file] if file else [])]
+
+
+@app.command(name="list")
+def list_(
+    model: Annotated[str, typer.Option(help="Only names with this in them.")] = "",
+    provider: Annotated[str, typer.Option(help="Only this provider.")] = "",
+    own: Annotated[bool, typer.Option("--own", help="Only the organization's own rates.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Whole, as `import` reads it: to edit and bring back.")
+    ] = False,
+    organization: Annotated[str, typer.Option(help="Its slug, where there are several.")] = "",
+    data_dir: DataDir = Path(".comptroller"),
+    wanted: Wanted = Format.AUTO,
+    as_json: AsJson = False,
+) -> None:
+    """The prices that hold now, in dollars per million tokens; own rates first."""
+    form = Format.JSON if as_json else wanted
+    flags = [*(["--own"] if own else []), *(["--csv"] if as_csv else [])]
+    options = [f"--model={model}", f"--provider={provider}", f"--organization={organization}"]
+    manage(data_dir, ["list_prices", *options, *flags, f"--format={form.value}"])
+
+
 @app.command()
 def rerate(
     model: Annotated[str, typer.Option(help="The model; a * may end the name.")],
@@ -29,13 +112,9 @@ def rerate(
     apply: Annotated[bool, typer.Option("--apply", help="Book it; else it is only told.")] = False,
     reason: Annotated[str, typer.Option(help="Why; needed with --apply.")] = "",
     organization: Annotated[str, typer.Option(help="Its slug, where there are several.")] = "",
-    data_dir: Annotated[
-        Path, typer.Option(envvar="COMPTROLLER_DATA_DIR", help="Where all data is kept.")
-    ] = Path(".comptroller"),
-    wanted: Annotated[
-        Format, typer.Option("--format", help="How to write the answer.")
-    ] = Format.AUTO,
-    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    data_dir: DataDir = Path(".comptroller"),
+    wanted: Wanted = Format.AUTO,
+    as_json: AsJson = False,
 ) -> None:
     """Charge recorded calls again at the prices that are valid now, and book the differences.
 

@@ -48,6 +48,7 @@ NAVIGATION = (
         "Record",
         (
             Link("audit", "Audit trail", "scroll-text", "audit"),
+            Link("tasks", "Background work", "activity", "duties:tasks"),
             Link("settings", "Settings", "settings", "settings"),
         ),
     ),

@@ -3,6 +3,9 @@
 from django.db import models
 from django.db.models import Q
 
+from controlplane.duties.enums import LetterState
+from controlplane.identity.ids import new_id
+
 
 class Duty(models.Model):
     """A task that is done again and again: one row for each, the truth about when it is due.
@@ -35,3 +38,46 @@ class Duty(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class DeadLetter(models.Model):
+    """A task that failed for good. Its arguments are ids and numbers only, its error has no text
+    of anybody's: where it was raised, and what.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    task = models.CharField(max_length=64)
+    digest = models.CharField(max_length=64)  # SHA-256 of the arguments: the same ones, one letter
+    arguments = models.JSONField(default=dict, blank=True)
+    whole = models.BooleanField()  # whether `arguments` is all of them: only then it can be sent
+    error = models.CharField(max_length=300)
+    attempts = models.IntegerField()
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+    state = models.CharField(max_length=9, choices=LetterState.choices, default=LetterState.DEAD)
+    settled_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["-last_at", "-id"], name="letter_by_time")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["task", "digest"],
+                condition=Q(state=LetterState.DEAD),
+                name="letter_once_while_dead",
+            ),
+            models.CheckConstraint(
+                condition=Q(state__in=LetterState.values), name="letter_state_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(state=LetterState.DEAD, settled_at__isnull=True)
+                | (~Q(state=LetterState.DEAD) & Q(settled_at__isnull=False)),
+                name="letter_settled_has_a_time",
+            ),
+            models.CheckConstraint(
+                condition=~Q(task="") & ~Q(error="") & Q(attempts__gte=1),
+                name="letter_says_what_failed",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task}: {self.error}"

@@ -44,9 +44,13 @@ def _wake(name: str, every: timedelta) -> None:
     )
 
 
-@shared_task(name="duties.perform", ignore_result=True)  # type: ignore[untyped-decorator]
+@shared_task(name="duties.perform", ignore_result=True, reject_on_worker_lost=True)  # type: ignore[untyped-decorator]
 def perform(*, duty: str) -> None:
-    """Do one turn of this duty, if it is due and nobody is at it."""
+    """Do one turn of this duty, if it is due and nobody is at it.
+
+    If its process dies the message goes to the next one: attempts are counted in the database. Any
+    other task that takes its process along becomes a dead letter, as nobody counts those.
+    """
     from controlplane.celery import DUTIES
     from controlplane.duties.domain.turns import take_turn
 
@@ -55,3 +59,11 @@ def perform(*, duty: str) -> None:
         log.warning("nobody has this duty any more", duty=duty[:64])
         return
     take_turn(duty, current_app.tasks[duty].run, every=every, now=timezone.now())
+
+
+@shared_task(name="duties.forget_letters", ignore_result=True, soft_time_limit=20, time_limit=30)  # type: ignore[untyped-decorator]
+def forget_letters() -> None:
+    """Delete dead letters that were settled long ago. Beat: hourly."""
+    from controlplane.duties.domain.letters import forget_letters as forget
+
+    forget(now=timezone.now())

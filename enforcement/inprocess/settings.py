@@ -19,6 +19,7 @@ from enforcement.sidecar.config import (
     UpstreamConfig,
     read_token,
 )
+from enforcement.sidecar.margins import read_stops
 
 PREFIX = "COMPTROLLER_"
 SPOOL_ENV = "COMPTROLLER_SPOOL_DIR"
@@ -73,12 +74,14 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         for name, (field, read) in _SETTINGS.items()
         if environ.get(PREFIX + name)
     }
+    spool_dir = Path(environ[SPOOL_ENV])
     try:
         config = Config(
             upstreams=(_node(environ),),
             control_url=environ[CONTROL_ENV],
             token=read_token(None, None, environ),
-            spool_dir=Path(environ[SPOOL_ENV]),
+            spool_dir=spool_dir,
+            stops=read_stops(spool_dir),
             **found,
         )
     except ConfigError as error:

@@ -72,14 +72,15 @@ class TokenUsage(Struct, frozen=True):
 
 
 def rates_for(price: PricePolicy, *, input_tokens: int, tier: str = "") -> Rates:
-    """The rates that a request pays: its variant's, else base or the highest length reached."""
-    if tier and tier in price.variants:
-        return price.variants[tier]
-    rates, reached = price.rates, -1
+    """The rates that a request pays: of the greatest length reached, and there of its service tier.
+
+    A length that says nothing of the service tier leaves it what the tier costs at any length.
+    """
+    rates, variants, reached = price.rates, price.variants, -1
     for length in price.tiers:
         if reached < length.above_input_tokens < input_tokens:
-            rates, reached = length.rates, length.above_input_tokens
-    return rates
+            rates, variants, reached = length.rates, length.variants, length.above_input_tokens
+    return variants.get(tier) or price.variants.get(tier, rates) if tier else rates
 
 
 def charge_nanos(usage: TokenUsage, price: PricePolicy) -> int:
@@ -151,8 +152,9 @@ def ceiling_nanos(*, input_tokens: int, output_tokens: int, price: PricePolicy) 
 
 def _reachable(price: PricePolicy, *, input_tokens: int) -> list[Rates]:
     """All rates that a request of at most this input length can come to pay."""
-    lengths = [t.rates for t in price.tiers if t.above_input_tokens < input_tokens]
-    return [price.rates, *lengths, *price.variants.values()]
+    reached = [length for length in price.tiers if length.above_input_tokens < input_tokens]
+    longer = [rates for one in reached for rates in (one.rates, *one.variants.values())]
+    return [price.rates, *longer, *price.variants.values()]
 
 
 def affordable_output_tokens(amount_nanos: int, *, input_tokens: int, price: PricePolicy) -> int:

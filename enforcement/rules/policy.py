@@ -262,10 +262,15 @@ class Rates(Struct, frozen=True):
 
 
 class PriceTier(Struct, frozen=True):
-    """Rates that replace the base rates when a request's input exceeds a number of tokens."""
+    """Rates that replace the base rates when a request's input exceeds a number of tokens.
+
+    `variants`: what service tiers pay there instead; one that is not named pays what it pays at any
+    length.
+    """
 
     above_input_tokens: int
     rates: Rates
+    variants: dict[str, Rates] = field(default_factory=dict)
 
 
 class PricePolicy(Struct, frozen=True):

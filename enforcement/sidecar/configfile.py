@@ -29,7 +29,7 @@ from enforcement.sidecar.config import (
     with_dialects,
     with_passed,
 )
-from enforcement.sidecar.margins import read_stops
+from enforcement.sidecar.margins import read_stops, stops_path
 from enforcement.sidecar.tls import ClientTls, Seal, ServerTls, TlsError, seal_of
 
 _OURS = frozenset(  # not for the file as they are: made of other settings, or of this worker
@@ -161,12 +161,13 @@ class Source:
         for name in ("control_url", "spool_dir"):
             if name not in said:
                 raise ConfigError(f"--{name.replace('_', '-')}: missing, here and in --config")
-        self._files = files
-        said["stops"] = read_stops(Path(said["spool_dir"]))
+        spool_dir = Path(said["spool_dir"])
+        self._files = [*files, str(stops_path(spool_dir))]
+        said["stops"] = read_stops(spool_dir)
         return Config(token=token, listen_host=host, listen_port=port, **said)
 
     def seal(self) -> Seal:
-        """What the file, and those that it names, look like now."""
+        """What the file, those that it names, and what doctor measured look like now."""
         return seal_of(self._files)
 
     def _read(self, path: Path, files: list[str]) -> dict[str, Any]:

@@ -260,4 +260,4 @@ def _keep(spool_dir: Path, stops: list[Stop]) -> Finding:
         path = write_stops(spool_dir, stops)
     except OSError as error:
         return Finding("margins", str(spool_dir), State.FAILED, f"not kept: {error.strerror}")
-    return Finding("margins", str(path), State.OK, "kept; a sidecar reads them when it starts")
+    return Finding("margins", str(path), State.OK, "kept; sidecars take them up")

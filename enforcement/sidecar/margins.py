@@ -11,10 +11,15 @@ NAME = "margins.json"
 MODE = 0o600
 
 
+def stops_path(spool_dir: Path) -> Path:
+    """Where they are kept."""
+    return spool_dir / NAME
+
+
 def read_stops(spool_dir: Path) -> tuple[Stop, ...]:
     """What doctor has measured. A file that cannot be read is none: budgets hold strictly."""
     try:
-        return msgspec.json.decode((spool_dir / NAME).read_bytes(), type=tuple[Stop, ...])
+        return msgspec.json.decode(stops_path(spool_dir).read_bytes(), type=tuple[Stop, ...])
     except (OSError, msgspec.MsgspecError):
         return ()
 
@@ -27,7 +32,7 @@ def write_stops(spool_dir: Path, fresh: list[Stop]) -> Path:
     """
     measured = {stop.node for stop in fresh}
     kept = [stop for stop in read_stops(spool_dir) if stop.node not in measured]
-    path = spool_dir / NAME
+    path = stops_path(spool_dir)
     draft = path.with_suffix(".tmp")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, MODE)
     with os.fdopen(descriptor, "wb") as file:

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from budgets import tasks
 from budgets.domain.usage import book_usage
-from budgets.models import PriceVersion, RollupWatermark, SealHorizon, UsageRollup
+from budgets.models import RollupWatermark, SealHorizon, UsageRollup
 from enforcement.rules.policy import Mode
 from tests.budgets.constraints.attack import sql
 from tests.budgets.world import World, amounts, call, make_balance, make_budget, make_lease, ms
@@ -49,17 +49,6 @@ def run(*words: str) -> str:
     out = StringIO()
     call_command(*words, stdout=out, stderr=out)
     return out.getvalue()
-
-
-@pytest.mark.usefixtures("world")
-def test_importing_prices_by_command() -> None:
-    tried = run("import_prices", "--dry-run")
-    assert "+ openai:gpt-4o (exact)" in tried
-    assert PriceVersion.objects.count() == 0
-    first, second = run("import_prices"), run("import_prices")
-    assert " new, 0 changed, 0 unchanged, 0 only here" in first
-    assert ": 0 new, 0 changed, " in second
-    assert PriceVersion.objects.filter(valid_from__lt=timezone.now() - timedelta(days=1)).exists()
 
 
 def test_verifying_by_command(world: World, capsys: pytest.CaptureFixture[str]) -> None:

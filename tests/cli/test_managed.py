@@ -15,6 +15,8 @@ import pytest
         ["budgets", "explain", "--agent", "reader"],
         ["reconcile", "--hours", "2"],
         ["migrate"],
+        ["tasks", "list"],
+        ["tasks", "dead"],
     ],
 )
 def test_without_an_installation_there_is_one_sentence(tmp_path: Path, words: list[str]) -> None:

@@ -7,7 +7,7 @@ themselves (spools, leases, samples, receipts) is written as rows. The same seed
 from datetime import datetime
 
 from budgets.domain.budgets import arm_budgets
-from budgets.domain.prices import import_catalogue
+from budgets.domain.priceimport import import_catalogue
 from budgets.domain.rollups import fold_usage
 from tests.e2e.sample_company import EMAIL, PASSWORD, Sample, make_calls, make_company
 from tests.e2e.sample_fleet import keep_alive, kill_runaway, make_fleet

@@ -39,6 +39,7 @@ def paths(sample: Sample) -> Mapping[str, str]:
         "new rate": "/prices/new/",
         "skills": "/skills/",
         "audit": "/audit/",
+        "background work": "/tasks/",
         "settings": "/settings/",
         "missing": "/no-such-page/",
     }

@@ -5,13 +5,27 @@ from pathlib import Path
 import pytest
 
 from enforcement.inprocess.settings import read_settings
+from enforcement.rules.margins import Stop
 from enforcement.sidecar.config import ConfigError
+from enforcement.sidecar.margins import write_stops
 
 NEEDED = {
     "COMPTROLLER_CONTROL_URL": "http://127.0.0.1:8300",
     "COMPTROLLER_SIDECAR_TOKEN": "token",
     "COMPTROLLER_SPOOL_DIR": "/spool",
 }
+STOP = Stop(
+    node="node-a",
+    engine="vllm",
+    version="0.32.0",
+    streams=2,
+    rate_tokens_per_s=117,
+    stop_ms=64,
+    tokens_after=0,
+    chunk_tokens=1,
+    source="metrics",
+    measured_at_ms=0,
+)
 
 
 def test_every_process_has_a_spool_and_a_book_of_its_own() -> None:
@@ -40,6 +54,12 @@ def test_numbers_and_the_engines_own_key_are_read() -> None:
     (node,) = config.upstreams
     assert (node.name, node.base_url, node.key) == ("node-a", "http://10.0.0.7:8000", "sk-inside")
     assert settings.pages >= {"/stats", "/info", "/health", "/metrics"}
+
+
+def test_what_doctor_measured_is_read(tmp_path: Path) -> None:
+    write_stops(tmp_path, [STOP])
+    settings = read_settings(NEEDED | {"COMPTROLLER_SPOOL_DIR": str(tmp_path)})
+    assert settings.for_worker(1).stops == (STOP,)
 
 
 @pytest.mark.parametrize(

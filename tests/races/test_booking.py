@@ -10,7 +10,7 @@ from django.db import connection, transaction
 
 from budgets.domain.budgets import create_budget
 from budgets.domain.incarnation import current_incarnation
-from budgets.domain.prices import import_catalogue
+from budgets.domain.priceimport import import_catalogue
 from budgets.domain.rerate import rerate
 from budgets.domain.rollups import Folded, fold_usage
 from budgets.domain.usage import Booked, book_usage
@@ -26,7 +26,7 @@ from budgets.models import (
 )
 from enforcement.rules.policy import Mode, Per, ScopeKind
 from enforcement.rules.wire import UsageEvent as WireEvent
-from tests.budgets.domain.test_prices import CATALOGUE
+from tests.budgets.domain.test_priceimport import CATALOGUE
 from tests.budgets.domain.test_rerate import LATER, NEW, NEW_NANOS, OLD, OLD_NANOS, price, wish
 from tests.budgets.world import ACTOR, NOW, World, amounts, call, make_budget, spec
 from tests.races.crowd import PATIENCE_S, apart, at_once

@@ -16,6 +16,7 @@ from enforcement.rules.money import (
     ceiling_nanos,
     charge_nanos,
     parse_usd,
+    rates_for,
     usd_text,
 )
 from enforcement.rules.policy import PricePolicy, PriceTier, Rates
@@ -176,6 +177,42 @@ def test_a_tier_that_was_served_pays_its_variant() -> None:
     usage = TokenUsage(input_tokens=2, output_tokens=1, tier="flex")
     flex = Rates(input=5, output=15)
     assert (scaled(usage), scaled(usage, flex=flex)) == (50, 25)
+
+
+@pytest.mark.parametrize(
+    ("input_tokens", "tier", "paid"),
+    [
+        (100, "", 10),
+        (100, "batch", 5),
+        (101, "", 20),
+        (101, "batch", 8),
+        (101, "flex", 7),
+        (301, "batch", 5),
+        (301, "priority", 30),
+    ],
+)
+def test_a_long_prompt_pays_its_lengths_variant_else_the_tiers_own(
+    input_tokens: int, tier: str, paid: int
+) -> None:
+    price = PricePolicy(
+        "p",
+        "m",
+        Rates(input=10),
+        variants={"batch": Rates(input=5), "flex": Rates(input=7)},
+        tiers=[
+            PriceTier(100, Rates(input=20), {"batch": Rates(input=8)}),
+            PriceTier(300, Rates(input=30)),
+        ],
+    )
+    assert rates_for(price, input_tokens=input_tokens, tier=tier).input == paid
+
+
+def test_a_hold_covers_the_dearest_tier_of_every_length_in_reach() -> None:
+    price = PricePolicy(
+        "p", "m", RATES, tiers=[PriceTier(10, RATES, {"priority": Rates(input=10**15)})]
+    )
+    assert ceiling_nanos(input_tokens=11, output_tokens=0, price=price) == 11 * 10**9
+    assert ceiling_nanos(input_tokens=10, output_tokens=0, price=price) < 10**6
 
 
 @given(

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from enforcement.rules.margins import Stop
 from enforcement.sidecar.configfile import Source
+from enforcement.sidecar.margins import write_stops
 from enforcement.sidecar.service import Service
 from tests.sidecar.certificates import Authority
 from tests.sidecar.engine import FakeEngine
@@ -77,6 +79,28 @@ async def test_a_new_node_is_taken_up_when_the_file_changes(tmp_path: Path) -> N
             while [i.name for i in world.plane.hellos[-1].upstreams] != ["a", "b"]:
                 await asyncio.sleep(0.02)
     assert (before, after) == (404, 200)
+
+
+@in_loop
+async def test_what_doctor_measures_is_taken_up_at_once(tmp_path: Path) -> None:
+    async with changing(tmp_path, FakeEngine()) as world:
+        (before,) = world.service.desk.router.upstreams
+        stop = Stop(
+            node="a",
+            engine=before.engine.value,
+            version=before.version,
+            streams=2,
+            rate_tokens_per_s=100,
+            stop_ms=50,
+            tokens_after=0,
+            chunk_tokens=1,
+            source="metrics",
+            measured_at_ms=0,
+        )
+        write_stops(tmp_path / "spool", [stop])
+        await world.taken(1)
+        (after,) = world.service.desk.router.upstreams
+    assert (before.margin_tokens, after.margin_tokens) == (None, stop.margin_tokens)
 
 
 @in_loop

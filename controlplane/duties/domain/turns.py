@@ -16,6 +16,8 @@ from django.db import connection, transaction
 from django.db.models import F
 
 from controlplane.duties.domain import rules
+from controlplane.duties.domain.letters import bury, recover
+from controlplane.duties.domain.parcels import EMPTY, KILLED, words_of
 from controlplane.duties.models import Duty
 
 _LOCK_SPACE = 0x64757479  # "duty": keeps our advisory locks apart from others'
@@ -81,7 +83,7 @@ def take_turn(name: str, work: Callable[[], object], *, every: timedelta, now: d
         if duty is None or not rules.is_due(duty.due_at, every=every, now=now):
             return Turn.NOT_DUE
         if duty.attempts >= rules.MOST_ATTEMPTS:
-            _end(duty, every=every, now=now)
+            _give_up(duty, KILLED, every=every, now=now)
             return Turn.GIVEN_UP
         duty.attempts += 1
         Duty.objects.filter(pk=name).update(attempts=duty.attempts, started_at=now)
@@ -93,11 +95,11 @@ def _work(duty: Duty, work: Callable[[], object], *, every: timedelta, now: date
     began = time.monotonic()
     try:
         work()
-    except Exception:
+    except Exception as error:
         took = _since(began)
         _count(duty, took, failed=True)
         if duty.attempts >= rules.MOST_ATTEMPTS:
-            _end(duty, every=every, now=now + took)
+            _give_up(duty, words_of(error), every=every, now=now + took)
         else:
             later = rules.retry_at(duty.attempts, every=every, now=now + took)
             Duty.objects.filter(pk=duty.pk).update(due_at=later, sent_at=None)
@@ -105,6 +107,7 @@ def _work(duty: Duty, work: Callable[[], object], *, every: timedelta, now: date
     took = _since(began)
     _count(duty, took, failed=False)
     _end(duty, every=every, now=now + took)
+    recover(duty.name, now=now + took)
 
 
 def _since(began_s: float) -> timedelta:
@@ -119,6 +122,12 @@ def _count(duty: Duty, took: timedelta, *, failed: bool) -> None:
         busy_ms=F("busy_ms") + took_ms,
         last_ms=took_ms,
     )
+
+
+def _give_up(duty: Duty, error: str, *, every: timedelta, now: datetime) -> None:
+    """Nothing more in this turn; people can read why."""
+    bury(duty.name, EMPTY, error=error, attempts=duty.attempts, now=now)
+    _end(duty, every=every, now=now)
 
 
 def _end(duty: Duty, *, every: timedelta, now: datetime) -> None:

@@ -98,7 +98,7 @@ def test_a_calendar_window(world: World, owner: APIClient) -> None:
             "tokens as an integer",
         ),
         ({"limit": "0"}, "limit", "must be above zero"),
-        ({"limit": "-1"}, "limit", "must be above zero"),
+        ({"limit": "-1"}, "limit", "limit must be above zero, not -1.00"),
         ({"unit": "tokens", "limit": "5"}, "limit", "tokens as an integer"),
         ({"unit": "tokens", "limit": 5.0}, "limit", "tokens as an integer"),
         ({"unit": "requests", "limit": True}, "limit", "requests as an integer"),

@@ -5,9 +5,9 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from budgets.domain.prices import import_catalogue
+from budgets.domain.priceimport import import_catalogue
 from budgets.models import PriceVersion
-from tests.budgets.domain.test_prices import CATALOGUE
+from tests.budgets.domain.test_priceimport import CATALOGUE
 from tests.budgets.world import NOW, World
 
 URL = "/api/v1/price-versions"

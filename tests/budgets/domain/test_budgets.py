@@ -105,9 +105,9 @@ CALENDAR = {"window_kind": "calendar", "period": "month"}
 @pytest.mark.parametrize(
     ("changes", "field", "words"),
     [
-        ({"limit_amount": 0}, "limit_amount", "must be above zero, not 0"),
-        ({"limit_amount": -5}, "limit_amount", "must be above zero, not -5"),
-        ({"limit_amount": 2**63}, "limit_amount", "is at most 9223372036854775807"),
+        ({"limit_amount": 0}, "limit_amount", "limit must be above zero, not 0.00"),
+        ({"limit_amount": -5}, "limit_amount", "limit must be above zero, not -0.000000005"),
+        ({"limit_amount": 2**63}, "limit_amount", "limit is at most 9223372036.854775807"),
         ({"max_values": 0}, "max_values", "must be above zero"),
         ({"max_values": 1_000_001}, "max_values", "is at most 1000000"),
         ({"name": "  "}, "name", "a budget needs a name"),
@@ -150,7 +150,7 @@ CALENDAR = {"window_kind": "calendar", "period": "month"}
         (
             CALENDAR | {"rollover": "capped", "rollover_amount": -5},
             "rollover_amount",
-            "must be above zero",
+            "rollover must be above zero, not -0.000000005",
         ),
         (CALENDAR | {"period": "week", "anchor_day": 2}, "anchor_day", "a week has no anchor day"),
         ({"per": Per.SESSION}, "per", "needs a hard budget"),

@@ -1,19 +1,12 @@
-"""The catalogue follows its source from now on, and never re-prices the past."""
+"""Own rates win, follow each other, and are told when they begin."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from budgets.domain.catalogue import PriceKey, Span
-from budgets.domain.prices import (
-    ImportDiff,
-    announce_turned,
-    import_catalogue,
-    price_policies,
-    set_own_price,
-)
+from budgets.domain.prices import announce_turned, price_policies, set_own_price
 from budgets.enums import PriceMatch
 from budgets.errors import PriceError
 from budgets.models import PriceVersion
@@ -21,95 +14,16 @@ from controlplane.audit.models import AuditEntry
 from controlplane.identity.models import Organization
 from enforcement.rules.money import TokenUsage, charge_nanos
 from enforcement.rules.policy import PricePolicy, PriceTier, Rates
-from enforcement.rules.windows import EPOCH
+from tests.budgets.domain.test_priceimport import CATALOGUE, CHEAP, DEAR, JUNE, TIERS, load
 from tests.budgets.world import ACTOR, NOW, World
 
 pytestmark = pytest.mark.django_db
 
-CHEAP = Rates(input=1_000, cached_input=100, cache_write=1_250, output=5_000)
-DEAR = Rates(input=2_000, cached_input=200, cache_write=2_500, output=9_000)
-MODEL = PriceKey("openai", "gpt", "exact")
-FAMILY = PriceKey("openai", "gpt-", "prefix")
-JUNE = datetime(2026, 6, 1, tzinfo=UTC)
-TIERS = (PriceTier(above_input_tokens=200, rates=DEAR),)
-CATALOGUE = {
-    MODEL: [Span(EPOCH, JUNE, CHEAP, ()), Span(JUNE, None, DEAR, ())],
-    FAMILY: [Span(EPOCH, None, CHEAP, TIERS)],
-}
 LATER = NOW + timedelta(hours=1)
-
-
-def load(catalogue: dict[PriceKey, list[Span]], now: datetime = NOW, **options: Any) -> ImportDiff:
-    return import_catalogue(now=now, catalogue=catalogue, **options)
-
-
-def rows(key: PriceKey = MODEL) -> list[tuple[datetime, datetime | None, int]]:
-    found = PriceVersion.objects.filter(provider=key.provider, model=key.model, match=key.match)
-    return [
-        (p.valid_from, p.valid_to, p.input_nanos_per_mtok) for p in found.order_by("valid_from")
-    ]
 
 
 def revision(world: World) -> int:
     return Organization.objects.get(id=world.id).policy_revision
-
-
-# ------------------------------------------------------------------------------ import
-
-
-def test_a_first_import_brings_the_history(world: World) -> None:
-    before = revision(world)
-    diff = load(CATALOGUE)
-    assert (diff.added, diff.changed, diff.unchanged) == ([MODEL, FAMILY], [], 0)
-    assert rows() == [(EPOCH, JUNE, 1_000), (JUNE, None, 2_000)]
-    assert PriceVersion.objects.get(model="gpt-").to_policy().tiers == list(TIERS)
-    assert revision(world) == before + 1
-
-
-def test_a_second_import_changes_nothing(world: World) -> None:
-    load(CATALOGUE)
-    before, ids = revision(world), set(PriceVersion.objects.values_list("id", flat=True))
-    diff = load(CATALOGUE, LATER)
-    assert (diff.added, diff.changed, diff.unchanged) == ([], [], 2)
-    assert set(PriceVersion.objects.values_list("id", flat=True)) == ids
-    assert revision(world) == before
-
-
-def test_a_changed_rate_holds_from_now_on() -> None:
-    load(CATALOGUE)
-    old = PriceVersion.objects.get(model="gpt-")
-    diff = load(CATALOGUE | {FAMILY: [Span(EPOCH, None, DEAR, ())]}, LATER)
-    assert (diff.changed, diff.unchanged) == ([FAMILY], 1)
-    assert rows(FAMILY) == [(EPOCH, LATER, 1_000), (LATER, None, 2_000)]
-    assert PriceVersion.objects.get(id=old.id).input_nanos_per_mtok == 1_000
-
-
-def test_an_announced_change_can_be_moved() -> None:
-    """Far in the future: the database's own clock says whether a rate has begun."""
-    first, second = datetime(2999, 6, 1, tzinfo=UTC), datetime(2999, 7, 1, tzinfo=UTC)
-    load({MODEL: [Span(EPOCH, first, CHEAP, ()), Span(first, None, DEAR, ())]})
-    load({MODEL: [Span(EPOCH, second, CHEAP, ()), Span(second, None, DEAR, ())]}, LATER)
-    assert rows() == [(EPOCH, LATER, 1_000), (LATER, second, 1_000), (second, None, 2_000)]
-
-
-def test_a_dry_run_tells_and_does_nothing() -> None:
-    diff = load(CATALOGUE, dry_run=True)
-    assert len(diff.added) == 2
-    assert PriceVersion.objects.count() == 0
-
-
-def test_a_model_that_left_the_source_keeps_its_price() -> None:
-    load(CATALOGUE)
-    diff = load({MODEL: CATALOGUE[MODEL]}, LATER)
-    assert (diff.kept, diff.unchanged) == (1, 1)
-    assert rows(FAMILY) == [(EPOCH, None, 1_000)]
-
-
-def test_the_whole_installed_snapshot_loads_twice() -> None:
-    first = import_catalogue(now=NOW)
-    second = import_catalogue(now=LATER)
-    assert (len(second.added), len(second.changed)) == (0, 0)
-    assert second.unchanged == len(first.added) > 3_000
 
 
 # ------------------------------------------------------------------------------ own rates

@@ -18,7 +18,17 @@ from tests.enforcement.dashboard.test_agent_pages import call_now, refuse_now
 from tests.visitors import SYSTEM, Visitors
 
 Queries = Callable[[int], AbstractContextManager[Any]]
-PAGES = ("/", "/budgets/", "/agents/", "/nodes/", "/prices/", "/skills/", "/audit/", "/settings/")
+PAGES = (
+    "/",
+    "/budgets/",
+    "/agents/",
+    "/nodes/",
+    "/prices/",
+    "/skills/",
+    "/audit/",
+    "/tasks/",
+    "/settings/",
+)
 
 
 @pytest.mark.parametrize("path", PAGES)
