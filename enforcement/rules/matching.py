@@ -8,7 +8,8 @@
    are look-ups (exact, or by the length of a prefix), never a scan.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 
 from msgspec import Struct, field
 
@@ -79,6 +80,14 @@ def fact_of(subject: Subject, name: str) -> str:
     if name.startswith(TAG):
         return subject.tags.get(name[len(TAG) :], "")
     return getattr(subject, name) or ""
+
+
+def reader_of(name: str) -> Callable[[Subject], str]:
+    """Reads one fact that every subject has, as `fact_of` does, its name looked at once."""
+    if not name.startswith(TAG):
+        return attrgetter(name)
+    tag = name[len(TAG) :]
+    return lambda subject: subject.tags.get(tag, "")
 
 
 def fits(pattern: str, fact: str) -> bool:
@@ -162,7 +171,7 @@ class Plan:
 class _Index:
     """The budgets in one agent's scope, found by the facts that they filter on."""
 
-    __slots__ = ("_always", "_by_fact", "_lengths", "_names", "_plans")
+    __slots__ = ("_always", "_by_fact", "_lengths", "_plans", "_readers")
 
     def __init__(self, budgets: Iterable[BudgetPolicy]) -> None:
         self._always: list[BudgetPolicy] = []
@@ -177,7 +186,7 @@ class _Index:
                 self._add(budget, filters)
             else:
                 self._always.append(budget)
-        self._names = tuple(sorted(names))
+        self._readers = tuple(reader_of(name) for name in sorted(names))
 
     def _add(self, budget: BudgetPolicy, filters: dict[str, list[str]]) -> None:
         """File a budget under the one fact with the most telling patterns."""
@@ -189,7 +198,7 @@ class _Index:
             self._by_fact.setdefault((name, length, text), []).append(budget)
 
     def plan(self, subject: Subject) -> Plan:
-        key = tuple([fact_of(subject, name) for name in self._names])
+        key = tuple([read(subject) for read in self._readers])
         known = self._plans.get(key)
         if known is None:
             if len(self._plans) >= MAX_PLANS:
