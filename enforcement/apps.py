@@ -28,4 +28,5 @@ class EnforcementConfig(AppConfig):
         register(errors.NodeAddressError, 422)
         register(errors.NodeStateError, 409)
         register(errors.BillError, 422)
+        register(errors.NodeCostError, 422)
         register(errors.SpoolNotFoundError, 404)

@@ -45,5 +45,9 @@ class NodeStateError(EnforcementError):
     """A node that is in this state already."""
 
 
+class NodeCostError(EnforcementError):
+    """A cost that cannot be true; the text says what of it."""
+
+
 class SpoolNotFoundError(EnforcementError):
     """No such spool in this organization."""

@@ -5,6 +5,7 @@ from django.db.models import F, Func, Q, Value
 
 from controlplane.identity.ids import new_id
 from enforcement.enums import NodeState
+from enforcement.rules.nodecost import MOST_ACCELERATORS, MOST_PER_HOUR_NANOS, MOST_WATTS
 from enforcement.rules.policy import AgentState, OrderKind, ScopeKind
 from enforcement.rules.reconcile import CauseKind, Verdict
 
@@ -98,6 +99,44 @@ class ServingNode(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class NodeCost(models.Model):
+    """What a node costs from a time on, and what stands there. Never edited: a later row with the
+    same date corrects an earlier one. `enforcement.rules.nodecost` tells what is in force.
+    """
+
+    node = models.ForeignKey(ServingNode, models.PROTECT, related_name="costs")
+    valid_from = models.DateTimeField()
+    cost_per_hour_nanos = models.BigIntegerField()
+    accelerator = models.CharField(max_length=100, blank=True, default="")
+    accelerator_count = models.IntegerField(default=0)
+    watts = models.IntegerField(null=True, blank=True)  # of the whole node, under load
+    reason = models.CharField(max_length=500, blank=True, default="")
+    recorded_by = models.CharField(max_length=200)
+    recorded_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["node", "valid_from", "id"], name="cost_of_node")]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(cost_per_hour_nanos__range=(0, MOST_PER_HOUR_NANOS)),
+                name="node_cost_plausible",
+            ),
+            models.CheckConstraint(
+                condition=Q(accelerator="", accelerator_count=0)
+                | Q(accelerator__gt="", accelerator_count__range=(1, MOST_ACCELERATORS)),
+                name="node_cost_counts_what_it_names",
+            ),
+            models.CheckConstraint(
+                condition=Q(watts__isnull=True) | Q(watts__range=(1, MOST_WATTS)),
+                name="node_cost_watts_plausible",
+            ),
+            models.CheckConstraint(condition=~Q(recorded_by=""), name="node_cost_says_who"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.node_id} from {self.valid_from:%Y-%m-%d %H:%M:%S}"
 
 
 class NodeSample(models.Model):

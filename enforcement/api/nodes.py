@@ -15,17 +15,18 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import SimpleRouter
 
-from controlplane.api import CursorPagination, StrictSerializer
+from controlplane.api import CursorPagination, StrictSerializer, UsdField
 from controlplane.idempotency import idempotent
 from controlplane.identity.api.serializers import ReasonSerializer
 from controlplane.identity.domain import find
 from controlplane.identity.enums import Scope
-from controlplane.viewsets import OrganizationViewSet
+from controlplane.viewsets import OrganizationViewSet, Row
 from enforcement.domain.gather import Tokens
+from enforcement.domain.nodecosts import record_cost
 from enforcement.domain.nodes import create_node, set_node_state
 from enforcement.domain.unattributed import Difference, HourOfNode, by_hour, differences
 from enforcement.enums import NodeState
-from enforcement.models import NodeSample, ServingNode
+from enforcement.models import NodeCost, NodeSample, ServingNode
 
 LONGEST = timedelta(days=31)
 
@@ -73,6 +74,35 @@ class NodeSampleSerializer(serializers.ModelSerializer[NodeSample]):
             "requests_running", "requests_waiting", "extra",
         ]  # fmt: skip
         read_only_fields = fields
+
+
+class NodeCostSerializer(serializers.ModelSerializer[NodeCost]):
+    """What a node costs by the hour from `valid_from` on. Of two with the same date the later
+    recorded one holds.
+    """
+
+    cost_per_hour = UsdField(source="cost_per_hour_nanos", read_only=True)
+
+    class Meta:
+        model = NodeCost
+        fields = [
+            "valid_from", "cost_per_hour", "accelerator", "accelerator_count", "watts",
+            "reason", "recorded_by", "recorded_at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class NodeCostCreateSerializer(StrictSerializer):
+    cost_per_hour = UsdField(source="cost_per_hour_nanos", help_text="Idle hours included.")
+    valid_from = serializers.DateTimeField(required=False, help_text="Now if left.")
+    accelerator = serializers.CharField(
+        max_length=100, default="", allow_blank=True, help_text="Its kind, such as NVIDIA H100."
+    )
+    accelerator_count = serializers.IntegerField(default=0)
+    watts = serializers.IntegerField(
+        default=None, allow_null=True, help_text="Of the whole node, under load."
+    )
+    reason = serializers.CharField(max_length=500, default="", allow_blank=True)
 
 
 class TokensSerializer(serializers.Serializer[Tokens]):
@@ -205,11 +235,23 @@ class NodeViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, OrganizationVi
         return since, until
 
 
+class OfNodeViews(mixins.ListModelMixin, OrganizationViewSet[Row]):
+    """Rows that belong to the node of the address."""
+
+    def get_queryset(self) -> QuerySet[Row]:
+        rows: QuerySet[Row] = super(OrganizationViewSet, self).get_queryset()
+        if getattr(self, "swagger_fake_view", False):
+            return rows.none()
+        node_id, organization_id = self.kwargs["node_id"], self.caller.organization_id
+        node = find(ServingNode, organization_id=organization_id, object_id=node_id)
+        return rows.filter(node=node)
+
+
 class ByTime(CursorPagination):
     ordering: Any = "-at"
 
 
-class NodeSampleViews(mixins.ListModelMixin, OrganizationViewSet[NodeSample]):
+class NodeSampleViews(OfNodeViews[NodeSample]):
     """The readings of one node."""
 
     queryset = NodeSample.objects.all()
@@ -217,20 +259,40 @@ class NodeSampleViews(mixins.ListModelMixin, OrganizationViewSet[NodeSample]):
     pagination_class = ByTime
     filterset_fields = {"at": ["gte", "lt"], "epoch": ["exact"]}
 
-    def get_queryset(self) -> QuerySet[NodeSample]:
-        if getattr(self, "swagger_fake_view", False):
-            return NodeSample.objects.none()
-        node = find(
-            ServingNode,
-            organization_id=self.caller.organization_id,
-            object_id=self.kwargs["node_id"],
-        )
-        return NodeSample.objects.filter(node=node)
-
     @extend_schema(operation_id="nodes_samples_list")
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Readings of the node's counters, the youngest first; kept for a week."""
         return super().list(request, *args, **kwargs)
+
+
+class ByRecording(CursorPagination):
+    ordering: Any = "-recorded_at"
+
+
+class NodeCostViews(OfNodeViews[NodeCost]):
+    """The costs of one node."""
+
+    queryset = NodeCost.objects.all()
+    serializer_class = NodeCostSerializer
+    pagination_class = ByRecording
+    write_scope = Scope.NODES_WRITE.value
+
+    @extend_schema(operation_id="nodes_costs_list")
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """All that was recorded, the last first, corrected ones too."""
+        return super().list(request, *args, **kwargs)
+
+    @extend_schema(
+        operation_id="nodes_costs_create",
+        request=NodeCostCreateSerializer,
+        responses={201: NodeCostSerializer},
+    )
+    @idempotent
+    def create(self, request: Request, node_id: UUID) -> Response:
+        """Record what the node costs from a time on; corrects an earlier row of the same date."""
+        given = self.parse(NodeCostCreateSerializer)
+        cost = record_cost(node_id=node_id, **given, **self.who)
+        return Response(NodeCostSerializer(cost).data, status=201)
 
 
 router = SimpleRouter(trailing_slash=False, use_regex_path=False)
@@ -241,6 +303,11 @@ urlpatterns = [
         "nodes/<uuid:node_id>/samples",
         NodeSampleViews.as_view({"get": "list"}),
         name="node-samples",
+    ),
+    path(
+        "nodes/<uuid:node_id>/costs",
+        NodeCostViews.as_view({"get": "list", "post": "create"}),
+        name="node-costs",
     ),
     *router.urls,
 ]

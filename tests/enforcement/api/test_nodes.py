@@ -1,6 +1,6 @@
 """Serving nodes over the REST API."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,7 +8,9 @@ from django.utils import timezone
 
 from controlplane.audit.models import AuditEntry
 from controlplane.identity.models import Organization
-from enforcement.models import NodeSample, NodeUsage, ServingNode
+from enforcement.domain.nodecosts import costs_of
+from enforcement.models import NodeCost, NodeSample, NodeUsage, ServingNode
+from enforcement.rules.nodecost import cost_at
 from tests.controlplane.world import UNKNOWN, Api, World
 
 ADDRESS = "http://gpu-a.example:8000"
@@ -94,6 +96,75 @@ def test_a_node_is_drained_taken_back_and_removed(node: ServingNode, admin: Api)
     ]
 
 
+H100 = {
+    "cost_per_hour": "2.49",
+    "valid_from": "2026-05-01T00:00:00.000000Z",
+    "accelerator": "NVIDIA H100",
+    "accelerator_count": 2,
+    "watts": 1500,
+    "reason": "the contract",
+}
+
+
+def test_costs_are_recorded_corrected_and_all_kept(
+    node: ServingNode, admin: Api, viewer: Api
+) -> None:
+    made = admin.call("POST", f"nodes/{node.pk}/costs", H100)
+    assert made.status_code == 201
+    body = made.json()
+    assert body == {
+        **H100,
+        "recorded_by": "admin",
+        "recorded_at": body["recorded_at"],
+    }
+    corrected = admin.call("POST", f"nodes/{node.pk}/costs", {**H100, "cost_per_hour": "2.5"})
+    rows = viewer.call("GET", f"nodes/{node.pk}/costs").json()["results"]
+    assert rows == [corrected.json(), body]
+    cost = cost_at(costs_of([node.pk])[node.pk], timezone.now())
+    assert cost is not None
+    assert cost.cost_per_hour_nanos == 2_500_000_000
+    entry = AuditEntry.objects.filter(action="node.cost").order_by("id")[0]
+    assert (entry.object_id, entry.reason) == (str(node.pk), "the contract")
+    assert entry.after == {
+        "valid_from": "2026-05-01T00:00:00+00:00",
+        "cost_per_hour": "2.49",
+        "accelerator": "2 x NVIDIA H100",
+        "watts": "1500",
+    }
+
+
+def test_a_cost_without_a_date_holds_from_now_on(node: ServingNode, admin: Api) -> None:
+    before = timezone.now()
+    body = admin.call("POST", f"nodes/{node.pk}/costs", {"cost_per_hour": "0.35"}).json()
+    assert before <= datetime.fromisoformat(body["valid_from"]) <= timezone.now()
+    assert (body["accelerator"], body["accelerator_count"], body["watts"]) == ("", 0, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"cost_per_hour": "-1"}, 422, "cost_per_hour is $0 to $100000.00"),
+        ({"cost_per_hour": "100000.01"}, 422, "cost_per_hour is $0 to $100000.00"),
+        ({"cost_per_hour": 2.49}, 400, "a decimal string"),
+        ({"cost_per_hour": "NaN"}, 400, "not an amount in dollars"),
+        ({"accelerator": "H100"}, 422, "given together"),
+        ({"accelerator_count": 1}, 422, "given together"),
+        ({"accelerator": "H100", "accelerator_count": -1}, 422, "given together"),
+        ({"accelerator": "H100", "accelerator_count": 10_001}, 422, "accelerator_count is 0 to"),
+        ({"watts": 0}, 422, "watts is 1 to 10000000"),
+        ({"valid_from": "2019-01-01T00:00:00Z"}, 422, "five years back"),
+        ({"valid_from": "2039-01-01T00:00:00Z"}, 422, "one year ahead"),
+        ({"price": "1"}, 400, "unknown field"),
+    ],
+)
+def test_a_cost_that_cannot_be_true_is_refused(
+    node: ServingNode, admin: Api, body: dict[str, Any], status: int, words: str
+) -> None:
+    answer = admin.call("POST", f"nodes/{node.pk}/costs", {"cost_per_hour": "1.00", **body})
+    assert (answer.status_code, words in answer.content.decode()) == (status, True)
+    assert not NodeCost.objects.exists()
+
+
 def test_samples_come_youngest_first_in_pages(node: ServingNode, viewer: Api) -> None:
     now = timezone.now()
     for number in range(3):
@@ -143,11 +214,12 @@ def test_a_window_that_makes_no_sense_is_refused(
 
 
 def test_strangers_find_nothing(node: ServingNode, foreigner: Api, viewer: Api) -> None:
-    paths = ("", "/samples", "/unattributed")
+    paths = ("", "/samples", "/costs", "/unattributed")
     for path in paths:
         assert foreigner.call("GET", f"nodes/{node.pk}{path}").status_code == 404
         assert viewer.call("GET", f"nodes/{UNKNOWN}{path}").status_code == 404
     assert foreigner.call("POST", f"nodes/{node.pk}/drain", {}).status_code == 404
+    assert foreigner.call("POST", f"nodes/{node.pk}/costs", H100).status_code == 404
     assert foreigner.call("GET", "nodes").json()["results"] == []
     assert foreigner.call("GET", "nodes/unattributed").json() == []
     node.refresh_from_db()
@@ -156,8 +228,9 @@ def test_strangers_find_nothing(node: ServingNode, foreigner: Api, viewer: Api) 
 
 def test_viewers_change_nothing(node: ServingNode, viewer: Api) -> None:
     answers: list[Any] = [viewer.call("POST", "nodes", {"name": "x", "base_url": ADDRESS})]
+    answers.append(viewer.call("POST", f"nodes/{node.pk}/costs", H100))
     answers += [
         viewer.call("POST", f"nodes/{node.pk}/{verb}", {})
         for verb in ("drain", "activate", "remove")
     ]
-    assert [answer.status_code for answer in answers] == [403] * 4
+    assert [answer.status_code for answer in answers] == [403] * 5

@@ -13,6 +13,7 @@ from controlplane.identity.models import ApiToken
 from enforcement.models import (
     BillLine,
     DeviceSample,
+    NodeCost,
     NodeSample,
     NodeUsage,
     Order,
@@ -119,6 +120,28 @@ def test_a_node_is_sampled_once_an_instant_and_summed_once_an_hour(node: Serving
     usage = NodeUsage.objects.create(node=node, hour=NOW)
     with refused_by("node_usage_one_for_each_hour"):
         again(usage)()
+
+
+def test_a_cost_of_a_node_is_plausible_and_never_edited(node: ServingNode) -> None:
+    cost = NodeCost.objects.create(
+        node=node, valid_from=NOW, cost_per_hour_nanos=1, recorded_by="a", recorded_at=NOW
+    )
+    for statement in ("UPDATE {} SET cost_per_hour_nanos = 2", "DELETE FROM {}"):
+        with refused_by("node_cost_append_only"):
+            sql(statement.format("enforcement_nodecost"))
+    for wrong in (-1, 100_000_000_000_001):
+        with refused_by("node_cost_plausible"):
+            again(cost, cost_per_hour_nanos=wrong)()
+    cost.cost_per_hour_nanos = 1
+    for name, count in (("", 1), ("H100", 0), ("H100", -1), ("H100", 10_001)):
+        with refused_by("node_cost_counts_what_it_names"):
+            again(cost, accelerator=name, accelerator_count=count)()
+    cost.accelerator, cost.accelerator_count = "H100", 1
+    for watts in (0, -1, 10_000_001):
+        with refused_by("node_cost_watts_plausible"):
+            again(cost, watts=watts)()
+    with refused_by("node_cost_says_who"):
+        again(cost, watts=None, recorded_by="")()
 
 
 def test_an_hour_is_reconciled_once_and_drift_has_two_sides(world: World) -> None:
