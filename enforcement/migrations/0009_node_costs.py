@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('enforcement', '0007_reconciliation'),
+        ('enforcement', '0008_provider_bills'),
     ]
 
     operations = [
@@ -35,7 +35,7 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.RunSQL(
-            (HERE / "0008_node_costs.sql").read_text(),
-            (HERE / "0008_node_costs_reverse.sql").read_text(),
+            (HERE / "0009_node_costs.sql").read_text(),
+            (HERE / "0009_node_costs_reverse.sql").read_text(),
         ),
     ]
