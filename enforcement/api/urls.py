@@ -1,7 +1,7 @@
 from django.urls import URLPattern, URLResolver, path
 from rest_framework.routers import SimpleRouter
 
-from enforcement.api import nodes, views
+from enforcement.api import nodes, reconciliation, views
 from enforcement.api.exposure import ExposureView
 
 router = SimpleRouter(trailing_slash=False, use_regex_path=False)
@@ -21,4 +21,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("budgets/<uuid:budget_id>/exposure", ExposureView.as_view(), name="budget-exposure"),
     *router.urls,
     *nodes.urlpatterns,
+    *reconciliation.router.urls,
 ]
