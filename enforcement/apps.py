@@ -30,3 +30,7 @@ class EnforcementConfig(AppConfig):
         register(errors.BillError, 422)
         register(errors.NodeCostError, 422)
         register(errors.SpoolNotFoundError, 404)
+        register(errors.UnreadableReportError, 400)
+        register(errors.ReportTooLargeError, 413)
+        register(errors.ReportFormatError, 415)
+        register(errors.TooManyReportsError, 429)

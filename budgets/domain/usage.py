@@ -249,6 +249,7 @@ def _row(
         upstream_id=_text(event.upstream_id, 200),
         presumed=event.presumed,
         estimated=event.estimated,
+        source=event.source,
         received_at=now,
     )
 
