@@ -45,6 +45,10 @@ class NodeStateError(EnforcementError):
     """A node that is in this state already."""
 
 
+class NodeLabelError(EnforcementError):
+    """Labels of a node that are none; the text says why."""
+
+
 class NodeCostError(EnforcementError):
     """A cost that cannot be true; the text says what of it."""
 
