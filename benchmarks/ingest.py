@@ -1,7 +1,7 @@
 """Usage events into PostgreSQL: our booking beside Django's `bulk_create`, and over real HTTP.
 
     python benchmarks/ingest.py [--check] [--json FILE] [--seconds 5] [--rounds 3]
-                                [--connections 4] [--batch 500] [--long 60]
+                                [--connections 4] [--batch 2000] [--long 60]
 
 The own stack with its worker, durable PostgreSQL (`synchronous_commit = on`); batches as sidecars
 send them, each repeating a tenth of the batch before it. Booking stores an event once, charges
@@ -26,7 +26,7 @@ def _more(parser: ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=5, help="of each turn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=4)
-    parser.add_argument("--batch", type=int, default=500, help="new events of a batch")
+    parser.add_argument("--batch", type=int, default=2_000, help="new events of a batch")
     parser.add_argument("--long", type=float, default=60, help="seconds of posting over HTTP")
 
 

@@ -1,5 +1,6 @@
 """The web process: the lease protocol on its own path, everything else to Django."""
 
+import gc
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -16,6 +17,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _django = get_asgi_application()
 
 from enforcement.leasing.asgi import application as _leasing  # noqa: E402 -- needs Django's apps
+
+gc.freeze()  # what is loaded stays: each full collection would look at all of it again
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:

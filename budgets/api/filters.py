@@ -83,7 +83,6 @@ class UsageEventFilter(Filters):
             "provider",
             "node",
             "outcome",
-            "source",
             "presumed",
             "estimated",
         ]

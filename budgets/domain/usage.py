@@ -11,11 +11,11 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
+from operator import attrgetter
 from typing import NamedTuple
 from uuid import UUID
 
-import msgspec
 from django.db import transaction
 from django.db.models import Q
 
@@ -23,26 +23,42 @@ from budgets.domain import locks
 from budgets.domain.balances import BalanceKey, add_amounts, open_balances
 from budgets.domain.rings import RING_FIELDS, count
 from budgets.domain.scopes import team_of
-from budgets.domain.usagestore import claim, contradicting, receipt_of, store
+from budgets.domain.usagerows import (
+    Entry,
+    Owner,
+    canonical,
+    instant_of,
+    mended,
+    text,
+    uuid_text,
+)
+from budgets.domain.usagestore import Receipt, claim, contradicting, digest_of, store
 from budgets.errors import UsageEventError
 from budgets.models import Balance, Budget, Refusal, Transfer, UsageEvent
 from controlplane.identity.models import Agent
 from enforcement.rules import wire
-from enforcement.rules.estimate import Used, amount_used
+from enforcement.rules.estimate import Used, amounts_used
 from enforcement.rules.ledger import TransferKind
 from enforcement.rules.matching import Matcher, Subject, value_of
 from enforcement.rules.money import TokenUsage
 from enforcement.rules.policy import BudgetPolicy, Unit
-from enforcement.rules.windows import window_at
+from enforcement.rules.windows import Window, window_at
 from enforcement.rules.wire import Outcome, RefusalCount
 
 MAX_SPLIT_CHARS = 200  # of a balance's value
 MAX_COUNT = 2**62
 MAX_ATTEMPT = 2**31 - 1
-OLDEST = timedelta(days=366)  # an event that claims to be older has a broken clock behind it
+_COUNTS = attrgetter(
+    *("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens"),
+    *("reasoning_tokens", "cache_write_long_tokens", "input_audio_tokens", "input_image_tokens"),
+    *("output_audio_tokens", "gpu_ms", "tool_calls", "charge_nanos", "duration_ms"),
+)
 IDLE_FAILURE = Q(
     outcome=Outcome.UPSTREAM_FAILED.value, input_tokens=0, output_tokens=0, presumed=False
 )
+
+
+Call = UsageEvent | wire.UsageEvent  # as booked, or as it is told
 
 
 class Booked(NamedTuple):
@@ -60,7 +76,7 @@ class Booked(NamedTuple):
 class Charge(NamedTuple):
     """What an event adds to a balance that it holds no lease of."""
 
-    event_id: UUID | None
+    event_id: str | None
     amount: int
     unheld: bool  # the call held on this balance, and used more than any lease could pay
     at: datetime
@@ -85,49 +101,55 @@ def book_usage(
     for event in events:
         check_event(event)
     locks.share_budgets(organization_id)
-    agents = {
-        str(agent.id): agent
-        for agent in Agent.objects.select_related("project").filter(
-            organization_id=organization_id, id__in={UUID(event.agent) for event in events}
-        )
-    }
-    receipts = [receipt_of(event, organization_id=organization_id) for event in events]
-    first: dict[UUID, int] = {}
+    documents = [canonical(event) for event in events]
+    said = [mended(event, document) for event, document in zip(events, documents, strict=True)]
+    receipts = [
+        Receipt(event.id, instant_of(event.started_at_ms, now=now), digest_of(document))
+        for event, document in zip(said, documents, strict=True)
+    ]
+    first: dict[str, int] = {}
     for place, receipt in enumerate(receipts):
         first.setdefault(receipt.id, place)
-    rows = {
-        event_id: _row(
-            events[place], agents.get(events[place].agent), sidecar_id=sidecar_id, now=now
-        )
-        for event_id, place in first.items()
+    fresh = claim([receipts[place] for place in first.values()], organization_id=organization_id)
+    new = {place for event_id, place in first.items() if event_id in fresh}
+    if new:
+        owners = _owners(organization_id, said)
+        nobody = Owner(str(organization_id))
+        entries = [
+            Entry(said[place], owners.get(said[place].agent, nobody), receipts[place].started_at)
+            for place in sorted(new)
+        ]
+        store(entries, sidecar_id=sidecar_id, now=now)
+        _charge(organization_id, entries, now=now)
+    known = {place: receipt for place, receipt in enumerate(receipts) if place not in new}
+    astray = contradicting(known, organization_id=organization_id) if known else ()
+    return Booked(len(new), len(known) - len(astray), contradictions=astray)
+
+
+def _owners(organization_id: UUID, events: Iterable[wire.UsageEvent]) -> dict[str, Owner]:
+    """Where the agents of these events stand; those of other organizations are not found."""
+    agents = Agent.objects.select_related("project").filter(
+        organization_id=organization_id, id__in={event.agent for event in events}
+    )
+    return {
+        str(agent.id): _owner(organization_id, team_of(agent), agent.project_id) for agent in agents
     }
-    for row in rows.values():
-        row.organization_id = organization_id
-    fresh = claim(
-        {event_id: receipts[place] for event_id, place in first.items()},
-        {event_id: row.started_at for event_id, row in rows.items()},
-    )
-    store([rows[event_id] for event_id in fresh])
-    _charge(
-        organization_id, [(rows[event_id], events[first[event_id]]) for event_id in fresh], now=now
-    )
-    contradictions = contradicting(receipts) if len(fresh) < len(events) else ()
-    return Booked(
-        accepted=len(fresh),
-        duplicates=len(events) - len(fresh) - len(contradictions),
-        contradictions=contradictions,
-    )
 
 
-def use_of(unit: Unit, event: UsageEvent) -> int:
-    """What a call used in the unit of a budget. One that never reached a model is no request."""
+def _owner(organization_id: UUID, team_id: UUID | None, project_id: UUID | None) -> Owner:
+    team, project = (str(one) if one else None for one in (team_id, project_id))
+    return Owner(str(organization_id), team, project)
+
+
+def uses_of(event: Call) -> dict[Unit, int]:
+    """What a call used in every unit. One that never reached a model is no request."""
     failed = event.outcome == Outcome.UPSTREAM_FAILED and not event.presumed
-    requests = 0 if failed and not event.total_tokens else 1
+    requests = 0 if failed and not event.input_tokens + event.output_tokens else 1
     used = Used(event.charge_nanos, requests, event.gpu_ms, event.tool_calls)
-    return amount_used(unit, tokens_of(event), used)
+    return amounts_used(tokens_of(event), used)
 
 
-def tokens_of(event: UsageEvent) -> TokenUsage:
+def tokens_of(event: Call) -> TokenUsage:
     """The tokens of a recorded call, as the rules of prices and units read them."""
     return TokenUsage(
         input_tokens=event.input_tokens,
@@ -152,16 +174,16 @@ def book_refusals(
             Refusal(
                 id=UUID(refusal.id),
                 organization_id=organization_id,
-                agent_id=_uuid_or_none(refusal.agent),
-                model=_text(refusal.model, 200),
-                budget_id=_uuid_or_none(refusal.budget),
-                code=_text(refusal.code, 64),
+                agent_id=uuid_text(refusal.agent) or None,
+                model=text(refusal.model, 200),
+                budget_id=uuid_text(refusal.budget) or None,
+                code=text(refusal.code, 64),
                 count=min(refusal.count, MAX_COUNT),
-                message=_text(refusal.message, 500),
-                at=_instant(refusal.last_at_ms, now=now),
+                message=text(refusal.message, 500),
+                at=instant_of(refusal.last_at_ms, now=now),
             )
             for refusal in refusals
-            if refusal.count > 0 and _uuid_or_none(refusal.id)
+            if refusal.count > 0 and uuid_text(refusal.id)
         ],
         ignore_conflicts=True,
     )
@@ -176,104 +198,19 @@ def check_event(event: wire.UsageEvent) -> None:
     Raises:
         UsageEventError: it cannot be true.
     """
-    if _uuid_or_none(event.id) is None or _uuid_or_none(event.agent) is None:
+    if not uuid_text(event.id) or not uuid_text(event.agent):
         raise UsageEventError(event.id, "ids must be UUIDs")
-    counts = (
-        event.input_tokens,
-        event.cached_input_tokens,
-        event.cache_write_tokens,
-        event.output_tokens,
-        event.reasoning_tokens,
-        event.cache_write_long_tokens,
-        event.input_audio_tokens,
-        event.input_image_tokens,
-        event.output_audio_tokens,
-        event.gpu_ms,
-        event.tool_calls,
-        event.charge_nanos,
-        event.duration_ms,
-        event.ttft_ms or 0,
-        *(part.amount for part in event.parts),
-    )
-    if not all(0 <= count <= MAX_COUNT for count in counts):
+    counts = (*_COUNTS(event), event.ttft_ms or 0, *[part.amount for part in event.parts])
+    if min(counts) < 0 or max(counts) > MAX_COUNT:
         raise UsageEventError(event.id, "a count is negative or beyond 62 bits")
     if not 0 <= event.attempt <= MAX_ATTEMPT:
         raise UsageEventError(event.id, "no call is tried so often")
 
 
-def _text(value: str, length: int) -> str:
-    """Text as a column can keep it: PostgreSQL has no NUL."""
-    return value.replace("\x00", "\ufffd")[:length]
-
-
-def _row(
-    event: wire.UsageEvent, agent: Agent | None, *, sidecar_id: UUID | None, now: datetime
-) -> UsageEvent:
-    return UsageEvent(
-        id=UUID(event.id),
-        team_id=team_of(agent) if agent else None,
-        project_id=agent.project_id if agent else None,
-        agent_id=UUID(event.agent),
-        session=_text(event.session, 200),
-        user=_text(event.user, 200),
-        model=_text(event.model, 200),
-        provider=_text(event.provider, 64),
-        node=_text(event.node, 200),
-        skill=_text(event.skill, 200),
-        endpoint=_text(event.endpoint, 64),
-        sidecar=sidecar_id,
-        started_at=_instant(event.started_at_ms, now=now),
-        input_tokens=event.input_tokens,
-        cached_input_tokens=event.cached_input_tokens,
-        cache_write_tokens=event.cache_write_tokens,
-        output_tokens=event.output_tokens,
-        reasoning_tokens=event.reasoning_tokens,
-        cache_write_long_tokens=event.cache_write_long_tokens,
-        input_audio_tokens=event.input_audio_tokens,
-        input_image_tokens=event.input_image_tokens,
-        output_audio_tokens=event.output_audio_tokens,
-        service_tier=_text(event.service_tier, 32),
-        gpu_ms=event.gpu_ms,
-        tool_calls=event.tool_calls,
-        charge_nanos=event.charge_nanos,
-        price_version_id=_uuid_or_none(event.price_version),
-        outcome=event.outcome.value,
-        stream=event.stream,
-        tags={_text(k, 200): _text(v, 1000) for k, v in event.tags.items()},
-        parts=msgspec.to_builtins(event.parts),
-        attempt=event.attempt,
-        duration_ms=event.duration_ms,
-        ttft_ms=event.ttft_ms,
-        finish_reason=_text(event.finish_reason, 64),
-        stopped_by=_text(event.stopped_by, 64),
-        upstream_id=_text(event.upstream_id, 200),
-        presumed=event.presumed,
-        estimated=event.estimated,
-        source=event.source,
-        received_at=now,
-    )
-
-
-def _instant(at_ms: int, *, now: datetime) -> datetime:
-    """A sidecar's wall clock, kept within reason: not after its receipt, not from another age."""
-    if not 0 <= now.timestamp() * 1000 - at_ms <= OLDEST / timedelta(milliseconds=1):
-        return now
-    return datetime.fromtimestamp(at_ms // 1000, tz=UTC) + timedelta(milliseconds=at_ms % 1000)
-
-
-def _uuid_or_none(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
-
-
 # ------------------------------------------------------------------------------ charging
 
 
-def _charge(
-    organization_id: UUID, events: list[tuple[UsageEvent, wire.UsageEvent]], *, now: datetime
-) -> None:
+def _charge(organization_id: UUID, entries: Sequence[Entry], *, now: datetime) -> None:
     budgets = {
         budget.id: budget
         for budget in Budget.objects.filter(
@@ -281,46 +218,69 @@ def _charge(
         )
     }
     matcher = Matcher([budget.to_policy() for budget in budgets.values()])
-    charges: dict[BalanceKey, list[Charge]] = defaultdict(list)
-    windows: dict[BalanceKey, datetime | None] = {}
-    for row, event in events:
-        subject = subject_of(organization_id, row)
+    windows = _Windows()
+    found: dict[tuple[str, str, datetime], list[Charge]] = defaultdict(list)
+    for entry in entries:
+        event = entry.event
+        subject = _subject(entry.owner, event.agent, event)
+        paid = {part.budget for part in event.parts}
+        uses: dict[Unit, int] = {}
         for policy in matcher.plan(subject).budgets:
-            charge = _charge_of(row, event, policy)
-            if charge is not None:
-                start, end = window_at(policy.window, row.started_at)
-                key = BalanceKey(UUID(policy.id), value_of(policy.per, subject), start)
-                charges[key].append(charge)
-                windows[key] = end
-    balances = open_balances(budgets=budgets, windows=windows, now=now)
+            if policy.id in paid:
+                amount, unheld = _loose(event, policy), True
+            else:
+                uses = uses or uses_of(event)
+                amount, unheld = uses[policy.unit], False
+            if amount:
+                start = windows.at(policy, entry.started_at)[0]
+                charge = Charge(event.id, amount, unheld, entry.started_at)
+                found[policy.id, value_of(policy.per, subject), start].append(charge)
+    charges = {BalanceKey(UUID(key[0]), *key[1:]): items for key, items in found.items()}
+    ends = {BalanceKey(UUID(key[0]), *key[1:]): windows.ends[key[0], key[2]] for key in found}
+    balances = open_balances(budgets=budgets, windows=ends, now=now)
     _post(organization_id, charges, balances, now=now)
+
+
+class _Windows:
+    """The windows that calls of a batch fell into: mostly the one of the call before."""
+
+    def __init__(self) -> None:
+        self.ends: dict[tuple[str, datetime], datetime | None] = {}
+        self._last: dict[str, Window] = {}
+
+    def at(self, policy: BudgetPolicy, instant: datetime) -> Window:
+        last = self._last.get(policy.id)
+        if last is None or instant < last[0] or (last[1] is not None and instant >= last[1]):
+            last = self._last[policy.id] = window_at(policy.window, instant)
+            self.ends[policy.id, last[0]] = last[1]
+        return last
 
 
 def subject_of(organization_id: UUID, row: UsageEvent) -> Subject:
     """What a recorded call is attributed to, as budgets match it."""
+    owner = _owner(organization_id, row.team_id, row.project_id)
+    return _subject(owner, str(row.agent_id), row)
+
+
+def _subject(owner: Owner, agent: str, call: Call) -> Subject:
     return Subject(
-        organization=str(organization_id),
-        agent=str(row.agent_id),
-        team=str(row.team_id) if row.team_id else None,
-        project=str(row.project_id) if row.project_id else None,
-        session=row.session,
-        user=row.user,
-        model=row.model,
-        provider=row.provider,
-        node=row.node,
-        skill=row.skill,
-        tags={name: value[:MAX_SPLIT_CHARS] for name, value in row.tags.items()},
+        organization=owner.organization_id,
+        agent=agent,
+        team=owner.team_id,
+        project=owner.project_id,
+        session=call.session,
+        user=call.user,
+        model=call.model,
+        provider=call.provider,
+        node=call.node,
+        skill=call.skill,
+        tags={name: value[:MAX_SPLIT_CHARS] for name, value in call.tags.items()},
     )
 
 
-def _charge_of(row: UsageEvent, event: wire.UsageEvent, policy: BudgetPolicy) -> Charge | None:
-    """What an event adds to a budget beside its leases; None when nothing."""
-    parts = [part for part in event.parts if part.budget == policy.id]
-    if parts:
-        loose = sum(part.amount for part in parts if not part.lease and part.amount > 0)
-        return Charge(row.id, loose, True, row.started_at) if loose else None
-    used = use_of(policy.unit, row)
-    return Charge(row.id, used, False, row.started_at) if used else None
+def _loose(event: wire.UsageEvent, policy: BudgetPolicy) -> int:
+    """What a call used of a budget that it held leases of, and that none of them could pay."""
+    return sum(part.amount for part in event.parts if part.budget == policy.id and not part.lease)
 
 
 def _post(
@@ -356,7 +316,7 @@ def _post(
                 Transfer(
                     organization_id=organization_id,
                     balance=balance,
-                    usage_event_id=charge.event_id,
+                    usage_event_id=UUID(charge.event_id) if charge.event_id else None,
                     kind=kind.value,
                     amount=amount,
                     at=now,

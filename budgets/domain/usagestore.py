@@ -8,86 +8,78 @@ receipts is written first; only what is new there is copied into the partitions.
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
-import msgspec
 from django.db import connection
 
-from budgets.models import UsageEvent, UsageReceipt
-from enforcement.rules import wire
+from budgets.domain.usagerows import COLUMNS, Entry, columns_of
 
 DAYS_AHEAD = 7
 _CLAIM = """
 INSERT INTO budgets_usagereceipt (id, organization_id, started_at, digest)
-SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[], %s::bytea[])
-ON CONFLICT (id) DO NOTHING RETURNING id
+SELECT id, %s::uuid, started_at, decode(digest, 'hex')
+FROM unnest(%s::uuid[], %s::timestamptz[], %s::text[]) AS said (id, started_at, digest)
+ON CONFLICT (id) DO NOTHING RETURNING id::text
 """
-_NAMES = tuple(field.attname for field in UsageEvent._meta.concrete_fields)  # noqa: SLF001 -- documented
-_JSON = tuple(_NAMES.index(name) for name in ("tags", "parts"))
-_VALUES = attrgetter(*_NAMES)
-_COLUMNS = ", ".join(f'"{name}"' for name in _NAMES)
-_COPY = f"COPY budgets_usageevent ({_COLUMNS}) FROM STDIN"
+_BOOKED = """
+SELECT id::text, organization_id, encode(digest, 'hex') FROM budgets_usagereceipt
+WHERE id = ANY(%s::uuid[])
+"""
+_NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
+_COPY = f"COPY budgets_usageevent ({_NAMES}) FROM STDIN"
 
 
 class Receipt(NamedTuple):
-    """Whose event it is, and SHA-256 of what it says."""
+    """That an event is booked: its id, the start as booked, SHA-256 of what it says, in hex."""
 
-    id: UUID
-    organization_id: UUID
-    digest: bytes
-
-
-def receipt_of(event: wire.UsageEvent, *, organization_id: UUID) -> Receipt:
-    """The receipt of an event as it was read, whichever way its JSON was written."""
-    digest = hashlib.sha256(msgspec.json.encode(event, order="deterministic")).digest()
-    return Receipt(UUID(event.id), organization_id, digest)
+    id: str
+    started_at: datetime
+    digest: str
 
 
-def claim(receipts: Mapping[UUID, Receipt], starts: Mapping[UUID, datetime]) -> list[UUID]:
+def digest_of(document: bytes) -> str:
+    """SHA-256 of what an event says, in hex."""
+    return hashlib.sha256(document).hexdigest()
+
+
+def claim(receipts: Iterable[Receipt], *, organization_id: UUID) -> set[str]:
     """Write receipts in the order of ids; which are new. A twin in flight is waited for."""
-    ids = sorted(receipts)
-    values: list[Any] = [
-        ids,
-        [receipts[key].organization_id for key in ids],
-        [starts[key] for key in ids],
-        [receipts[key].digest for key in ids],
-    ]
+    ids, starts, digests = zip(*sorted(receipts), strict=True)
     with connection.cursor() as cursor:
-        cursor.execute(_CLAIM, values)
-        return [key for (key,) in cursor.fetchall()]
+        cursor.execute(_CLAIM, [organization_id, _array(ids), _array(starts), _array(digests)])
+        return {key for (key,) in cursor.fetchall()}
 
 
-def contradicting(receipts: Sequence[Receipt]) -> tuple[int, ...]:
+def _array(values: Iterable[object]) -> str:
+    """An array as PostgreSQL reads it, of values that have no need of quotes."""
+    return f"{{{','.join(map(str, values))}}}"
+
+
+def contradicting(said: Mapping[int, Receipt], *, organization_id: UUID) -> tuple[int, ...]:
     """Places of events whose id belongs to other content, or to another organization."""
-    booked = {
-        receipt.id: receipt
-        for receipt in UsageReceipt.objects.filter(id__in={receipt.id for receipt in receipts})
-    }
+    with connection.cursor() as cursor:
+        cursor.execute(_BOOKED, [_array({receipt.id for receipt in said.values()})])
+        booked = {event_id: known for event_id, *known in cursor.fetchall()}
     return tuple(
         place
-        for place, said in enumerate(receipts)
-        if (known := booked[said.id]).organization_id != said.organization_id
-        or (known.digest is not None and bytes(known.digest) != said.digest)
+        for place, receipt in said.items()
+        for organization, digest in (booked[receipt.id],)
+        if organization != organization_id or digest not in (None, receipt.digest)
     )
 
 
-def store(rows: Sequence[UsageEvent]) -> None:
+def store(entries: Sequence[Entry], *, sidecar_id: UUID | None, now: datetime) -> None:
     """Copy new events into their partitions; a late event's is made on demand."""
-    if not rows:
-        return
-    make_partitions(row.started_at.astimezone(UTC).date() for row in rows)
+    make_partitions({entry.started_at.astimezone(UTC).date() for entry in entries})
+    sidecar, received_at = str(sidecar_id) if sidecar_id else None, str(now)
     with (
         connection.wrap_database_errors,
         connection.cursor() as cursor,
         cursor.copy(_COPY) as copy,
     ):
-        for row in rows:
-            values = list(_VALUES(row))
-            for place in _JSON:
-                values[place] = msgspec.json.encode(values[place]).decode()
-            copy.write_row(values)
+        for entry in entries:
+            copy.write_row(columns_of(entry, sidecar=sidecar, received_at=received_at))
 
 
 def make_partitions(days: Iterable[date]) -> int:

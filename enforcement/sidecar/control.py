@@ -37,7 +37,7 @@ from enforcement.sidecar.policy import PolicyView
 
 MAX_SYNCS = 8
 MAX_SESSIONS = 500
-MAX_EVENTS = 500
+MAX_EVENTS = 2_000
 USAGE_PAUSE_S = 0.2
 RETRY_S = (0.1, 5.0)
 WATCH_SILENCE_S = 10.0

@@ -1,0 +1,75 @@
+"""A reported event becomes a row: mended only where it must be."""
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from django.db.models import CharField
+
+from budgets.domain.usagerows import COLUMNS, LENGTHS, canonical, instant_of, mended, uuid_text
+from budgets.models import UsageEvent
+from enforcement.rules import wire
+from enforcement.rules.wire import Outcome
+
+NOW = datetime(2031, 5, 6, 10, 0, tzinfo=UTC)
+ID, AGENT = "0198a000-0000-7000-8000-00000000000a", "0198a000-0000-7000-8000-00000000000b"
+FIELDS = {field.attname: field for field in UsageEvent._meta.concrete_fields}
+
+
+def event(**changes: object) -> wire.UsageEvent:
+    said = {"id": ID, "agent": AGENT, "model": "m", "started_at_ms": 0, "outcome": "completed"}
+    read: wire.UsageEvent = msgspec.convert(said | changes, wire.UsageEvent)
+    return read
+
+
+def test_a_row_has_every_column_of_the_table_once() -> None:
+    assert sorted(COLUMNS) == sorted(FIELDS)
+
+
+def test_text_is_cut_to_the_columns() -> None:
+    kept = {name for name, field in FIELDS.items() if isinstance(field, CharField)} - {"outcome"}
+    assert {name: FIELDS[name].max_length for name in kept} == LENGTHS
+    said = event(**dict.fromkeys(LENGTHS, "x" * 300))
+    row = mended(said, canonical(said))
+    assert {name: len(getattr(row, name)) for name in LENGTHS} == LENGTHS
+
+
+def test_what_needs_no_mending_is_passed_on() -> None:
+    said = event(
+        session="x" * 200, provider="y" * 64, service_tier="z" * 32, tags={"a": "b" * 1000}
+    )
+    assert mended(said, canonical(said)) is said
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "kept"),
+    [
+        ({"model": "a\x00b"}, "model", "a\ufffdb"),
+        ({"model": "a\\u0000b"}, "model", "a\\u0000b"),  # six characters, no NUL
+        ({"tags": {"k" * 201: "v" * 1001}}, "tags", {"k" * 200: "v" * 1000}),
+        ({"tags": {"k": "\x00"}}, "tags", {"k": "\ufffd"}),
+        ({"id": ID.upper()}, "id", ID),
+        ({"agent": AGENT.replace("-", "")}, "agent", AGENT),
+    ],
+)
+def test_the_rest_is_mended(changes: dict[str, object], name: str, kept: object) -> None:
+    said = event(**changes)
+    row = mended(said, canonical(said))
+    assert getattr(row, name) == kept
+    assert row.outcome is Outcome.COMPLETED
+
+
+def test_one_id_has_one_form() -> None:
+    assert uuid_text(f"{{{ID.upper()}}}") == ID
+    assert uuid_text("x") == ""
+    assert uuid_text("") == ""
+
+
+@pytest.mark.parametrize("at_ms", [-(10**30), -1, 10**15, 10**30])
+def test_an_absurd_clock_is_replaced(at_ms: int) -> None:
+    assert instant_of(at_ms, now=NOW) == NOW
+
+
+def test_a_millisecond_is_kept() -> None:
+    at = NOW - timedelta(milliseconds=1)
+    assert instant_of(int(NOW.timestamp() * 1000) - 1, now=NOW) == at
