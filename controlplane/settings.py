@@ -8,6 +8,7 @@ from controlplane.env import database_settings, env_bool, env_int, env_secret, e
 from controlplane.logs import logging_settings
 from enforcement.rules.explain import Fate
 from enforcement.rules.policy import OrderKind, ScopeKind
+from enforcement.rules.reports.call import address_of
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -26,6 +27,13 @@ GATHER_EVERY_S = env_int("COMPTROLLER_GATHER_EVERY_S", default=5, minimum=5)  # 
 # What metered use and an engine's count may differ by in an hour, before it is called drift.
 DRIFT_PER_MILLE = env_int("COMPTROLLER_DRIFT_PER_MILLE", default=5)
 DRIFT_FLOOR_TOKENS = env_int("COMPTROLLER_DRIFT_FLOOR_TOKENS", default=50)
+REPORTS_PER_MINUTE = env_int("COMPTROLLER_REPORTS_PER_MINUTE", default=1200, minimum=1)
+# Where callers reach sidecars, as host:port. What was sent there, a sidecar tells of.
+SIDECAR_ADDRESSES = frozenset(
+    address_of(place.strip())
+    for place in [SIDECAR_URL, *env_text("COMPTROLLER_SIDECAR_ADDRESSES").split(",")]
+    if place.strip()
+)
 BROKER_URL = env_secret("BROKER_URL", default="redis://127.0.0.1:6379/0")
 DATABASES = {
     "default": database_settings(

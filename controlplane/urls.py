@@ -5,6 +5,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 
 import controlplane.schema  # noqa: F401 -- registers how the schema tells of our classes
 from controlplane import health, metrics
+from enforcement.api.receivers import OtlpTracesView
 
 handler404 = "controlplane.problems.not_found"
 handler500 = "controlplane.problems.server_error"
@@ -15,6 +16,7 @@ urlpatterns = [
     path("metrics", metrics.metrics, name="metrics"),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="api-docs"),
+    path("v1/traces", OtlpTracesView.as_view(), name="otlp-traces"),
     path("api/v1/", include("controlplane.identity.api.urls")),
     path("api/v1/", include("controlplane.duties.api.urls")),
     path("api/v1/", include("budgets.api.urls")),

@@ -45,9 +45,33 @@ class NodeStateError(EnforcementError):
     """A node that is in this state already."""
 
 
+class NodeLabelError(EnforcementError):
+    """Labels of a node that are none; the text says why."""
+
+
 class NodeCostError(EnforcementError):
     """A cost that cannot be true; the text says what of it."""
 
 
 class SpoolNotFoundError(EnforcementError):
     """No such spool in this organization."""
+
+
+class UnreadableReportError(EnforcementError):
+    """A body of reported calls that cannot be read; the text says where."""
+
+
+class ReportTooLargeError(EnforcementError):
+    """A body of reported calls with more bytes, or more calls, than are taken at once."""
+
+
+class ReportFormatError(EnforcementError):
+    """A body of reported calls in a format or encoding that nobody reads."""
+
+
+class TooManyReportsError(EnforcementError):
+    """An organization reports faster than it may."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

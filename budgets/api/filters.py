@@ -83,6 +83,7 @@ class UsageEventFilter(Filters):
             "provider",
             "node",
             "outcome",
+            "source",
             "presumed",
             "estimated",
         ]

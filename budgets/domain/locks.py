@@ -10,6 +10,7 @@ from django.db import connection
 
 _BUDGETS = 0x6275  # the first key of the pair: which lock
 _RATINGS = 0x7261
+_REPORTS = 0x7270
 
 
 def share_budgets(organization_id: UUID) -> None:
@@ -25,6 +26,11 @@ def lock_budgets(organization_id: UUID) -> None:
 def rate_alone(organization_id: UUID) -> None:
     """Let one run at a time charge recorded calls again. Taken before `share_budgets`."""
     _take("pg_advisory_xact_lock", organization_id, kind=_RATINGS)
+
+
+def report_alone(organization_id: UUID) -> None:
+    """Let one batch of reported calls at a time in: two may tell of one call. Taken first."""
+    _take("pg_advisory_xact_lock", organization_id, kind=_REPORTS)
 
 
 def key_pair(organization_id: UUID) -> tuple[int, int]:

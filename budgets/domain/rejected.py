@@ -44,10 +44,11 @@ class _Named(msgspec.Struct):
 def keep_aside(
     *,
     organization_id: UUID,
-    sidecar_id: UUID | None,
-    spool: UUID,
     events: Sequence[Rejected],
     now: datetime,
+    sidecar_id: UUID | None = None,
+    spool: UUID | None = None,
+    source: str = "",
 ) -> int:
     """Store events that cannot be true, each once. How many were new; call it in a transaction."""
     if not events:
@@ -56,7 +57,7 @@ def keep_aside(
     room = MOST_DOCUMENTS - known[:MOST_DOCUMENTS].count()
     loud = not known.filter(received_at__gte=now - QUIET).exists()
     rows = [
-        _row(event, keep=number < room, now=now, spool=spool, sidecar=sidecar_id)
+        _row(event, keep=number < room, now=now, spool=spool, sidecar=sidecar_id, source=source)
         for number, event in enumerate(events)
     ]
     rows = sorted({row.digest: row for row in rows}.values(), key=lambda row: bytes(row.digest))
@@ -84,13 +85,20 @@ def astray(*, organization_id: UUID | None = None) -> int:
 
 
 def _row(
-    event: Rejected, *, keep: bool, now: datetime, spool: UUID, sidecar: UUID | None
+    event: Rejected,
+    *,
+    keep: bool,
+    now: datetime,
+    spool: UUID | None,
+    sidecar: UUID | None,
+    source: str,
 ) -> RejectedEvent:
     text = event.document.decode("utf-8", "replace").replace("\x00", "\ufffd")
     kept = text[:MOST_CHARS] if keep else ""
     return RejectedEvent(
         sidecar=sidecar,
         spool=spool,
+        source=source,
         event=_id_of(event.document),
         reason=event.reason.replace("\x00", "\ufffd")[:500],
         document=kept,

@@ -1,11 +1,13 @@
 from django.db import models
 from django.db.models import Q
 
+from budgets.enums import choices_of
 from controlplane.identity.ids import new_id
+from enforcement.rules.reports.call import Source
 
 
 class RejectedEvent(models.Model):
-    """A usage event that cannot be true, as its sidecar said it. Append-only: trigger.
+    """A usage event that cannot be true, as its sidecar or source said it. Append-only: trigger.
 
     It charges nothing: what its call paid from leases counts by the reports of those leases. It is
     kept so that nothing is lost, and that the sidecar need not keep it for ever.
@@ -16,7 +18,10 @@ class RejectedEvent(models.Model):
         "identity.Organization", models.DO_NOTHING, db_constraint=False, related_name="+"
     )
     sidecar = models.UUIDField(null=True)
-    spool = models.UUIDField()
+    spool = models.UUIDField(null=True)  # of a sidecar
+    source = models.CharField(
+        max_length=16, choices=choices_of(Source), default="", db_default="", blank=True
+    )  # who told of it, if no sidecar
     event = models.CharField(max_length=64, default="", blank=True)  # the id that it says, if any
     reason = models.CharField(max_length=500)
     document = models.TextField(default="", blank=True)  # its first characters, or all of it

@@ -3,6 +3,7 @@ from django.db.models import Q
 
 from budgets.enums import choices_of
 from controlplane.identity.ids import new_id
+from enforcement.rules.reports.call import Source
 from enforcement.rules.wire import Outcome
 
 
@@ -70,6 +71,9 @@ class UsageEvent(models.Model):
     presumed = models.BooleanField(default=False)
     estimated = models.BooleanField(default=False)
     received_at = models.DateTimeField()
+    source = models.CharField(
+        max_length=16, choices=choices_of(Source), default="", db_default="", blank=True
+    )  # empty: a sidecar metered it
 
     class Meta:
         indexes = [
@@ -101,6 +105,10 @@ class UsageEvent(models.Model):
             models.CheckConstraint(
                 condition=Q(outcome__in=[outcome.value for outcome in Outcome]),
                 name="usage_outcome_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(source__in=["", *(source.value for source in Source)]),
+                name="usage_source_known",
             ),
         ]
 

@@ -22,6 +22,7 @@ LAZY_GROUPS: Mapping[str, tuple[str, str]] = {
     "ledger": ("controlplane.cli.ledger", "Tell the ledger what it cannot see."),
     "budgets": ("controlplane.cli.budgets", "Ask about budgets."),
     "prices": ("controlplane.cli.prices", "Work on prices."),
+    "nodes": ("controlplane.cli.nodes", "Serving nodes, and what they cost."),
     "reconcile": ("controlplane.cli.reconcile", "Compare metered use with engine counters."),
     "tasks": ("controlplane.cli.tasks", "See to background work."),
     "cards": ("controlplane.cli.cards", "Verify skill cards offline."),

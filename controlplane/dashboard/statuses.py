@@ -49,6 +49,13 @@ NODE = {
     "failing": Status("Not answering", "bad", "circle-alert"),
     "unscraped": Status("Not read yet", "idle", "circle-dashed"),
 }
+VERDICT = {
+    "agrees": Status("Agrees", "ok", "circle-check"),
+    "shifted": Status("Shifted", "ok", "arrow-right"),
+    "drifts": Status("Drifts", "bad", "triangle-alert"),
+    "unknown": Status("Not known", "idle", "circle-question-mark"),
+    "alone": Status("Only metered", "idle", "circle-dashed"),
+}
 LINK = {
     "online": Status("Online", "ok", "radio"),
     "late": Status("Late", "warn", "hourglass"),
@@ -90,6 +97,7 @@ FAMILIES = {
     "outcome": OUTCOME,
     "lease": LEASE,
     "node": NODE,
+    "verdict": VERDICT,
     "link": LINK,
     "key": KEY,
     "receipt": RECEIPT,

@@ -28,6 +28,7 @@ class Scope(models.TextChoices):
     PRICES_WRITE = "prices:write", "set rates of models and nodes"
     CARDS_WRITE = "cards:write", "import skills, sign and grant cards"
     NODES_WRITE = "nodes:write", "change serving nodes and sidecars"
+    USAGE_WRITE = "usage:write", "report usage of calls that no sidecar saw"
     ADMIN = "admin", "manage people, tokens and the organization"
     OWNER = "owner", "make and unmake owners"
 

@@ -23,7 +23,7 @@ from controlplane.identity.enums import Scope
 from controlplane.viewsets import OrganizationViewSet, Row
 from enforcement.domain.gather import Tokens
 from enforcement.domain.nodecosts import record_cost
-from enforcement.domain.nodes import create_node, set_node_state
+from enforcement.domain.nodes import create_node, set_labels, set_node_state
 from enforcement.domain.unattributed import Difference, HourOfNode, by_hour, differences
 from enforcement.enums import NodeState
 from enforcement.models import NodeCost, NodeSample, ServingNode
@@ -60,6 +60,11 @@ class NodeCreateSerializer(StrictSerializer):
         max_length=200, default="/metrics", allow_blank=True, help_text="Empty: it has no counters."
     )
     labels = serializers.DictField(child=serializers.CharField(max_length=200), default=dict)
+
+
+class NodeLabelsSerializer(StrictSerializer):
+    labels = serializers.DictField(child=serializers.CharField(allow_blank=True))
+    reason = serializers.CharField(max_length=500, default="", allow_blank=True)
 
 
 class NodeSampleSerializer(serializers.ModelSerializer[NodeSample]):
@@ -171,6 +176,13 @@ class NodeViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, OrganizationVi
         """Enter a node whose counters are to be read."""
         node = create_node(**self.parse(NodeCreateSerializer), **self.who)
         return Response(NodeSerializer(node).data, status=201)
+
+    @extend_schema(request=NodeLabelsSerializer, responses=NodeSerializer)
+    @action(detail=True, methods=["put"])
+    def labels(self, request: Request, pk: UUID) -> Response:
+        """Give the node these labels in place of those that it has."""
+        node = set_labels(node_id=pk, **self.parse(NodeLabelsSerializer), **self.who)
+        return Response(NodeSerializer(node).data)
 
     @extend_schema(request=ReasonSerializer, responses=NodeSerializer)
     @action(detail=True, methods=["post"])

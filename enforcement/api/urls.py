@@ -1,7 +1,7 @@
 from django.urls import URLPattern, URLResolver, path
 from rest_framework.routers import SimpleRouter
 
-from enforcement.api import nodes, views
+from enforcement.api import nodes, receivers, reconciliation, views
 from enforcement.api.exposure import ExposureView
 
 router = SimpleRouter(trailing_slash=False, use_regex_path=False)
@@ -19,6 +19,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
         for kind in ("kill", "pause", "throttle", "resume")
     ],
     path("budgets/<uuid:budget_id>/exposure", ExposureView.as_view(), name="budget-exposure"),
+    path("usage/litellm", receivers.LiteLLMView.as_view(), name="usage-litellm"),
+    path("usage/webhook", receivers.WebhookView.as_view(), name="usage-webhook"),
     *router.urls,
     *nodes.urlpatterns,
+    *reconciliation.router.urls,
 ]

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from enforcement.dashboard import agent_views, exposure, node_views, orders
+from enforcement.dashboard import agent_views, exposure, node_views, orders, reconciliation
 
 app_name = "enforcement"
 urlpatterns = [
@@ -21,6 +21,8 @@ urlpatterns = [
     path("budgets/<uuid:budget_id>/", exposure.budget, name="budget"),
     path("nodes/", node_views.node_list, name="nodes"),
     path("nodes/export.csv", node_views.export, name="nodes-export"),
+    path("reconciliation/", reconciliation.listing, name="reconciliation"),
+    path("reconciliation/export.csv", reconciliation.export, name="reconciliation-export"),
     path("sidecars/<uuid:sidecar_id>/revoke/", node_views.revoke, name="sidecar-revoke"),
     path("sidecars/new/", node_views.enrol, name="sidecar-enrol"),
 ]

@@ -22,18 +22,21 @@ from enforcement.rules.wire import EncodedUsage, UsageEvent
 @transaction.atomic
 def take_usage(*, sidecar: Sidecar, usage: EncodedUsage, now: datetime) -> Booked:
     """Book what can be true of a batch, and keep the rest aside."""
+    organization_id = sidecar.organization_id
     events, rejected = _read(usage.events)
-    booked, refused = _book(sidecar, events, now=now)
+    booked, refused = book_each(
+        organization_id=organization_id, sidecar_id=sidecar.pk, events=events, now=now
+    )
     rejected += refused
     keep_aside(
-        organization_id=sidecar.organization_id,
+        organization_id=organization_id,
         sidecar_id=sidecar.pk,
         spool=UUID(usage.header.spool),
         events=rejected,
         now=now,
     )
     if usage.refusals:
-        book_refusals(organization_id=sidecar.organization_id, refusals=usage.refusals, now=now)
+        book_refusals(organization_id=organization_id, refusals=usage.refusals, now=now)
     return booked._replace(rejected=len(rejected))
 
 
@@ -51,18 +54,25 @@ def _read(documents: Iterable[msgspec.Raw]) -> tuple[list[UsageEvent], list[Reje
     return events, rejected
 
 
-def _book(
-    sidecar: Sidecar, events: list[UsageEvent], *, now: datetime
+def book_each(
+    *, organization_id: UUID, sidecar_id: UUID | None, events: list[UsageEvent], now: datetime
 ) -> tuple[Booked, list[Rejected]]:
     """All at once; one by one if the database refuses that, as when a sum does not fit."""
+
+    @transaction.atomic
+    def book(batch: list[UsageEvent]) -> Booked:
+        return book_usage(
+            organization_id=organization_id, sidecar_id=sidecar_id, events=batch, now=now
+        )
+
     try:
-        booked = _book_together(sidecar, events, now=now)
+        booked = book(events)
         return booked, _contradicting(events, booked)
     except (DataError, IntegrityError):
         accepted, duplicates, rejected = 0, 0, []
         for event in events:
             try:
-                booked = _book_together(sidecar, [event], now=now)
+                booked = book([event])
             except (DataError, IntegrityError) as error:
                 reason = str(error).partition("\n")[0]
                 rejected.append(Rejected(msgspec.json.encode(event), f"not booked: {reason}"))
@@ -76,10 +86,3 @@ def _book(
 def _contradicting(events: list[UsageEvent], booked: Booked) -> list[Rejected]:
     reason = "its id was booked with other content, or for another organization"
     return [Rejected(msgspec.json.encode(events[n]), reason) for n in booked.contradictions]
-
-
-@transaction.atomic
-def _book_together(sidecar: Sidecar, events: list[UsageEvent], *, now: datetime) -> Booked:
-    return book_usage(
-        organization_id=sidecar.organization_id, sidecar_id=sidecar.pk, events=events, now=now
-    )

@@ -1,5 +1,7 @@
 """Serving nodes that a person enters, and what a person says of one."""
 
+import re
+from collections.abc import Mapping
 from datetime import datetime
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -9,8 +11,17 @@ from django.db import IntegrityError, transaction
 from controlplane.audit.domain import Actor, record
 from controlplane.identity.domain import bump_policy, find
 from enforcement.enums import NodeState
-from enforcement.errors import NodeAddressError, NodeNameTakenError, NodeStateError
+from enforcement.errors import (
+    NodeAddressError,
+    NodeLabelError,
+    NodeNameTakenError,
+    NodeStateError,
+)
 from enforcement.models import ServingNode
+
+MOST_LABELS = 32
+LONGEST_LABEL = 200
+_LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
 
 # From which state to which; `gone` comes back when a sidecar names the node again.
 TRANSITIONS = {
@@ -38,9 +49,11 @@ def create_node(
 
     Raises:
         NodeAddressError: an address that could not be read, or should not be.
+        NodeLabelError: a label that is none.
         NodeNameTakenError: the organization has a node of this name.
     """
     check_address(base_url)
+    check_labels(labels or {})
     if metrics_path and not metrics_path.startswith("/"):
         raise NodeAddressError("metrics_path begins with a slash, or is empty")
     try:
@@ -90,6 +103,48 @@ def set_node_state(
     return node
 
 
+@transaction.atomic
+def set_labels(
+    *,
+    organization_id: UUID,
+    node_id: UUID,
+    labels: Mapping[str, str],
+    actor: Actor,
+    now: datetime,
+    reason: str = "",
+) -> ServingNode:
+    """Give a node these labels in place of those that it has. They are words for people.
+
+    Raises:
+        NodeLabelError: a label that is none.
+        NotFoundInOrganizationError: no such node here.
+    """
+    check_labels(labels)
+    node = find(ServingNode, organization_id=organization_id, object_id=node_id, lock=True)
+    before = {"labels": _in_order(node.labels)}
+    node.labels = dict(labels)
+    node.save(update_fields=["labels"])
+    after = {"labels": _in_order(node.labels)}
+    _record(node, "node.label", actor, now, before=before, after=after, reason=reason)
+    return node
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Raises NodeLabelError: too many, a name that is none, a value that is no line of text."""
+    if len(labels) > MOST_LABELS:
+        raise NodeLabelError(f"a node has at most {MOST_LABELS} labels")
+    for name, value in labels.items():
+        if not _LABEL_NAME.fullmatch(name):
+            raise NodeLabelError("a label's name is 1 to 63 of letters, digits, '.', '_', '/', '-'")
+        if len(value) > LONGEST_LABEL or not value.isprintable():
+            told = f"the label {name} is at most {LONGEST_LABEL} printable characters"
+            raise NodeLabelError(told)
+
+
+def _in_order(labels: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={labels[name]}" for name in sorted(labels))
+
+
 def check_address(base_url: str) -> None:
     """Raises NodeAddressError unless a worker may read from there."""
     try:
@@ -112,6 +167,7 @@ def _record(
     now: datetime,
     *,
     before: dict[str, str] | None,
+    after: dict[str, str] | None = None,
     reason: str = "",
 ) -> None:
     record(
@@ -122,6 +178,6 @@ def _record(
         object_id=str(node.pk),
         reason=reason,
         before=before,
-        after={"name": node.name, "base_url": node.base_url, "state": str(node.state)},
+        after=after or {"name": node.name, "base_url": node.base_url, "state": str(node.state)},
         now=now,
     )

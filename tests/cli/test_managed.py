@@ -14,6 +14,7 @@ import pytest
         ["audit", "verify"],
         ["budgets", "explain", "--agent", "reader"],
         ["reconcile", "--hours", "2"],
+        ["nodes", "list"],
         ["migrate"],
         ["tasks", "list"],
         ["tasks", "dead"],

@@ -34,6 +34,7 @@ def paths(sample: Sample) -> Mapping[str, str]:
         "kill": f"/agents/{agent}/kill/",
         "receipt": f"/orders/{sample.order.id}/",
         "nodes": "/nodes/",
+        "reconciliation": "/reconciliation/",
         "enrol": "/sidecars/new/",
         "prices": "/prices/",
         "new rate": "/prices/new/",

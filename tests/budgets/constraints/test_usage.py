@@ -48,6 +48,13 @@ def test_outcomes_are_known(event: UsageEvent) -> None:
         event.save(force_insert=True)
 
 
+def test_sources_are_known(event: UsageEvent) -> None:
+    event.pk = uuid4()
+    event.source = "hearsay"
+    with refused_by("usage_source_known"):
+        event.save(force_insert=True)
+
+
 def test_a_refusal_counts_something(world: World) -> None:
     with refused_by("refusal_count_positive"):
         Refusal.objects.create(organization=world.organization, code="x", count=0, at=NOW)

@@ -165,6 +165,17 @@ def test_a_cost_that_cannot_be_true_is_refused(
     assert not NodeCost.objects.exists()
 
 
+def test_labels_are_replaced_and_told_to_the_audit_trail(node: ServingNode, admin: Api) -> None:
+    for labels in ({"rack": "7", "zone": "b"}, {"rack": ""}):
+        answer = admin.call("PUT", f"nodes/{node.pk}/labels", {"labels": labels})
+        assert (answer.status_code, answer.json()["labels"]) == (200, labels)
+    entry = AuditEntry.objects.filter(action="node.label").order_by("-id")[0]
+    assert (entry.before, entry.after) == ({"labels": "rack=7, zone=b"}, {"labels": "rack="})
+    many = {f"l{number}": "x" for number in range(33)}
+    for labels in (many, {"": "x"}, {"a b": "x"}, {"a" * 64: "x"}, {"a": "x" * 201}):
+        assert admin.call("PUT", f"nodes/{node.pk}/labels", {"labels": labels}).status_code == 422
+
+
 def test_samples_come_youngest_first_in_pages(node: ServingNode, viewer: Api) -> None:
     now = timezone.now()
     for number in range(3):
