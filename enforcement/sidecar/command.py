@@ -93,6 +93,9 @@ OtlpEndpoint = Annotated[
 ShutdownTimeout = Annotated[
     float, typer.Option(help="Seconds that running requests have after SIGTERM.")
 ]
+HangTimeout = Annotated[
+    float, typer.Option(help="Seconds until a worker of several that hangs is killed.")
+]
 
 Measure = Annotated[
     bool, typer.Option(help="Measure how engines stop: a few short streams for each node.")
@@ -137,6 +140,7 @@ def run(
     upstream_head_timeout: HeadTimeout = 300.0,
     upstream_idle_timeout: IdleTimeout = 120.0,
     shutdown_timeout: ShutdownTimeout = 10.0,
+    hang_timeout: HangTimeout = 10.0,
     otlp_endpoint: OtlpEndpoint = "",
 ) -> None:
     """Listen, hold, forward, meter, settle. SIGHUP reads --config again."""

@@ -101,6 +101,7 @@ class Config:
     grant_timeout: float = 2.0
     drain_timeout: float = 2.0  # longer than engines take to stop: else all that is held is charged
     shutdown_timeout: float = 10.0
+    hang_timeout: float = 10.0  # without a turn of its loop, until one of several workers is killed
     probe_interval: float = 30.0
     heartbeat: float = 2.0
     otlp_endpoint: str = ""  # where spans and metrics go; nowhere by default
@@ -146,6 +147,7 @@ class Config:
             ("--upstream-head-timeout", self.upstream_head_timeout),
             ("--upstream-idle-timeout", self.upstream_idle_timeout),
             ("--shutdown-timeout", self.shutdown_timeout),
+            ("--hang-timeout", self.hang_timeout),
         ):
             if not 0.1 <= seconds <= 86_400:
                 raise ConfigError(f"{flag}: must be 0.1 to 86400 seconds, not {seconds}")

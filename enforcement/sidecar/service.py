@@ -28,13 +28,21 @@ HANDSHAKE_S = 10.0
 FENCED = 3
 
 log = logging.getLogger(__name__)
+Beat = Callable[[int], None]  # told at each turn of the loop, with the time in ns
+
+
+def _silent(now_ns: int) -> None:
+    """Nobody watches."""
 
 
 class Service:
     """One worker behind one listener."""
 
-    def __init__(self, config: Config, *, source: Source | None = None) -> None:
+    def __init__(
+        self, config: Config, *, source: Source | None = None, pulse: Beat = _silent
+    ) -> None:
         self.config = config
+        self._pulse = pulse
         self.port = 0
         self.admin_port = 0
         self._tls = config.tls.context() if config.tls is not None else None
@@ -74,7 +82,7 @@ class Service:
             "listening on %s:%d, spool %s", self.config.listen_host, self.port, self._worker.spool
         )
         tasks = [
-            loop.create_task(self._worker.sweep(self._front.sweep), name="sweep"),
+            loop.create_task(self._worker.sweep(self._sweep), name="sweep"),
             loop.create_task(self._worker.talk(), name="talk"),
         ]
         if self._reloader is not None:
@@ -87,6 +95,10 @@ class Service:
             log.critical("%s ended", task.get_name(), exc_info=task.exception())
         await self._shut_down(servers, tasks)
         return FENCED if self._worker.fenced else 1 if failed else 0
+
+    def _sweep(self, now_ns: int) -> None:
+        self._pulse(now_ns)
+        self._front.sweep(now_ns)
 
     async def _listen(self) -> list[asyncio.Server]:
         """Open the port that workers share, and this worker's own one if there is to be any."""
@@ -165,18 +177,18 @@ def configure_logs() -> None:
     )
 
 
-def serve_here(config: Config, *, source: Source) -> int:
-    """Run one worker in this process until it ends; the exit code."""
+def serve_here(config: Config, *, source: Source, pulse: Beat) -> int:
+    """Run one worker in this process until it ends; the exit code. `pulse`: who watches it."""
     try:
-        return _run(config, source)
+        return _run(config, source, pulse)
     except SpoolError as error:
         log.critical("%s", error)
         return 1
 
 
-def _run(config: Config, source: Source) -> int:
+def _run(config: Config, source: Source, pulse: Beat) -> int:
     async def main() -> int:
-        return await Service(config, source=source).run()
+        return await Service(config, source=source, pulse=pulse).run()
 
     try:
         import uvloop  # noqa: PLC0415 -- absent on some platforms

@@ -18,8 +18,10 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from enforcement.sidecar import clock
 from enforcement.sidecar.config import Config, ConfigError
 from enforcement.sidecar.configfile import Source
+from enforcement.sidecar.pulse import Pulse, Systemd
 from enforcement.sidecar.service import FENCED, configure_logs, serve_here
 
 SETTLING_S = 5.0  # a life that only tells what its journal knows
@@ -27,6 +29,7 @@ SOON_S = 5.0  # a life shorter than this is followed by a pause
 PAUSES_S = (0.2, 30.0)
 LAST_WORDS_S = 10.0  # beyond the drain: until a worker that does not go is killed
 TICK_S = 0.2
+SLEPT_NS = 2_000_000_000  # a gap between two ticks of which workers are not guilty
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD})
 
@@ -37,7 +40,7 @@ def serve(source: Source, config: Config) -> int:
     """Run a sidecar until it ends; the exit code."""
     configure_logs()
     if config.workers == 1 and not leftovers(config):
-        return serve_here(config, source=source)
+        return serve_here(config, source=source, pulse=Systemd(os.environ).beat)
     return Supervisor(source, config).run()
 
 
@@ -68,6 +71,9 @@ class Supervisor:
         self._pauses: dict[int, float] = {}
         self._due: dict[int, float] = {}  # worker → when it is started again
         self._settling: dict[int, float] = {}  # leftover worker → when it is sent home
+        self._pulses: dict[int, Pulse] = {}  # by process id
+        self._systemd = Systemd(os.environ)
+        self._ticked_ns = self._awake_ns = clock.now_ns()
         self._stop_by = 0.0
         self._fenced = False
 
@@ -95,6 +101,7 @@ class Supervisor:
             if found is not None:
                 self._heed(signal.Signals(found.si_signo))
             self._tick(time.monotonic())
+            self._watch(clock.now_ns())
         reservation.close()
         return FENCED if self._fenced else 0
 
@@ -121,6 +128,21 @@ class Supervisor:
             log.error("workers that do not end are killed: %s", sorted(self._pids.values()))
             self._tell(signal.SIGKILL)
 
+    def _watch(self, now_ns: int) -> None:
+        """Kill workers whose loop does not turn. Time in which we slept does not count."""
+        if now_ns - self._ticked_ns > SLEPT_NS:
+            self._awake_ns = now_ns
+        self._ticked_ns = now_ns
+        self._systemd.beat(now_ns)
+        hung_before_ns = now_ns - int(self._config.hang_timeout * 1_000_000_000)
+        for pid, worker in self._pids.items():
+            last_ns = self._pulses[pid].last_ns
+            if self._stop_by or worker in self._settling or not last_ns:
+                continue
+            if max(last_ns, self._awake_ns) < hung_before_ns:
+                log.error("worker %d hangs and is killed", worker)
+                self._tell(signal.SIGKILL, worker)
+
     def _tell(self, number: signal.Signals, only: int | None = None) -> None:
         for pid in [pid for pid, worker in self._pids.items() if only in (None, worker)]:
             with suppress(ProcessLookupError):
@@ -134,22 +156,22 @@ class Supervisor:
             config = replace(
                 config, listen_host="127.0.0.1", listen_port=0, admin_listen="", workers=1
             )
-        parent = os.getpid()
+        parent, pulse = os.getpid(), Pulse()
         pid = os.fork()
         if pid == 0:
-            self._become_worker(config, parent=parent)
-        self._pids[pid] = worker
+            self._become_worker(config, parent=parent, pulse=pulse)
+        self._pids[pid], self._pulses[pid] = worker, pulse
         self._born[worker] = time.monotonic()
         log.info("worker %d is process %d", worker, pid)
 
-    def _become_worker(self, config: Config, *, parent: int) -> None:
+    def _become_worker(self, config: Config, *, parent: int, pulse: Pulse) -> None:
         code = 1
         try:
             with suppress(OSError, AttributeError):  # Linux alone: end with the supervisor
                 ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             if os.getppid() == parent:
-                code = serve_here(config, source=self._source)
+                code = serve_here(config, source=self._source, pulse=pulse.beat)
         except BaseException:
             log.exception("worker %d failed", config.worker)
         finally:
@@ -179,6 +201,7 @@ class Supervisor:
                 return
             worker = self._pids.pop(pid, None)
             if worker is not None:
+                self._pulses.pop(pid).close()
                 self._ended(worker, os.waitstatus_to_exitcode(status))
 
     def _ended(self, worker: int, code: int) -> None:

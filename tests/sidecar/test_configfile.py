@@ -134,7 +134,8 @@ def test_the_seal_changes_with_every_file_that_is_named(tmp_path: Path) -> None:
     source = Source({}, environ={}, path=path)
     first: Config = source.load()
     before = source.seal()
-    assert {Path(name).name for name, _, _ in before} == {"sidecar.toml", "token", "ca.pem"}
+    named = {Path(name).name for name, _, _ in before}
+    assert named == {"sidecar.toml", "token", "ca.pem", "margins.json"}
     Path(authority.ca_file).write_bytes(Path(authority.ca_file).read_bytes() + b"\n")
     assert source.seal() != before
     assert source.load().upstreams != first.upstreams

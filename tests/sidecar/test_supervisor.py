@@ -80,7 +80,13 @@ def alive(pid: int) -> bool:
 
 
 async def started(
-    tmp_path: Path, engine: FakeEngine, plane: Plane, *, workers: int, shutdown_s: int = 5
+    tmp_path: Path,
+    engine: FakeEngine,
+    plane: Plane,
+    *,
+    workers: int,
+    shutdown_s: int = 5,
+    hang_s: float = 10.0,
 ) -> Fleet:
     """A supervisor on a port that was free a moment ago."""
     probe = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
@@ -92,16 +98,18 @@ async def started(
         *("--listen", f"127.0.0.1:{port}", "--workers", str(workers)),
         *("--upstream", f"node={engine.url}", "--control-url", plane.url),
         *("--spool-dir", str(tmp_path / "spool"), "--context-window", "1000"),
-        *("--shutdown-timeout", str(shutdown_s)),
+        *("--shutdown-timeout", str(shutdown_s), "--hang-timeout", str(hang_s)),
         env={**os.environ, "COMPTROLLER_SIDECAR_TOKEN": TOKEN},
     )
     return Fleet(process, port, plane)
 
 
 @asynccontextmanager
-async def fleet(tmp_path: Path, engine: FakeEngine, plane: Plane) -> AsyncIterator[Fleet]:
+async def fleet(
+    tmp_path: Path, engine: FakeEngine, plane: Plane, *, hang_s: float = 10.0
+) -> AsyncIterator[Fleet]:
     async with engine.running(), plane.running():
-        found = await started(tmp_path, engine, plane, workers=WORKERS)
+        found = await started(tmp_path, engine, plane, workers=WORKERS, hang_s=hang_s)
         try:
             await found.whole()
             yield found
@@ -158,6 +166,29 @@ def test_a_killed_worker_comes_back_with_its_spool(tmp_path: Path) -> None:
         assert max(spool.epoch for spool in plane.spools.values()) == 2
         balance = plane.balance("budget-tokens")
         assert (balance.spent, balance.held, balance.suspense) == (20 * 12, 0, 0)
+
+    test()
+
+
+def test_a_worker_that_hangs_is_killed_and_its_stream_ends(tmp_path: Path) -> None:
+    @in_loop
+    async def test() -> None:
+        plane, engine = world(), FakeEngine(kind="vllm", delay=0.01)
+        async with fleet(tmp_path, engine, plane, hang_s=1.5) as found:
+            running = asyncio.create_task(found.post(max_tokens=900, stream=True))
+            await until(lambda: engine.output_tokens > 3)
+            before = found.children()
+            for pid in before:
+                os.kill(pid, signal.SIGSTOP)
+            await until(lambda: not set(before) & set(found.children()))
+            await asyncio.wait([running])  # its answer broke off
+            made = engine.output_tokens
+            await asyncio.sleep(0.3)
+            assert engine.output_tokens == made
+            await found.whole()
+        balance = plane.balance("budget-tokens")
+        assert (balance.held, balance.overrun) == (0, 0)
+        assert balance.spent >= engine.output_tokens
 
     test()
 
