@@ -1,5 +1,6 @@
 """What Celery tells of tasks that failed becomes dead letters. Duties book their own failures."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,10 +16,12 @@ BOOKED_BY_THEMSELVES = frozenset({"duties.scan", "duties.perform"})
 SENT_IN_BATCHES = frozenset({"enforcement.scrape_nodes"})
 UNKNOWN = "nobody knows this task: a message of another version, or of somebody else"
 log = structlog.get_logger("duties")
+_told: deque[str] = deque(maxlen=100)  # ids of messages: Celery tells a hard limit twice
 
 
 def keep_failed(
     sender: Any = None,
+    task_id: str = "",
     exception: BaseException | None = None,
     args: Sequence[object] = (),
     kwargs: Mapping[str, object] | None = None,
@@ -27,6 +30,9 @@ def keep_failed(
     """A task raised, or its process died."""
     if sender is None or exception is None or sender.name in BOOKED_BY_THEMSELVES:
         return
+    if task_id in _told:
+        return
+    _told.append(task_id)
     is_batch = sender.name in SENT_IN_BATCHES
     parcel = BATCHES if is_batch else parcel_of(args or (), kwargs or {})
     _keep(sender.name, parcel, words_of(exception))

@@ -148,12 +148,28 @@ class Installation:
 
     def worker(self) -> Part:
         schedule = self.places.service("beat") / "schedule"
-        log = self.places.log("worker")
-        return self._python_part(
+        return self._celery_part(
             "worker",
             "worker (Celery with beat)",
-            *("-m", "celery", "-A", "controlplane.celery:app", "worker", "--beat"),
-            *("--schedule", str(schedule), "--concurrency", "1", "--loglevel", "WARNING"),
+            *("--queues", "critical,comptroller", "--concurrency", "2"),
+            *("--beat", "--schedule", str(schedule)),
+        )
+
+    def collector(self) -> Part:
+        """A worker of its own: nodes that hang hold up nothing but the reading of nodes."""
+        return self._celery_part(
+            "collector",
+            "collector (reads serving nodes)",
+            *("--queues", "scrape", "--concurrency", "1"),
+        )
+
+    def _celery_part(self, name: str, title: str, *flags: str) -> Part:
+        log = self.places.log(name)
+        return self._python_part(
+            name,
+            title,
+            *("-m", "celery", "-A", "controlplane.celery:app", "worker", *flags),
+            *("--hostname", f"{name}@%h", "--loglevel", "WARNING"),
             *("--without-mingle", "--without-gossip"),
             ready=lambda start: probes.log_says(log, b"worker ready", after=start.log_bytes),
         )

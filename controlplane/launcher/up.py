@@ -1,8 +1,9 @@
 """`comptroller up`: start everything in order, tell how to use it, stop everything in reverse.
 
-    database, broker → bootstrap (migrations, example organization) → web, worker, sidecar
+    database, broker → bootstrap (migrations, example organization) → web, worker, collector,
+    sidecar
 
-A later start whose migrations have not changed starts the web and the worker at once, while the
+A later start whose migrations have not changed starts the web and the workers at once, while the
 bootstrap makes the sign-in link beside them.
 """
 
@@ -72,7 +73,7 @@ class Launch:
             self.running.facts = await self._bootstrap(installation, migrate=True)
             self.places.migrated.write_text(seal)
             await all_of(
-                *self._web_and_worker(installation),
+                *self._web_and_workers(installation),
                 self._start_sidecar(installation),
             )
         self.running.ready_after_s = time.monotonic() - self.began
@@ -106,10 +107,11 @@ class Launch:
             running.facts = await self._bootstrap(installation, migrate=False)
             await self._start_sidecar(installation)
 
-        await all_of(bootstrap(), *self._web_and_worker(installation))
+        await all_of(bootstrap(), *self._web_and_workers(installation))
 
-    def _web_and_worker(self, installation: Installation) -> list[Coroutine[Any, Any, None]]:
-        return [self.supervisor.start(part) for part in (installation.web(), installation.worker())]
+    def _web_and_workers(self, installation: Installation) -> list[Coroutine[Any, Any, None]]:
+        parts = (installation.web(), installation.worker(), installation.collector())
+        return [self.supervisor.start(part) for part in parts]
 
     async def _start_sidecar(self, installation: Installation) -> None:
         """After the demo's model, if there is one, so that the sidecar finds it at once."""

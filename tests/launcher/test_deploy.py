@@ -12,6 +12,7 @@ import pytest
 import typer
 import yaml
 
+from controlplane.celery import app as celery
 from controlplane.cli.main import app
 from enforcement.sidecar.command import app as sidecar_app
 
@@ -76,10 +77,11 @@ def test_the_command_is_understood(command: list[str], monkeypatch: pytest.Monke
         case ["python", "-m", "uvicorn", application, *_]:
             module, name = application.split(":")
             assert callable(getattr(import_module(module), name))
-        case ["python", "-m", "celery", "-A", application, part, *_]:
+        case ["python", "-m", "celery", "-A", application, part, *flags]:
             module, name = application.split(":")
             assert part in ("worker", "beat")
             assert getattr(import_module(module), name).main == "comptroller"
+            assert (part == "worker") == ("--queues" in flags)
         case _:
             pytest.fail(f"nobody knows {command}")
 
@@ -88,6 +90,18 @@ def test_each_way_of_deploying_starts_each_part() -> None:
     for commands in (list(of_procfile()), list(of_units())):
         started = {word for command in commands for word in command}
         assert {"uvicorn", "worker", "beat", "sidecar"} <= started
+
+
+def test_each_queue_has_a_worker_and_the_reading_of_nodes_its_own() -> None:
+    for commands in (of_procfile(), of_units(), of_manifests()):
+        taken = [
+            set(command[command.index("--queues") + 1].split(","))
+            for command in commands
+            if "--queues" in command
+        ]
+        assert {"scrape"} in taken
+        assert set.union(*taken) == {queue.name for queue in celery.conf.task_queues}
+        assert sum(map(len, taken)) == len(set.union(*taken))
 
 
 def test_the_images_copy_files_that_exist() -> None:
@@ -101,7 +115,7 @@ def test_pods_drop_every_power_and_run_as_the_images_user() -> None:
     ours = [c for c in containers() if c["image"].startswith("comptroller")]
 
     (uid,) = re.findall(r"^USER (\d+)$", DOCKERFILE, re.MULTILINE)
-    assert len(ours) == 5
+    assert len(ours) == 6
     for container in ours:
         context = container["securityContext"]
         assert context["capabilities"] == {"drop": ["ALL"]}

@@ -43,7 +43,7 @@ def installation(durable_database_url: str, valkey_url: str) -> Iterator[Install
 def test_only_our_own_processes_are_started(installation: Installation) -> None:
     installation.up()
 
-    assert set(installation.parts()) == {"web", "worker", "sidecar"}
+    assert set(installation.parts()) == {"web", "worker", "collector", "sidecar"}
     assert "DATABASE_URL is used as it is" in installation.said()
     # An address may hold a password: it is never printed, and its file is private.
     assert "postgresql://" not in installation.said()

@@ -11,8 +11,8 @@ import pytest
 
 from tests.launcher.installation import Installation, eventually
 
-ALL_READY = dict.fromkeys(("database", "broker", "web", "worker", "sidecar"), "ready")
-STOP_ORDER = ["sidecar", "worker", "web", "broker", "database"]
+ALL_READY = dict.fromkeys(("database", "broker", "web", "worker", "collector", "sidecar"), "ready")
+STOP_ORDER = ["sidecar", "collector", "worker", "web", "broker", "database"]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_servers_do_not_run_as_root(up: Installation) -> None:
     assert (owners["database"], owners["broker"]) == (65534, 65534)
 
 
-@pytest.mark.parametrize("part", ["web", "worker", "sidecar", "broker"])
+@pytest.mark.parametrize("part", ["web", "worker", "collector", "sidecar", "broker"])
 def test_a_killed_part_comes_back(up: Installation, part: str) -> None:
     former = up.kill(part)
 

@@ -45,11 +45,13 @@ def broker_server(request: pytest.FixtureRequest) -> Iterator[Broker]:
 
 @pytest.fixture
 def broker(broker_server: Broker) -> Broker:
-    """Empty queues: what an earlier test left is not ours."""
+    """Empty queues: what an earlier test left is not ours, nor what it has not acknowledged."""
     from controlplane.celery import app
 
     with app.connection_for_write(broker_server.url) as link:
         app.control.purge(connection=link)
+        if isinstance(broker_server, Valkey):
+            link.default_channel.client.flushall()
     return broker_server
 
 
@@ -70,8 +72,10 @@ class Company:
         self._places = places
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def worker(self, **environment: str) -> subprocess.Popen[bytes]:
-        return self._start("worker", "--concurrency", "1", **environment)
+    def worker(self, *, queues: str = "", **environment: str) -> subprocess.Popen[bytes]:
+        """One process at work; of all queues unless some are named."""
+        flags = ("--queues", queues) if queues else ()
+        return self._start("worker", "--concurrency", "1", *flags, **environment)
 
     def beat(self, **environment: str) -> subprocess.Popen[bytes]:
         schedule = self._places / f"schedule-{len(self._processes)}"

@@ -85,7 +85,9 @@ def test_a_task_that_raises_leaves_a_letter_without_the_words_of_its_error() -> 
         name = "budgets.fold_usage"
 
     for _ in range(3):
-        failures.keep_failed(Task(), ValueError(CANARY), (), {"node_ids": [ID], "key": CANARY})
+        failures.keep_failed(
+            Task(), str(uuid4()), ValueError(CANARY), (), {"node_ids": [ID], "key": CANARY}
+        )
     letter = DeadLetter.objects.get()
     assert (letter.task, letter.error, letter.attempts) == (Task.name, "builtins.ValueError", 3)
     assert CANARY not in str(DeadLetter.objects.values().get())
@@ -99,7 +101,9 @@ def test_batches_share_a_letter_that_goes_when_all_have_been_quiet(
         name = "enforcement.scrape_nodes"
 
     for count in range(3):
-        failures.keep_failed(Batch(), ValueError(CANARY), (), {"node_ids": [ID] * count})
+        failures.keep_failed(
+            Batch(), str(uuid4()), ValueError(CANARY), (), {"node_ids": [ID] * count}
+        )
     failures.note_succeeded(Batch())  # another batch
     letter = DeadLetter.objects.get()
     assert (letter.state, letter.attempts, letter.whole) == (LetterState.DEAD, 3, False)
