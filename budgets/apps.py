@@ -16,6 +16,7 @@ class BudgetsConfig(AppConfig):
         register(errors.BudgetArchivedError, 409)
         register(errors.OverrideNotFoundError, 404)
         register(errors.ChangeNotFoundError, 404)
+        register(errors.PriceRuleNotFoundError, 404)
         register(errors.ChangeClosedError, 409)
         register(errors.FiringNotFoundError, 404)
         register(errors.ApprovalNotFoundError, 404)

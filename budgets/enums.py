@@ -75,6 +75,13 @@ class PriceMatch(models.TextChoices):
     PREFIX = "prefix"
 
 
+class PriceRuleKind(models.TextChoices):
+    """How rates follow from others."""
+
+    ALIAS = "alias"  # a name costs what another costs
+    DISCOUNT = "discount"  # a share less than the catalogue says
+
+
 LEASE_STATES = [*(state.value for state in RuleLeaseState), "recalled"]
 LIVE_LEASE_STATES = ["granted", "recalled", "suspended"]
 TERMINAL_LEASE_STATES = ["settled", "written_off"]

@@ -122,6 +122,10 @@ class PriceError(BudgetError):
         self.message = message
 
 
+class PriceRuleNotFoundError(BudgetError):
+    """No such rule of prices in this organization, or it has ended."""
+
+
 class RerateError(BudgetError):
     """Recorded calls that cannot be charged again as asked. `field` names what is wrong."""
 

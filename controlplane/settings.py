@@ -200,6 +200,7 @@ SPECTACULAR_SETTINGS = {
         "NodeState": "enforcement.enums.NodeState",
         "OrderKind": [kind.value for kind in OrderKind],
         "OrderScopeKind": [k.value for k in ScopeKind if k is not ScopeKind.SESSION],
+        "PriceRuleKind": "budgets.enums.PriceRuleKind",
         "RevocationKind": "skills.enums.RevocationKind",
         "SkillState": "skills.enums.SkillState",
         "TokenKind": "controlplane.identity.enums.TokenKind",

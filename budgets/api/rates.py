@@ -78,6 +78,9 @@ class PriceVersionSerializer(serializers.ModelSerializer[PriceVersion]):
             "source",
             "source_version",
             "own",
+            "rule",
+            "basis",
+            "evidence",
         ]
         read_only_fields = fields
 

@@ -8,6 +8,7 @@ from rest_framework import serializers
 
 from budgets.api.fields import AmountField, GivenAmountField, amount_in, amount_out
 from budgets.domain.budgets import BudgetSpec
+from budgets.domain.priceversions import matched
 from budgets.enums import Period, Rollover, WindowKind, choices_of
 from budgets.models import (
     Balance,
@@ -356,6 +357,7 @@ class UsageEventSerializer(serializers.ModelSerializer[UsageEvent]):
 
     charge = UsdField(source="charge_nanos", read_only=True)
     current_charge = UsdField(source="current_nanos", read_only=True)
+    price_rule = serializers.SerializerMethodField()
 
     class Meta:
         model = UsageEvent
@@ -390,6 +392,7 @@ class UsageEventSerializer(serializers.ModelSerializer[UsageEvent]):
             "charge",
             "current_charge",
             "price_version",
+            "price_rule",
             "outcome",
             "stream",
             "tags",
@@ -404,6 +407,10 @@ class UsageEventSerializer(serializers.ModelSerializer[UsageEvent]):
             "estimated",
         ]
         read_only_fields = fields
+
+    def get_price_rule(self, event: UsageEvent) -> str:
+        """The rule of its price version that its model matched; empty if nothing priced it."""
+        return matched(event.price_version) if event.price_version else ""
 
 
 class RefusalSerializer(serializers.ModelSerializer[Refusal]):

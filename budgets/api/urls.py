@@ -7,6 +7,8 @@ from budgets.api.backtest import BacktestView
 from budgets.api.delegations import DelegationViews
 from budgets.api.explain import ExplainView
 from budgets.api.metrics import BudgetMetricsView
+from budgets.api.priceimports import PriceImportViews
+from budgets.api.pricerules import PriceRuleViews
 from budgets.api.rerate import RerateViews
 
 router = SimpleRouter(trailing_slash=False)
@@ -15,6 +17,7 @@ router.register("balances", views.BalanceViews, basename="balance")
 router.register("leases", views.LeaseViews, basename="lease")
 router.register("transfers", views.TransferViews, basename="transfer")
 router.register("price-versions", views.PriceVersionViews, basename="price-version")
+router.register("price-rules", PriceRuleViews, basename="price-rule")
 router.register("rejected-events", views.RejectedEventViews, basename="rejected-event")
 router.register("ratings", views.RatingViews, basename="rating")
 router.register("usage-events", views.UsageEventViews, basename="usage-event")
@@ -32,5 +35,10 @@ urlpatterns = [
         "usage/summary", views.UsageSummaryViews.as_view({"get": "summary"}), name="usage-summary"
     ),
     path("usage/rerate", RerateViews.as_view({"post": "rerate"}), name="usage-rerate"),
+    path(
+        "price-versions/import",
+        PriceImportViews.as_view({"post": "bring"}),
+        name="price-version-import",
+    ),
     *router.urls,
 ]

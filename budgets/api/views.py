@@ -324,7 +324,7 @@ class RatingViews(_ReadViews):
 class UsageEventViews(_ReadViews):
     """Finished and cut model calls."""
 
-    queryset = with_charges(UsageEvent.objects.all())
+    queryset = with_charges(UsageEvent.objects.select_related("price_version__rule"))
     serializer_class = forms.UsageEventSerializer
     filterset_class = filters.UsageEventFilter
     pagination_class = ByStart

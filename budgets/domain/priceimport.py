@@ -14,11 +14,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from budgets.domain.catalogue import SOURCE, installed
 from budgets.domain.pricelist import Catalogue, PriceKey, PriceList, Span, flat, jumps
-from budgets.domain.prices import check_price, key_of, span_of, version_of
+from budgets.domain.pricerules import follow_all, follow_rules, make_way
+from budgets.domain.priceversions import (
+    check_price,
+    end_versions,
+    key_of,
+    span_of,
+    take_turn,
+    version_of,
+)
 from budgets.errors import PriceError
 from budgets.models import PriceVersion
 from controlplane.audit.domain import Actor, record
@@ -26,7 +34,6 @@ from controlplane.identity.domain import bump_policy
 from controlplane.identity.models import Organization
 
 MOST_OWN = 1_000  # own rates go to every sidecar, whether a node serves the model or not
-_IMPORT_LOCK = 0x7072696365
 _BATCH = 1000
 _NAMED = 20  # models that one message names
 
@@ -80,7 +87,7 @@ def import_catalogue(
     A model that is new comes with its history; of a known one only the future changes. One that
     jumps and is not `confirmed` keeps its old price, or none.
     """
-    _take_turn()
+    take_turn()
     wanted = installed()
     if catalogue is not None:
         wanted = PriceList(source=SOURCE, version=wanted.version, prices=catalogue)
@@ -95,6 +102,7 @@ def import_catalogue(
     if not dry_run:
         _apply(fresh, known, wanted, organization=None)
         if fresh:
+            follow_all(now=now)
             for organization in Organization.objects.order_by("id"):
                 bump_policy(organization.id)
     return diff
@@ -118,7 +126,7 @@ def import_prices(
     Raises:
         PriceError: a price cannot be, or jumps and nobody confirmed it. Nothing is imported.
     """
-    _take_turn()
+    take_turn()
     organizations = Organization.objects.order_by("id").select_for_update(no_key=True)
     told = list(organizations.filter(id=organization_id) if organization_id else organizations)
     if organization_id and len(wanted.prices) > MOST_OWN:
@@ -132,21 +140,22 @@ def import_prices(
     if dry_run:
         return diff
     _refuse_doubtful(diff, confirmed)
+    if organization_id:
+        make_way(organization_id, fresh, at=now)
     _apply(fresh, known, wanted, organization=told[0] if organization_id else None)
+    for organization in told if fresh else ():
+        follow_rules(organization, now=now)
     for organization in told if fresh else ():
         bump_policy(organization.id)
         _record(organization, diff, actor=actor, reason=reason, confirmed=confirmed, now=now)
     return diff
 
 
-def _take_turn() -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_IMPORT_LOCK])
-
-
 def _known(organization_id: UUID | None) -> dict[PriceKey, list[PriceVersion]]:
     known: dict[PriceKey, list[PriceVersion]] = defaultdict(list)
-    for row in PriceVersion.objects.filter(organization=organization_id).order_by("valid_from"):
+    for row in PriceVersion.objects.filter(organization=organization_id, rule=None).order_by(
+        "valid_from"
+    ):
         known[key_of(row)].append(row)
     return dict(known)
 
@@ -266,21 +275,12 @@ def _apply(
     """End what holds, withdraw what was to come, and add the versions that follow."""
     rows: list[PriceVersion] = []
     for key, spans in fresh.items():
-        _end(known.get(key, []), at=spans[0].start)
+        end_versions(known.get(key, []), at=spans[0].start)
         for span in spans:
             row = version_of(key, span, source=wanted.source, source_version=wanted.version)
             row.organization, row.own = organization, organization is not None
             rows.append(row)
     PriceVersion.objects.bulk_create(rows, batch_size=_BATCH)
-
-
-def _end(rows: Iterable[PriceVersion], *, at: datetime) -> None:
-    for row in rows:
-        if row.valid_from >= at:
-            row.delete()
-        elif row.valid_to is None or row.valid_to > at:
-            row.valid_to = at
-            row.save(update_fields=["valid_to"])
 
 
 def _record(

@@ -38,7 +38,8 @@ class PriceKey(NamedTuple):
     @property
     def name(self) -> str:
         """How people name it: `openai:gpt-4o`, `openai:gpt-4o-*`."""
-        return f"{self.provider}:{self.model}{'*' if self.match == 'prefix' else ''}"
+        provider = f"{self.provider}:" if self.provider else ""
+        return f"{provider}{self.model}{'*' if self.match == 'prefix' else ''}"
 
 
 class Span(NamedTuple):

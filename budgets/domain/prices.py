@@ -14,17 +14,17 @@ from django.db import transaction
 from django.db.models import Q
 
 from budgets.domain.pricelist import PriceKey, Span
-from budgets.enums import PriceMatch
+from budgets.domain.pricerules import follow_rules, make_way
+from budgets.domain.priceversions import check_price, version_of
+from budgets.enums import PriceMatch, PriceRuleKind
 from budgets.errors import PriceError
 from budgets.models import PriceVersion, RollupWatermark
 from controlplane.audit.domain import Actor, record
 from controlplane.identity.domain import bump_policy
 from controlplane.identity.models import Organization
-from enforcement.rules.money import MAX_NANOS
 from enforcement.rules.policy import PricePolicy, PriceTier, Rates
 
 _TURNED = "prices"
-MOST_TIER_CHARS = 32  # as usage events have
 
 NO_VARIANTS: Mapping[str, Rates] = MappingProxyType({})
 
@@ -63,9 +63,11 @@ def set_own_price(
     check_price(PriceKey(provider, model, match.value), span)
     organization = Organization.objects.select_for_update(no_key=True).get(id=organization_id)
     key = PriceKey(provider.strip(), model.strip(), match.value)
+    make_way(organization_id, [key], at=start)
     overlapping = PriceVersion.objects.filter(
         Q(valid_to=None) | Q(valid_to__gt=start),
         organization=organization,
+        rule=None,
         provider=key.provider,
         model=key.model,
         match=key.match,
@@ -82,6 +84,7 @@ def set_own_price(
     version = version_of(key, span._replace(end=end), source="own", source_version="")
     version.organization, version.own = organization, True
     version.save(force_insert=True)
+    follow_rules(organization, now=now)
     bump_policy(organization_id)
     record(
         organization_id=organization_id,
@@ -96,62 +99,7 @@ def set_own_price(
     return version
 
 
-def check_price(key: PriceKey, span: Span) -> None:
-    """Refuse what no price can be.
-
-    Raises:
-        PriceError: `field` tells where.
-    """
-    for name, text, most in (("model", key.model, 200), ("provider", key.provider, 64)):
-        if len(text) > most or not (text.isprintable()):
-            raise PriceError(name, f"{name} has up to {most} printable characters")
-    if not key.model.strip():
-        raise PriceError("model", "a rate needs the name of a model")
-    names = {*span.variants, *(name for tier in span.tiers for name in tier.variants)}
-    if not all(name and len(name) <= MOST_TIER_CHARS and name.isprintable() for name in names):
-        raise PriceError("variants", f"a service tier has up to {MOST_TIER_CHARS} characters")
-    longer = [rates for tier in span.tiers for rates in (tier.rates, *tier.variants.values())]
-    for rates in (span.rates, *longer, *span.variants.values()):
-        for kind, amount in msgspec.structs.asdict(rates).items():
-            if amount is not None and not 0 <= amount <= MAX_NANOS:
-                raise PriceError(kind, f"{kind} must be zero or more and fit 63 bits, not {amount}")
-    thresholds = [tier.above_input_tokens for tier in span.tiers]
-    if thresholds != sorted(set(thresholds)) or (thresholds and thresholds[0] <= 0):
-        raise PriceError("tiers", "tiers must rise, each above another number of input tokens")
-
-
-def version_of(key: PriceKey, span: Span, *, source: str, source_version: str) -> PriceVersion:
-    """A version, not saved yet, that belongs to the catalogue."""
-    rates = span.rates
-    return PriceVersion(
-        provider=key.provider,
-        model=key.model,
-        match=key.match,
-        input_nanos_per_mtok=rates.input,
-        cached_input_nanos_per_mtok=rates.cached_input,
-        cache_write_nanos_per_mtok=rates.cache_write,
-        output_nanos_per_mtok=rates.output,
-        request_nanos=rates.request,
-        kinds=rates.own_kinds,
-        variants=msgspec.to_builtins(span.variants),
-        tiers=msgspec.to_builtins(span.tiers),
-        valid_from=span.start,
-        valid_to=span.end,
-        source=source,
-        source_version=source_version,
-    )
-
-
 # ------------------------------------------------------------------------------ reading
-
-
-def key_of(row: PriceVersion) -> PriceKey:
-    return PriceKey(row.provider, row.model, row.match)
-
-
-def span_of(row: PriceVersion) -> Span:
-    policy = row.to_policy()
-    return Span(row.valid_from, row.valid_to, policy.rates, tuple(policy.tiers), policy.variants)
 
 
 def prices_at(
@@ -159,15 +107,19 @@ def prices_at(
 ) -> list[PriceVersion]:
     """The versions that hold now: own ones first, then the dearest; `models` narrows the catalogue.
 
-    Own rates are always all there. The order decides between providers where a node names none.
+    Own rates are always all there, but for those of discounts. The order decides between providers
+    where a node names none.
     """
     own = Q(organization_id=organization_id)
     catalogue = Q(organization=None)
+    many = own & Q(rule__kind=PriceRuleKind.DISCOUNT)
     rows = PriceVersion.objects.filter(Q(valid_to=None) | Q(valid_to__gt=now), valid_from__lte=now)
     if models is not None:
-        catalogue &= Q(match=PriceMatch.EXACT, model__in=models) | Q(
-            match=PriceMatch.PREFIX, model__in=_prefixes(models)
+        catalogue = (catalogue | many) & (
+            Q(match=PriceMatch.EXACT, model__in=models)
+            | Q(match=PriceMatch.PREFIX, model__in=_prefixes(models))
         )
+        own &= Q(rule=None) | ~Q(rule__kind=PriceRuleKind.DISCOUNT)
     return list(
         rows.filter(own | catalogue).order_by(
             "-own", "-output_nanos_per_mtok", "-input_nanos_per_mtok", "provider", "model", "match"

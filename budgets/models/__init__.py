@@ -6,6 +6,7 @@ from budgets.models.change import BudgetChange
 from budgets.models.delegation import Delegation
 from budgets.models.lease import Lease
 from budgets.models.price import PriceVersion
+from budgets.models.pricerule import PriceRule
 from budgets.models.rating import Rating
 from budgets.models.rejected import RejectedEvent
 from budgets.models.rollup import RollupWatermark, UsageRollup
@@ -24,6 +25,7 @@ __all__ = [
     "Lease",
     "LedgerIncarnation",
     "Notification",
+    "PriceRule",
     "PriceVersion",
     "Rating",
     "Refusal",

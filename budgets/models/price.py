@@ -16,6 +16,9 @@ class PriceVersion(models.Model):
     `kinds`: rates of kinds of tokens that differ from their whole's, as in `rules.policy.Rates`.
     `variants`: by service tier, whole rates that stand in place of the others. No rate in them is
     negative: constraint in migration 0013.
+
+    `rule` and `basis`: why rates that follow from others are what they are. `evidence`: what rates
+    were computed from that were measured.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -38,6 +41,9 @@ class PriceVersion(models.Model):
     source = models.CharField(max_length=64)
     source_version = models.CharField(max_length=64, blank=True, default="")
     own = models.BooleanField(default=False)
+    rule = models.ForeignKey("budgets.PriceRule", models.PROTECT, null=True, related_name="+")
+    basis = models.ForeignKey("self", models.PROTECT, null=True, related_name="+")
+    evidence = models.JSONField(default=dict, blank=True)
 
     class Meta:
         indexes = [models.Index(fields=["provider", "model"], name="price_of_model")]
@@ -61,6 +67,11 @@ class PriceVersion(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(match__in=PriceMatch.values), name="price_match_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(rule__isnull=True, basis__isnull=True)
+                | Q(rule__isnull=False, basis__isnull=False, own=True),
+                name="price_of_rule_names_its_basis",
             ),
         ]
 

@@ -10,7 +10,7 @@ from enforcement.rules.money import usd_text
 def counts(diff: ImportDiff) -> dict[str, Any]:
     """Figures of an import."""
     return {
-        "source": f"{diff.source} {diff.source_version}",
+        "price_list": f"{diff.source} {diff.source_version}",
         "added": len(diff.added),
         "changed": len(diff.changed),
         "unchanged": diff.unchanged,

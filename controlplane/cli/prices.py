@@ -22,6 +22,9 @@ DataDir = Annotated[
 ]
 Wanted = Annotated[Format, typer.Option("--format", help="How to write the answer.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+SlugOption = Annotated[
+    str, typer.Option("--organization", help="Its slug, where there are several.")
+]
 PriceFile = Annotated[
     str, typer.Argument(help="Prices; - for stdin. Without: those of the installed genai-prices.")
 ]
@@ -46,7 +49,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Tell what importing a price file would change, rate by rate, doubtful ones first."""
-    arguments = _import_arguments(file, form, organization, Format.JSON if as_json else wanted)
+    arguments = _import_arguments(file, form, organization, _form(wanted, as_json))
     manage(data_dir, [*arguments, "--dry-run"])
 
 
@@ -70,7 +73,7 @@ def import_(
     what it was, or a hundredth, is refused until --confirm names its model. To run it again changes
     nothing.
     """
-    arguments = _import_arguments(file, form, organization, Format.JSON if as_json else wanted)
+    arguments = _import_arguments(file, form, organization, _form(wanted, as_json))
     confirmed = [f"--confirm={name}" for name in confirm or ()]
     manage(data_dir, [*arguments, *confirmed, f"--reason={reason}"])
 
@@ -88,16 +91,89 @@ def list_(
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Whole, as `import` reads it: to edit and bring back.")
     ] = False,
-    organization: Annotated[str, typer.Option(help="Its slug, where there are several.")] = "",
+    organization: SlugOption = "",
     data_dir: DataDir = Path(".comptroller"),
     wanted: Wanted = Format.AUTO,
     as_json: AsJson = False,
 ) -> None:
     """The prices that hold now, in dollars per million tokens; own rates first."""
-    form = Format.JSON if as_json else wanted
+    form = _form(wanted, as_json)
     flags = [*(["--own"] if own else []), *(["--csv"] if as_csv else [])]
     options = [f"--model={model}", f"--provider={provider}", f"--organization={organization}"]
     manage(data_dir, ["list_prices", *options, *flags, f"--format={form.value}"])
+
+
+@app.command()
+def alias(
+    model: Annotated[
+        str,
+        typer.Argument(help="A name, or its beginning and a *; * alone: what nothing else prices."),
+    ],
+    like: Annotated[str, typer.Option(help="The model whose price it pays, from now on.")],
+    like_provider: Annotated[str, typer.Option(help="And of which provider.")] = "",
+    provider: Annotated[str, typer.Option(help="Only requests to this provider.")] = "",
+    reason: Annotated[str, typer.Option(help="Why; it stands in the audit trail.")] = "",
+    organization: SlugOption = "",
+    data_dir: DataDir = Path(".comptroller"),
+    wanted: Wanted = Format.AUTO,
+    as_json: AsJson = False,
+) -> None:
+    """Let a name cost what another model costs, whatever that comes to be."""
+    rule = {"kind": "alias", "target_provider": like_provider, "target_model": like}
+    rule |= {"provider": provider, "reason": reason, **_named(model)}
+    _rules(["--set", json.dumps(rule)], organization, data_dir, _form(wanted, as_json))
+
+
+@app.command()
+def discount(
+    model: Annotated[
+        str, typer.Argument(help="A name of the catalogue, or its beginning and a *; * alone: all.")
+    ],
+    percent: Annotated[str, typer.Option(help="How much less; tenths at the finest.")],
+    provider: Annotated[str, typer.Option(help="Only rates of this provider.")] = "",
+    since: Annotated[str, typer.Option(help="From then on (ISO 8601); default: now.")] = "",
+    until: Annotated[str, typer.Option(help="Before this instant.")] = "",
+    reason: Annotated[str, typer.Option(help="Why; it stands in the audit trail.")] = "",
+    organization: SlugOption = "",
+    data_dir: DataDir = Path(".comptroller"),
+    wanted: Wanted = Format.AUTO,
+    as_json: AsJson = False,
+) -> None:
+    """Take a negotiated share off the catalogue's rates, also off later ones."""
+    rule: dict[str, Any] = {"kind": "discount", "percent": percent, "provider": provider}
+    rule |= {"reason": reason, **_named(model)}
+    times = {"valid_from": since, "valid_to": until}
+    rule |= {name: at for name, at in times.items() if at}
+    _rules(["--set", json.dumps(rule)], organization, data_dir, _form(wanted, as_json))
+
+
+@app.command()
+def rules(
+    end: Annotated[str, typer.Option(help="The id of a rule that ends now.")] = "",
+    reason: Annotated[str, typer.Option(help="Why it ends.")] = "",
+    organization: SlugOption = "",
+    data_dir: DataDir = Path(".comptroller"),
+    wanted: Wanted = Format.AUTO,
+    as_json: AsJson = False,
+) -> None:
+    """Aliases and discounts; with --end, end one."""
+    changed = [f"--end={end}", f"--reason={reason}"]
+    _rules(changed, organization, data_dir, _form(wanted, as_json))
+
+
+def _rules(changed: list[str], organization: str, data_dir: Path, form: Format) -> None:
+    options = [f"--organization={organization}", f"--format={form.value}"]
+    manage(data_dir, ["price_rules", *changed, *options])
+
+
+def _named(pattern: str) -> dict[str, str]:
+    if pattern.endswith("*"):
+        return {"model": pattern[:-1], "match": "prefix"}
+    return {"model": pattern}
+
+
+def _form(wanted: Format, as_json: bool) -> Format:
+    return Format.JSON if as_json else wanted
 
 
 @app.command()
@@ -111,7 +187,7 @@ def rerate(
     ] = "",
     apply: Annotated[bool, typer.Option("--apply", help="Book it; else it is only told.")] = False,
     reason: Annotated[str, typer.Option(help="Why; needed with --apply.")] = "",
-    organization: Annotated[str, typer.Option(help="Its slug, where there are several.")] = "",
+    organization: SlugOption = "",
     data_dir: DataDir = Path(".comptroller"),
     wanted: Wanted = Format.AUTO,
     as_json: AsJson = False,
@@ -131,6 +207,6 @@ def rerate(
     }
     if price_version:
         wish["price_version"] = price_version
-    form = Format.JSON if as_json else wanted
+    form = _form(wanted, as_json)
     arguments = ["rerate_usage", json.dumps(wish), "--format", form.value]
     manage(data_dir, [*arguments, f"--organization={organization}"])

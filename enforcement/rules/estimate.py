@@ -265,7 +265,10 @@ def amount_used(unit: Unit, usage: TokenUsage, used: Used) -> int:
 def price_for(
     prices: Iterable[PricePolicy], *, model: str, provider: str = ""
 ) -> PricePolicy | None:
-    """The price of a model: an own rate wins, then an exact name, then the longest prefix."""
+    """The price of a model: an own rate wins, then an exact name, then the longest prefix.
+
+    The empty prefix is for models that nothing else prices.
+    """
     best: PricePolicy | None = None
     best_rank = (False, False, False, -1)
     for price in prices:
@@ -274,7 +277,12 @@ def price_for(
         exact = price.match == "exact"
         if not (price.model == model if exact else model.startswith(price.model)):
             continue
-        rank = (price.own, bool(price.provider and provider), exact, len(price.model))
+        rank = (
+            price.own and price.model != "",
+            bool(price.provider and provider),
+            exact,
+            len(price.model),
+        )
         if rank > best_rank:
             best, best_rank = price, rank
     return best

@@ -201,6 +201,15 @@ def test_the_best_price_wins() -> None:
     assert price_for(prices, model="llama") is None
 
 
+def test_the_empty_prefix_prices_only_what_nothing_else_does() -> None:
+    rest = PricePolicy(id="r", model="", match="prefix", rates=Rates(input=9), own=True)
+    listed = PricePolicy(id="l", model="gpt-", provider="openai", match="prefix", rates=Rates())
+    assert price_for([rest, listed], model="gpt-4o") is listed
+    assert price_for([rest, listed], model="gpt-4o", provider="openai") is listed
+    assert price_for([rest, listed], model="gpt-4o", provider="vllm") is rest
+    assert price_for([rest, listed], model="llama") is rest
+
+
 def test_tiers_are_held_for_when_they_can_be_reached() -> None:
     tier = PriceTier(above_input_tokens=500, rates=Rates(input=2_000_000, output=9_000_000))
     tiered = PricePolicy(id="p", model="m", rates=PRICE.rates, tiers=[tier])

@@ -46,7 +46,7 @@ class Command(BaseCommand):
 
 def _write_csv(rows: list[Any]) -> None:
     from budgets.domain.pricecsv import COLUMNS, rows_of
-    from budgets.domain.prices import key_of, span_of
+    from budgets.domain.priceversions import key_of, span_of
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -61,7 +61,7 @@ def _tell(rows: list[Any], output: Output) -> None:
 
 
 def _cells(row: Any) -> list[Any]:
-    from budgets.domain.prices import key_of, span_of
+    from budgets.domain.priceversions import key_of, span_of
     from enforcement.rules.money import usd_text
 
     span = span_of(row)

@@ -13,7 +13,12 @@ ATTACKS = "\n".join(
     if path.name != Path(__file__).name
 )
 # Keys that repeat a primary key, so that others can refer to a row with its organization.
-HELPERS = {"balance_with_organization", "budget_with_organization", "lease_with_balance"}
+HELPERS = {
+    "balance_with_organization",
+    "budget_with_organization",
+    "lease_with_balance",
+    "price_rule_with_organization",
+}
 # Triggers that refuse under several names of their own: those stand in the README's table.
 NAMED_INSIDE = {"balance_guard", "lease_guard"}
 GUARDS = """
