@@ -27,7 +27,10 @@ def test_a_row_has_every_column_of_the_table_once() -> None:
 
 
 def test_text_is_cut_to_the_columns() -> None:
-    kept = {name for name, field in FIELDS.items() if isinstance(field, CharField)} - {"outcome", "source"}
+    kept = {name for name, field in FIELDS.items() if isinstance(field, CharField)} - {
+        "outcome",
+        "source",
+    }
     assert {name: FIELDS[name].max_length for name in kept} == LENGTHS
     said = event(**dict.fromkeys(LENGTHS, "x" * 300))
     row = mended(said, canonical(said))
