@@ -24,6 +24,7 @@ class Sidecar(models.Model):
     version = models.CharField(max_length=40, blank=True, default="")
     created_at = models.DateTimeField()
     last_seen_at = models.DateTimeField(null=True, blank=True)
+    refused_nodes = models.JSONField(default=list)  # of its last hello: {"name", "why"}
 
     class Meta:
         constraints = [
@@ -81,6 +82,8 @@ class ServingNode(models.Model):
     context_window = models.IntegerField(null=True, blank=True)
     metrics_path = models.CharField(max_length=200, blank=True, default="")
     labels = models.JSONField(default=dict)
+    by_hand = models.BooleanField(default=False)  # a person entered it, and said where it is read
+    removed_at = models.DateTimeField(null=True, blank=True)  # by people: no hello brings it back
     state = models.CharField(max_length=8, choices=NodeState.choices, default=NodeState.ACTIVE)
     created_at = models.DateTimeField()
     last_scraped_at = models.DateTimeField(null=True, blank=True)
@@ -94,6 +97,10 @@ class ServingNode(models.Model):
             models.UniqueConstraint(fields=["organization", "name"], name="node_name_unique"),
             models.CheckConstraint(
                 condition=Q(state__in=NodeState.values), name="node_state_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(removed_at__isnull=True) | Q(state=NodeState.GONE),
+                name="node_removed_is_gone",
             ),
         ]
 

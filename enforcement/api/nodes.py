@@ -46,8 +46,8 @@ class NodeSerializer(serializers.ModelSerializer[ServingNode]):
         model = ServingNode
         fields = [
             "id", "name", "sidecar", "base_url", "engine", "engine_version", "provider", "models",
-            "context_window", "metrics_path", "state", "labels", "created_at", "last_scraped_at",
-            "last_error", "warning",
+            "context_window", "metrics_path", "state", "labels", "by_hand", "removed_at",
+            "created_at", "last_scraped_at", "last_error", "warning",
         ]  # fmt: skip
         read_only_fields = fields
 

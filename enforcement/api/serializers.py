@@ -108,14 +108,23 @@ class OrderReceiptSerializer(OrderSerializer):
         return self._rows
 
 
+class RefusedNodeSerializer(serializers.Serializer[dict[str, str]]):
+    """A node that a sidecar named and does not speak for."""
+
+    name = serializers.CharField()
+    why = serializers.CharField()
+
+
 class SidecarSerializer(serializers.ModelSerializer[Sidecar]):
     token_prefix = serializers.CharField(source="token.prefix", read_only=True)
     revoked_at = serializers.DateTimeField(source="token.revoked_at", read_only=True)
+    refused_nodes = RefusedNodeSerializer(many=True, read_only=True)
 
     class Meta:
         model = Sidecar
         fields = [
             "id", "name", "version", "created_at", "last_seen_at", "token_prefix", "revoked_at",
+            "refused_nodes",
         ]  # fmt: skip
         read_only_fields = fields
 

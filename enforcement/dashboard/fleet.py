@@ -34,6 +34,7 @@ class SidecarRow:
     memory: str
     last_seen_at: datetime | None
     note: str
+    refused: list[str]  # nodes that it named and does not speak for, each with the reason
     is_revoked: bool
 
 
@@ -125,5 +126,6 @@ def _sidecar_row(
         memory=f"{sum(report.resident_bytes for report in health) // MIB} MiB" if health else "—",
         last_seen_at=sidecar.last_seen_at,
         note=", ".join(book.book for book in current) or "no book yet",
+        refused=[f"{one['name']}: {one['why']}" for one in sidecar.refused_nodes],
         is_revoked=sidecar.token.revoked_at is not None,
     )

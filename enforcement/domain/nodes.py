@@ -23,7 +23,7 @@ MOST_LABELS = 32
 LONGEST_LABEL = 200
 _LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
 
-# From which state to which; `gone` comes back when a sidecar names the node again.
+# From which state to which. A node that its sidecar names no more is gone and can be removed.
 TRANSITIONS = {
     (NodeState.ACTIVE, NodeState.DRAINING),
     (NodeState.DRAINING, NodeState.ACTIVE),
@@ -65,6 +65,7 @@ def create_node(
                 engine=engine,
                 metrics_path=metrics_path,
                 labels=labels or {},
+                by_hand=True,
                 created_at=now,
             )
     except IntegrityError as error:
@@ -86,8 +87,7 @@ def set_node_state(
 ) -> ServingNode:
     """Say that a node is being taken out of service, is back, or is gone.
 
-    It is a word for people and for gathering: a node that is gone is not read any more. Which
-    nodes a sidecar calls is in that sidecar's own configuration.
+    One that was removed is not read any more, and no sidecar brings it back by naming it.
 
     Raises:
         NodeStateError: it is in this state already.
@@ -95,10 +95,12 @@ def set_node_state(
     """
     node = find(ServingNode, organization_id=organization_id, object_id=node_id, lock=True)
     before = NodeState(node.state)
-    if (before, state) not in TRANSITIONS:
+    is_removal = state == NodeState.GONE and node.removed_at is None
+    if (before, state) not in TRANSITIONS and not (before == state and is_removal):
         raise NodeStateError(f"the node is {before} already")
     node.state = state
-    node.save(update_fields=["state"])
+    node.removed_at = now if state == NodeState.GONE else None
+    node.save(update_fields=["state", "removed_at"])
     _record(node, f"node.{state}", actor, now, before={"state": before.value}, reason=reason)
     return node
 

@@ -22,8 +22,8 @@ from budgets.errors import NotFreeError
 from budgets.models import Budget
 from controlplane.identity.domain import derived_key
 from controlplane.identity.models import Organization
-from enforcement.domain.enrolment import register_upstreams
 from enforcement.domain.ingest import take_usage
+from enforcement.domain.introductions import register_upstreams
 from enforcement.errors import UnsafeDatabaseError
 from enforcement.leasing import hello as hellos
 from enforcement.leasing.auth import Authenticator, SidecarIdentity

@@ -47,6 +47,8 @@ def test_a_node_is_entered_and_read_back(world: World, admin: Api, viewer: Api) 
         "metrics_path": "/metrics",
         "state": "active",
         "labels": {},
+        "by_hand": True,
+        "removed_at": None,
         "created_at": body["created_at"],
         "last_scraped_at": None,
         "last_error": "",

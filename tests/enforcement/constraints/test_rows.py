@@ -104,6 +104,8 @@ def test_an_epoch_is_above_zero(spool: Spool) -> None:
 def test_a_node_has_its_own_name_and_a_known_state(node: ServingNode) -> None:
     with refused_by("node_state_known"):
         sql("UPDATE enforcement_servingnode SET state = 'lost' WHERE id = %s", node.id)
+    with refused_by("node_removed_is_gone"):
+        sql("UPDATE enforcement_servingnode SET removed_at = %s WHERE id = %s", NOW, node.id)
     with refused_by("node_name_unique"):
         again(node)()
 
