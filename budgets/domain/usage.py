@@ -83,7 +83,6 @@ class Charge(NamedTuple):
     reason: str = ""
 
 
-@transaction.atomic
 def book_usage(
     *,
     organization_id: UUID,
@@ -96,10 +95,24 @@ def book_usage(
     Raises:
         UsageEventError: an event cannot be true. Nothing of the batch is booked.
     """
-    if not events:
-        return Booked(0, 0)
     for event in events:
         check_event(event)
+    return book_checked(
+        organization_id=organization_id, sidecar_id=sidecar_id, events=events, now=now
+    )
+
+
+@transaction.atomic
+def book_checked(
+    *,
+    organization_id: UUID,
+    sidecar_id: UUID | None,
+    events: Sequence[wire.UsageEvent],
+    now: datetime,
+) -> Booked:
+    """The same, of events that passed `check_event` already."""
+    if not events:
+        return Booked(0, 0)
     locks.share_budgets(organization_id)
     documents = [canonical(event) for event in events]
     said = [mended(event, document) for event, document in zip(events, documents, strict=True)]

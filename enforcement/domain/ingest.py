@@ -13,7 +13,7 @@ import msgspec
 from django.db import DataError, IntegrityError, transaction
 
 from budgets.domain.rejected import Rejected, keep_aside
-from budgets.domain.usage import Booked, book_refusals, book_usage, check_event
+from budgets.domain.usage import Booked, book_checked, book_refusals, check_event
 from budgets.errors import UsageEventError
 from enforcement.models import Sidecar
 from enforcement.rules.wire import EncodedUsage, UsageEvent
@@ -57,11 +57,11 @@ def _read(documents: Iterable[msgspec.Raw]) -> tuple[list[UsageEvent], list[Reje
 def book_each(
     *, organization_id: UUID, sidecar_id: UUID | None, events: list[UsageEvent], now: datetime
 ) -> tuple[Booked, list[Rejected]]:
-    """All at once; one by one if the database refuses that, as when a sum does not fit."""
+    """Checked events all at once; one by one if the database refuses that, as too big a sum."""
 
     @transaction.atomic
     def book(batch: list[UsageEvent]) -> Booked:
-        return book_usage(
+        return book_checked(
             organization_id=organization_id, sidecar_id=sidecar_id, events=batch, now=now
         )
 
@@ -69,8 +69,8 @@ def book_each(
         booked = book(events)
         return booked, _contradicting(events, booked)
     except (DataError, IntegrityError):
-        accepted, duplicates, rejected = 0, 0, []
-        for event in events:
+        accepted, duplicates, contradictions, rejected = 0, 0, [], []
+        for place, event in enumerate(events):
             try:
                 booked = book([event])
             except (DataError, IntegrityError) as error:
@@ -79,8 +79,9 @@ def book_each(
             else:
                 accepted += booked.accepted
                 duplicates += booked.duplicates
+                contradictions += [place] * len(booked.contradictions)
                 rejected += _contradicting([event], booked)
-        return Booked(accepted, duplicates), rejected
+        return Booked(accepted, duplicates, contradictions=tuple(contradictions)), rejected
 
 
 def _contradicting(events: list[UsageEvent], booked: Booked) -> list[Rejected]:

@@ -24,5 +24,11 @@ SPLIT_OVERFLOWS = Counter(
     "Split values that found no room in their budget.",
     ["budget"],
 )
+USAGE_EVENTS = Counter(
+    "comptroller_usage_events_total",
+    "Usage events of sidecars: booked, duplicate, contradicting (a booked id that says something"
+    " else), untrue. The last two were set aside.",
+    ["result"],
+)
 WAITING = Gauge("comptroller_groups_waiting", "Groups that wait for their grant.")
 WATCHERS = Gauge("comptroller_watch_streams", "Open watch streams.")

@@ -26,6 +26,7 @@ from enforcement.domain.ingest import take_usage
 from enforcement.domain.introductions import register_upstreams
 from enforcement.errors import UnsafeDatabaseError
 from enforcement.leasing import hello as hellos
+from enforcement.leasing import metrics
 from enforcement.leasing.auth import Authenticator, SidecarIdentity
 from enforcement.leasing.batch import Terms
 from enforcement.leasing.checks import check_header, check_hello, check_sync, to_uuid
@@ -200,6 +201,14 @@ class LeaseService:
         check_header(usage.header, organization=identity.organization)
         sidecar = await self._threads.run(_sidecar, identity.sidecar)
         booked = await self._threads.run(take_usage, sidecar=sidecar, usage=usage, now=_now())
+        contradicting = len(booked.contradictions)
+        for result, count in (
+            ("booked", booked.accepted),
+            ("duplicate", booked.duplicates),
+            ("contradicting", contradicting),
+            ("untrue", booked.rejected - contradicting),
+        ):
+            metrics.USAGE_EVENTS.labels(result).inc(count)
         return UsageAnswer(*booked[:2], usage.position, rejected=booked.rejected)
 
     async def delegate(self, identity: SidecarIdentity, message: Delegate) -> Delegated:

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import msgspec
 from django.utils import timezone
+from prometheus_client import REGISTRY
 
 from budgets.domain.budgets import BudgetSpec, create_budget
 from budgets.domain.verify import verify
@@ -83,3 +84,34 @@ def test_a_sum_that_no_column_can_hold_spoils_no_other_event(site: Site, peer: P
     assert peer.usage(*events) == UsageAnswer(3, 0, 7, rejected=1)
     assert Balance.objects.get().spent_amount == 2**62 + 12
     assert RejectedEvent.objects.get().event == events[2].id
+
+
+def test_what_contradicts_a_booked_event_is_counted_apart_from_repeats(
+    site: Site, peer: Peer
+) -> None:
+    def counted() -> list[float]:
+        name = "comptroller_usage_events_total"
+        results = ("booked", "duplicate", "contradicting", "untrue")
+        return [REGISTRY.get_sample_value(name, {"result": one}) or 0 for one in results]
+
+    def event(charge_nanos: int) -> WireEvent:
+        return WireEvent(
+            id=event_id,
+            agent=str(site.agent.id),
+            model="m",
+            started_at_ms=int(time.time() * 1000) // 1000 * 1000,
+            outcome=Outcome.COMPLETED,
+            charge_nanos=charge_nanos,
+        )
+
+    event_id, before = str(uuid4()), counted()
+    said = event(5)
+    assert peer.usage(said) == UsageAnswer(1, 0, 7)
+    assert peer.usage(said, event(6), event(-1)) == UsageAnswer(0, 1, 7, rejected=2)
+    after = counted()
+    assert [now - then for now, then in zip(after, before, strict=True)] == [1, 1, 1, 1]
+    assert {row.reason.rpartition(": ")[2] for row in RejectedEvent.objects.all()} == {
+        "a count is negative or beyond 62 bits",
+        "its id was booked with other content, or for another organization",
+    }
+    assert UsageEvent.objects.get().charge_nanos == 5
