@@ -34,6 +34,7 @@ class _Agent:
     """What both share."""
 
     agent = True
+    shows_note = False
     most_attempts = 1
     name: str
     dialect: str

@@ -20,12 +20,14 @@ class Client(Protocol):
     """A real client. `dialect`: what it speaks.
 
     `agent`: it is a whole agent, which only streams, and runs the tools that the model calls.
+    `shows_note`: its caller sees why a stream was cut.
     `most_attempts`: how often it tries a call that is refused for good.
     """
 
     name: str
     dialect: str
     agent: bool
+    shows_note: bool
     most_attempts: int
 
     async def call(self, ask: Ask) -> Seen:
@@ -47,7 +49,9 @@ class Driven:
         command: Sequence[str | Path],
         *,
         environment: dict[str, str] | None = None,
+        shows_note: bool = True,
     ) -> None:
+        self.shows_note = shows_note
         self.name = name
         self.dialect = dialect
         self._command = command
@@ -91,13 +95,17 @@ def bare_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 
 
-def _python(name: str, dialect: str, driver: str, *arguments: str) -> Driven:
-    module = f"tests.clients.drivers.{driver}"
-    return Driven(name, dialect, (sys.executable, "-m", module, *arguments))
+def _python(
+    name: str, dialect: str, driver: str, *arguments: str, shows_note: bool = True
+) -> Driven:
+    command = (sys.executable, "-m", f"tests.clients.drivers.{driver}", *arguments)
+    return Driven(name, dialect, command, shows_note=shows_note)
 
 
 PYTHON_CLIENTS = (
     _python("openai (Python)", "chat", "openai_sdk"),
+    _python("openai (Python), responses", "responses", "responses_sdk"),
+    _python("ollama (Python)", "chat", "ollama_sdk", shows_note=False),
     _python("anthropic (Python)", "messages", "anthropic_sdk"),
     _python("LangChain ChatOpenAI", "chat", "langchain_chat", "openai"),
     _python("LangChain ChatAnthropic", "messages", "langchain_chat", "anthropic"),
