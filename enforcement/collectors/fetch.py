@@ -14,13 +14,13 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from enforcement.collectors.base import CollectorError
+from enforcement.rules.addresses import Address, literal, refusal
 from enforcement.sidecar.http1 import ChunkedBody, HttpError, ResponseHead, parse_response_head
 
 WITHIN_S = 3.0
 MOST_BYTES = 4 * 1024 * 1024
 _PIECE = 65_536
 _TOO_LARGE = 413
-_METADATA_OF_AWS = ipaddress.ip_address("fd00:ec2::254")
 
 
 class Answer(NamedTuple):
@@ -56,17 +56,6 @@ async def fetch(
         raise CollectorError(f"{path}: {_words(error)}") from error
 
 
-def refuse_metadata(peer: str) -> None:
-    """A name can point anywhere: what counts is who was reached.
-
-    Raises CollectorError: the metadata service of a cloud, which hands out credentials.
-    """
-    address = ipaddress.ip_address(peer)
-    address = getattr(address, "ipv4_mapped", None) or address
-    if address.is_link_local or address == _METADATA_OF_AWS:
-        raise CollectorError("the address leads to the metadata service of a cloud")
-
-
 def _place(base_url: str) -> _Place:
     try:
         parts = urlsplit(base_url)
@@ -86,10 +75,9 @@ def _trust() -> ssl.SSLContext:
 
 
 async def _exchange(place: _Place, path: str, most: int) -> Answer:
-    reader, writer = await asyncio.open_connection(place.host, place.port, ssl=place.tls)
+    reader, writer = await _connect(place)
     try:
         peer = writer.get_extra_info("peername")
-        refuse_metadata(peer[0])
         writer.write(
             f"GET {place.prefix}{path} HTTP/1.1\r\nhost: {place.named}\r\nconnection: close\r\n"
             "accept: text/plain, application/json\r\n\r\n".encode()
@@ -106,6 +94,37 @@ async def _exchange(place: _Place, path: str, most: int) -> Answer:
         for name, value in head.headers.items()
     }
     return Answer(body, headers, f"{peer[0]}:{peer[1]}")
+
+
+async def _connect(place: _Place) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to an address that was judged: a name is not asked again in between.
+
+    Raises CollectorError: the name leads where nobody is sent, by one of its addresses or all.
+    """
+    addresses = await _addresses(place)
+    refused = next(filter(None, map(refusal, addresses)), "")
+    if refused:
+        raise CollectorError(refused)
+    name = place.host.removesuffix(".") if place.tls else None
+    failed: OSError = socket.gaierror()
+    for address in addresses:
+        try:
+            return await asyncio.open_connection(
+                str(address), place.port, ssl=place.tls, server_hostname=name
+            )
+        except OSError as error:
+            failed = error
+    raise failed
+
+
+async def _addresses(place: _Place) -> list[Address]:
+    spelt = literal(place.host)
+    if spelt is not None:
+        return [spelt]
+    found = await asyncio.get_running_loop().getaddrinfo(
+        place.host, place.port, type=socket.SOCK_STREAM
+    )
+    return [ipaddress.ip_address(address[0]) for *_, address in found]
 
 
 async def _body(reader: asyncio.StreamReader, head: ResponseHead, most: int) -> bytes:

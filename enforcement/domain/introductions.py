@@ -13,7 +13,7 @@ from django.db import transaction
 from controlplane.audit.domain import Actor, record
 from controlplane.audit.enums import ActorKind
 from controlplane.identity.domain import bump_policy
-from enforcement.domain.nodes import check_address
+from enforcement.domain.nodes import check_address, same_place
 from enforcement.enums import NodeState
 from enforcement.errors import NodeAddressError
 from enforcement.models import ServingNode, Sidecar
@@ -82,11 +82,11 @@ def _claim(node: ServingNode, sidecar: Sidecar, upstream: UpstreamInfo) -> Claim
     known = Known(
         owner=str(owner.pk) if owner else "",
         owner_is_revoked=owner is not None and owner.token.revoked_at is not None,
-        address=node.base_url,
+        address=same_place(node.base_url),
         is_gone=node.state == NodeState.GONE,
         is_removed=node.removed_at is not None,
     )
-    return judge(known, sidecar=str(sidecar.pk), address=upstream.base_url[:500])
+    return judge(known, sidecar=str(sidecar.pk), address=same_place(upstream.base_url[:500]))
 
 
 def _describe(

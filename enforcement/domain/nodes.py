@@ -18,6 +18,7 @@ from enforcement.errors import (
     NodeStateError,
 )
 from enforcement.models import ServingNode
+from enforcement.rules.addresses import canonical, refusal_of_name
 
 MOST_LABELS = 32
 LONGEST_LABEL = 200
@@ -50,12 +51,13 @@ def create_node(
     Raises:
         NodeAddressError: an address that could not be read, or should not be.
         NodeLabelError: a label that is none.
-        NodeNameTakenError: the organization has a node of this name.
+        NodeNameTakenError: the organization has a node of this name, or at this address.
     """
     check_address(base_url)
     check_labels(labels or {})
     if metrics_path and not metrics_path.startswith("/"):
         raise NodeAddressError("metrics_path begins with a slash, or is empty")
+    _check_is_new(organization_id, name, base_url, metrics_path)
     try:
         with transaction.atomic():
             node = ServingNode.objects.create(
@@ -143,6 +145,24 @@ def check_labels(labels: Mapping[str, str]) -> None:
             raise NodeLabelError(told)
 
 
+def _check_is_new(organization_id: UUID, name: str, base_url: str, metrics_path: str) -> None:
+    """A page under two names would be counted twice. Raises NodeNameTakenError."""
+    nodes = ServingNode.objects.filter(organization_id=organization_id, metrics_path=metrics_path)
+    place = canonical(base_url)
+    read = nodes.exclude(metrics_path="").exclude(state=NodeState.GONE)
+    for node in read.exclude(name=name).order_by("name"):
+        if same_place(node.base_url) == place:
+            raise NodeNameTakenError(f"the node {node.name!r} is read at this address")
+
+
+def same_place(base_url: str) -> str:
+    """What two spellings of one address have in common. Sidecars may have told anything."""
+    try:
+        return canonical(base_url)
+    except ValueError:
+        return base_url
+
+
 def _in_order(labels: Mapping[str, str]) -> str:
     return ", ".join(f"{name}={labels[name]}" for name in sorted(labels))
 
@@ -158,8 +178,9 @@ def check_address(base_url: str) -> None:
         raise NodeAddressError("base_url begins with http:// or https:// and names a host")
     if parts.username is not None or parts.query or parts.fragment:
         raise NodeAddressError("base_url has neither user, nor query, nor fragment")
-    if host.startswith("169.254.") or host == "metadata.google.internal":
-        raise NodeAddressError("base_url names the metadata service of a cloud")
+    refused = refusal_of_name(host)
+    if refused:
+        raise NodeAddressError(refused)
 
 
 def _record(

@@ -10,16 +10,20 @@ from uuid import UUID
 
 from django.db.models import Q
 
+from enforcement.domain.nodes import same_place
 from enforcement.enums import NodeState
 from enforcement.models import ServingNode
+
+_NEEDED = ("name", "organization_id", "created_at", "base_url", "metrics_path", "process")
 
 Age = tuple[datetime, UUID]
 
 
 def same_address(nodes: list[ServingNode]) -> dict[UUID, str]:
     """Which of these nodes have the address of an older one of their organization, in words."""
-    others = _others(nodes, Q(base_url__in={node.base_url for node in nodes}))
-    return _told(nodes, others, lambda node: node.base_url + node.metrics_path, "address")
+    others = _others(nodes, Q())
+    marks = {node.pk: same_place(node.base_url) + node.metrics_path for node in (*nodes, *others)}
+    return _told(nodes, others, lambda node: marks[node.pk], "address")
 
 
 def same_process(nodes: Iterable[ServingNode]) -> dict[UUID, str]:
@@ -37,7 +41,7 @@ def _others(nodes: list[ServingNode], alike: Q) -> list[ServingNode]:
     """Nodes that are read, of the same organizations."""
     organizations = {node.organization_id for node in nodes}
     found = ServingNode.objects.filter(alike, organization_id__in=organizations)
-    return list(found.exclude(state=NodeState.GONE).exclude(metrics_path=""))
+    return list(found.exclude(state=NodeState.GONE).exclude(metrics_path="").only(*_NEEDED))
 
 
 def _told(

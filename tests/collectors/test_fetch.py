@@ -8,7 +8,7 @@ import pytest
 
 from enforcement.collectors import fetch as fetching
 from enforcement.collectors.base import CollectorError
-from enforcement.collectors.fetch import Answer, refuse_metadata
+from enforcement.collectors.fetch import Answer
 from tests.collectors import servers
 
 
@@ -72,16 +72,58 @@ def test_an_address_that_should_not_be_read_is_refused(address: str, words: str)
 
 
 @pytest.mark.parametrize(
-    "peer", ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1%eth0", "fd00:ec2::254"]
+    "host", ["169.254.169.254", "2852039166", "[::ffff:a9fe:a9fe]", "[64:ff9b::a9fe:a9fe]"]
 )
-def test_no_name_leads_to_the_metadata_of_a_cloud(peer: str) -> None:
+def test_no_address_leads_to_the_metadata_of_a_cloud(host: str) -> None:
     with pytest.raises(CollectorError, match="metadata service"):
-        refuse_metadata(peer)
+        fetch(f"http://{host}", "/metrics")
 
 
-@pytest.mark.parametrize("peer", ["127.0.0.1", "10.0.0.7", "::1", "::ffff:10.0.0.7", "fd00::7"])
-def test_nodes_of_a_private_network_are_read(peer: str) -> None:
-    refuse_metadata(peer)
+class Names(asyncio.DefaultEventLoopPolicy):
+    """A name server that an enemy runs: another answer at each question."""
+
+    def __init__(self, *answers: list[str]) -> None:
+        super().__init__()
+        self.answers = list(answers)
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        loop = super().new_event_loop()
+
+        async def getaddrinfo(host: str, port: int, **_how: int) -> list[object]:
+            assert host == "gpu.example"
+            return [(2, 1, 6, "", (address, port)) for address in self.answers.pop(0)]
+
+        loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign,assignment]
+        return loop
+
+
+def fetch_by(names: Names, url: str) -> Answer:
+    port = url.rpartition(":")[2]
+    with asyncio.Runner(loop_factory=names.new_event_loop) as runner:
+        return runner.run(fetching.fetch(f"http://gpu.example:{port}", "/metrics"))
+
+
+@pytest.mark.parametrize("answer", [["169.254.169.254"], ["127.0.0.1", "100.100.100.200"]])
+def test_a_name_with_one_bad_address_is_not_read(answer: list[str]) -> None:
+    heads: list[bytes] = []
+    with (
+        servers.serving(lambda _, head: heads.append(head)) as url,
+        pytest.raises(CollectorError, match="metadata service"),
+    ):
+        fetch_by(Names(answer), url)
+    assert heads == []
+
+
+def test_a_name_is_resolved_once_so_it_cannot_flip_after_it_was_judged() -> None:
+    names = Names(["127.0.0.1"], ["169.254.169.254"])
+    with servers.serving(servers.says(b"a 1\n")) as url:
+        assert fetch_by(names, url).peer == f"127.0.0.1:{url.rpartition(':')[2]}"
+    assert names.answers == [["169.254.169.254"]]
+
+
+def test_the_next_address_of_a_name_is_tried() -> None:
+    with servers.serving(servers.says(b"a 1\n")) as url:
+        assert fetch_by(Names(["127.0.0.9", "127.0.0.1"]), url).body == b"a 1\n"
 
 
 def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
