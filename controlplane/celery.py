@@ -59,10 +59,15 @@ QUEUE_OF = {
     "enforcement.scrape_nodes": SCRAPE_QUEUE,
 }
 EXCHANGE = Exchange(DEFAULT_QUEUE)  # type: ignore[no-untyped-call]
+QUEUES = [
+    Queue(name, EXCHANGE, routing_key=name)  # type: ignore[no-untyped-call]
+    for name in (CRITICAL_QUEUE, DEFAULT_QUEUE, SCRAPE_QUEUE)
+]
 LONGEST_TASK_S = 300
 # Redis and Valkey give an unacknowledged message to another worker after this: never while its
 # task may still run. RabbitMQ does so when the connection ends.
 VISIBILITY_TIMEOUT_S = 3 * LONGEST_TASK_S
+SILENCE_S = 10  # of a broker: then the connection is dead, whoever holds its other end
 
 
 def queue_of(task: str) -> str:
@@ -73,7 +78,13 @@ def queue_of(task: str) -> str:
 def transport_options(broker_url: str) -> dict[str, int]:
     """What only brokers that speak Redis are told."""
     is_redis = broker_url.startswith(("redis", "valkey", "sentinel"))
-    return {"visibility_timeout": VISIBILITY_TIMEOUT_S} if is_redis else {}
+    if not is_redis:
+        return {}
+    return {
+        "visibility_timeout": VISIBILITY_TIMEOUT_S,
+        "socket_timeout": SILENCE_S,
+        "socket_connect_timeout": SILENCE_S,
+    }
 
 
 app = Celery("comptroller")
@@ -89,10 +100,7 @@ app.conf.update(
     task_time_limit=60,
     task_soft_time_limit=45,
     task_default_queue=DEFAULT_QUEUE,
-    task_queues=[
-        Queue(name, EXCHANGE, routing_key=name)  # type: ignore[no-untyped-call]
-        for name in (CRITICAL_QUEUE, DEFAULT_QUEUE, SCRAPE_QUEUE)
-    ],
+    task_queues=QUEUES,
     task_routes={task: {"queue": queue} for task, queue in QUEUE_OF.items()},
     worker_prefetch_multiplier=1,
     worker_hijack_root_logger=False,

@@ -13,11 +13,10 @@ from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
-from kombu.connection import Connection
 
+from controlplane import broker as brokers
 from controlplane.identity.domain import upkeep
 
-BROKER_TIMEOUT_S = 1
 WORKER_LATE_AFTER = timedelta(seconds=60)
 DURABLE = frozenset({"on", "remote_apply"})
 OK = "ok"
@@ -75,10 +74,8 @@ def synchronous_commit() -> str:
 
 def reach_broker() -> None:
     """Raises whatever the transport raises when the broker is not there."""
-    with Connection(  # type: ignore[no-untyped-call]
-        settings.BROKER_URL, connect_timeout=BROKER_TIMEOUT_S
-    ) as broker:
-        broker.ensure_connection(max_retries=1, timeout=BROKER_TIMEOUT_S)
+    with brokers.link_to(settings.BROKER_URL) as broker:
+        brokers.reach(broker)
 
 
 def _broker() -> str:

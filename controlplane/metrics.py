@@ -20,6 +20,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from budgets.models import Rating, RejectedEvent
+from controlplane.celery import QUEUES
+from controlplane.duties import metrics as work
 from controlplane.identity.domain import upkeep
 from controlplane.identity.enums import State
 from controlplane.identity.models import Agent, Organization
@@ -39,7 +41,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class Totals(Collector):
-    """What the database knows, counted when somebody asks."""
+    """What database and broker know, counted when somebody asks."""
 
     def collect(self) -> Iterator[Metric]:
         organizations = GaugeMetricFamily("comptroller_organizations", "Organizations.")
@@ -61,7 +63,11 @@ class Totals(Collector):
         )
         rejected.add_metric([], RejectedEvent.objects.count())
         yield rejected
-        age = upkeep.age_of_pulse(now=timezone.now())
+        now = timezone.now()
+        yield from work.of_duties(now=now)
+        yield from work.of_letters()
+        yield from work.of_broker(settings.BROKER_URL, [queue.name for queue in QUEUES])
+        age = upkeep.age_of_pulse(now=now)
         if age is not None:
             worker = GaugeMetricFamily(
                 "comptroller_worker_pulse_age_seconds", "Since the worker's last beat."

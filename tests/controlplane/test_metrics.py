@@ -10,6 +10,9 @@ from django.test import Client
 from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
+from controlplane.duties.domain.letters import bury, recover
+from controlplane.duties.domain.parcels import EMPTY
+from controlplane.duties.models import Duty
 from controlplane.identity import domain
 from controlplane.identity.domain import upkeep
 from controlplane.logs import without_secrets
@@ -44,6 +47,48 @@ def test_the_workers_pulse_has_an_age(world: World) -> None:
     assert ("comptroller_worker_pulse_age_seconds", ()) not in scrape()
     upkeep.beat(now=timezone.now() - timedelta(seconds=30))
     assert 30 <= scrape()["comptroller_worker_pulse_age_seconds", ()] < 60
+
+
+def test_duties_tell_how_late_and_how_well_they_are(world: World) -> None:
+    Duty.objects.create(
+        name="sweep",
+        due_at=timezone.now() - timedelta(seconds=90),
+        runs=7,
+        failures=2,
+        busy_ms=1_500,
+        last_ms=250,
+    )
+    Duty.objects.create(name="early", due_at=timezone.now() + timedelta(hours=1))
+    samples, sweep = scrape(), (("duty", "sweep"),)
+    assert 90 <= samples["comptroller_duty_late_seconds", sweep] < 120
+    assert samples["comptroller_duty_late_seconds", (("duty", "early"),)] == 0
+    assert samples["comptroller_duty_runs_total", sweep] == 7
+    assert samples["comptroller_duty_failures_total", sweep] == 2
+    assert samples["comptroller_duty_busy_seconds_total", sweep] == 1.5
+    assert samples["comptroller_duty_last_seconds", sweep] == 0.25
+
+
+def test_letters_wait_until_they_are_settled(world: World) -> None:
+    for task in ("a", "b"):
+        bury(task, EMPTY, error="e", attempts=1, now=timezone.now())
+    assert scrape()["comptroller_dead_letters", ()] == 2
+    recover("a", now=timezone.now())
+    assert scrape()["comptroller_dead_letters", ()] == 1
+
+
+def test_messages_wait_in_queues_as_long_as_the_broker_answers(
+    world: World, valkey_url: str, settings: Any
+) -> None:
+    settings.BROKER_URL = valkey_url
+    samples = scrape()
+    assert samples["comptroller_broker_up", ()] == 1
+    assert {
+        dict(labels)["queue"] for name, labels in samples if name == "comptroller_queue_messages"
+    } == {"critical", "comptroller", "scrape"}
+    settings.BROKER_URL = "redis://127.0.0.1:1/0"
+    samples = scrape()
+    assert samples["comptroller_broker_up", ()] == 0
+    assert "comptroller_queue_messages" not in {name for name, _ in samples}
 
 
 def test_requests_are_counted_by_route_not_by_path(world: World) -> None:

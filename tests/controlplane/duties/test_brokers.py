@@ -9,9 +9,9 @@ import time
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from controlplane.broker import waiting
 from controlplane.celery import app
 from controlplane.duties.models import Duty
-from controlplane.duties.queues import waiting
 from controlplane.duties.tasks import perform
 from tests.brokers import Broker
 from tests.controlplane.duties.conftest import Company

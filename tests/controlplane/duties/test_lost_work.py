@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from controlplane.broker import waiting
 from controlplane.celery import app
 from controlplane.duties.domain.parcels import KILLED
 from controlplane.duties.domain.rules import MOST_ATTEMPTS
 from controlplane.duties.enums import LetterState
 from controlplane.duties.failures import UNKNOWN
 from controlplane.duties.models import DeadLetter, Duty
-from controlplane.duties.queues import waiting
 from tests.brokers import Broker, Valkey
 from tests.controlplane.duties.conftest import Company
 from tests.controlplane.duties.diary import QUEUES, ended, lines, no_two_at_once, wait_for
