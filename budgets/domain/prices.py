@@ -7,6 +7,7 @@ that a charge can always be computed again from the version that it names.
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -27,6 +28,7 @@ from enforcement.rules.policy import PricePolicy, PriceTier, Rates
 _TURNED = "prices"
 
 NO_VARIANTS: Mapping[str, Rates] = MappingProxyType({})
+NO_EVIDENCE: Mapping[str, Any] = MappingProxyType({})
 
 
 # ------------------------------------------------------------------------------ own rates
@@ -46,10 +48,13 @@ def set_own_price(
     variants: Mapping[str, Rates] = NO_VARIANTS,
     valid_from: datetime | None = None,
     reason: str = "",
+    source: str = "own",
+    evidence: Mapping[str, Any] = NO_EVIDENCE,
 ) -> PriceVersion:
     """Set the organization's own rate of a model, as for self-hosted ones. It wins over all others.
 
-    `variants`: whole rates by the service tier that the provider says it served.
+    `variants`: whole rates by the service tier that the provider says it served. `evidence`: what
+    rates were computed from that were measured, as plain values.
 
     It holds until the next own version that was already announced, or until further notice.
 
@@ -81,8 +86,9 @@ def set_own_price(
             row.save(update_fields=["valid_to"])
         elif end is None:
             end = row.valid_from
-    version = version_of(key, span._replace(end=end), source="own", source_version="")
+    version = version_of(key, span._replace(end=end), source=source, source_version="")
     version.organization, version.own = organization, True
+    version.evidence = dict(evidence)
     version.save(force_insert=True)
     follow_rules(organization, now=now)
     bump_policy(organization_id)

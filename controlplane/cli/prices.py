@@ -148,6 +148,39 @@ def discount(
 
 
 @app.command()
+def measure(
+    model: Annotated[str, typer.Argument(help="A model that your own nodes serve.")],
+    since: Annotated[str, typer.Option(help="From this whole hour on (ISO 8601).")],
+    until: Annotated[str, typer.Option(help="Before this one.")],
+    answer_weight: Annotated[
+        str, typer.Option(help="How much dearer an answer's token is than one of the prompt.")
+    ] = "4",
+    cached_weight: Annotated[str, typer.Option(help="And one out of the prompt's cache.")] = "0.1",
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Make them the own rates from now on.")
+    ] = False,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="A hundredfold jump is meant.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why; it stands in the audit trail.")] = "",
+    organization: SlugOption = "",
+    data_dir: DataDir = Path(".comptroller"),
+    wanted: Wanted = Format.AUTO,
+    as_json: AsJson = False,
+) -> None:
+    """Rates of a self-hosted model: what its nodes cost, divided by what they made.
+
+    Idle hours count. What it was computed from is shown, and kept with the rates.
+    """
+    times = [f"--since={since}", f"--until={until}"]
+    weights = [f"--answer-weight={answer_weight}", f"--cached-weight={cached_weight}"]
+    flags = [*(["--apply"] if apply else []), *(["--confirm"] if confirm else [])]
+    options = [f"--reason={reason}", f"--organization={organization}"]
+    form = f"--format={_form(wanted, as_json).value}"
+    manage(data_dir, ["measure_prices", *times, *weights, *flags, *options, form, "--", model])
+
+
+@app.command()
 def rules(
     end: Annotated[str, typer.Option(help="The id of a rule that ends now.")] = "",
     reason: Annotated[str, typer.Option(help="Why it ends.")] = "",
