@@ -153,3 +153,12 @@ class UsageEventError(BudgetError):
     def __init__(self, event_id: str, message: str) -> None:
         super().__init__(f"usage event {event_id}: {message}")
         self.event_id = event_id
+
+
+class UsageQueryError(BudgetError):
+    """A question about use that cannot be answered. `field` names the argument that is wrong."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.message = message

@@ -40,11 +40,11 @@ from budgets.models import (
     Transfer,
     UsageEvent,
 )
+from budgets.queries.owners import names_of
 from budgets.queries.spending import GROUPINGS, Spend
 from controlplane.api import CursorPagination
 from controlplane.idempotency import idempotent
 from controlplane.identity.enums import Scope
-from controlplane.identity.models import Agent, Project, Team
 from controlplane.viewsets import OrganizationViewSet
 
 CHANGES_SHOWN = 200
@@ -411,14 +411,7 @@ def _range(data: dict[str, Any], *, now: datetime) -> tuple[datetime, datetime]:
 
 def _named(organization_id: UUID, by: list[str], groups: list[Spend]) -> list[dict[str, Any]]:
     """Groups with their keys by name, and names for the ids among them."""
-    models = {"agent": Agent, "team": Team, "project": Project}
-    names: dict[str, dict[str, str]] = {}
-    for grouping in by:
-        if grouping in models:
-            rows = models[grouping]._default_manager.filter(  # noqa: SLF001 -- Django's own name
-                organization_id=organization_id
-            )
-            names[grouping] = {str(pk): name for pk, name in rows.values_list("id", "name")}
+    names = names_of(organization_id, by)
     found = []
     for group in groups:
         key = dict(zip(by, group.key, strict=True))

@@ -26,6 +26,7 @@ from budgets.domain.notifications import notify
 from budgets.domain.prices import prices_at
 from budgets.domain.ratings import charge_at, last_ratings, policies_of
 from budgets.domain.rebooking import Rebooking
+from budgets.domain.rollups import leave_unfolded
 from budgets.domain.usage import MAX_COUNT
 from budgets.errors import RerateError
 from budgets.models import Balance, PriceVersion, Rating, Transfer, UsageEvent
@@ -184,6 +185,7 @@ class _Run:
         rated = self.rate(batch, books)
         ratings = [_rating(one, actor=actor, reason=reason, now=self._now) for one in rated]
         Rating.objects.bulk_create(ratings)
+        leave_unfolded(ratings=[rating.id for rating in ratings], now=self._now)
         books.save()
         Transfer.objects.bulk_create(
             _transfer(rating, balance_id, kind, amount)

@@ -1,59 +1,31 @@
-"""Fold usage events into hourly rows, from a watermark of their receipt.
+"""Fold usage into rollups: by the hour with all owners, and cells by every two dimensions.
 
-A fold finds the hours that events received since the watermark belong to, or calls that were rated
-since, and computes those hours anew from all their events. So it may run twice, be cut short, or
-find an event of last week: the result is always what a fold of everything would give. Events are
-append-only, so no row of an hour ever becomes empty.
+Whoever books events or ratings writes their ids into `UnfoldedUse` in the same transaction. A fold
+takes such rows away and adds what they name to the rollups, in one transaction as well: each event
+is counted exactly once, however late it comes, however often a fold is cut short, and without
+reading again what was counted before. Events whose day is archived since stay counted.
 """
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
+from uuid import UUID
 
 from django.db import connection, transaction
+from django.db.models import Min
 
-from budgets.models import RollupWatermark
+from budgets.domain.foldsql import STEPS, TAKE
+from budgets.models import RollupWatermark, UnfoldedUse
 from enforcement.rules.windows import EPOCH
 
 NAME = "usage"
 # Events become visible at their commit, a little after their receipt: look back that far.
 OVERLAP = timedelta(minutes=10)
-HOURS_AT_ONCE = 2_000
-
-_DIRTY = """
-SELECT organization_id, date_trunc('hour', started_at, 'UTC') AS hour
-FROM budgets_usageevent WHERE received_at >= %(since)s AND received_at <= %(now)s
-UNION
-SELECT organization_id, date_trunc('hour', started_at, 'UTC')
-FROM budgets_rating WHERE at >= %(since)s AND at <= %(now)s
-ORDER BY hour, organization_id
-"""
-_FOLD = """
-WITH d AS (
-    SELECT * FROM unnest(%s::uuid[], %s::timestamptz[]) AS d(organization_id, hour)
-), rated AS (
-    SELECT r.usage_event_id, sum(r.charge_nanos - r.old_charge_nanos) AS delta_nanos
-    FROM d JOIN budgets_rating r ON r.organization_id = d.organization_id
-        AND r.started_at >= d.hour AND r.started_at < d.hour + interval '1 hour'
-    GROUP BY 1
-)
-INSERT INTO budgets_usagerollup (
-    hour, organization_id, team_id, project_id, agent_id, model, provider, node, calls, cut_calls,
-    input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, charge_nanos
-)
-SELECT d.hour, e.organization_id, e.team_id, e.project_id, e.agent_id, e.model, e.provider, e.node,
-    count(*), count(*) FILTER (WHERE e.outcome IN ('cut', 'clamped', 'killed')),
-    sum(e.input_tokens), sum(e.cached_input_tokens), sum(e.output_tokens),
-    sum(e.reasoning_tokens), sum(e.charge_nanos + coalesce(rated.delta_nanos, 0))
-FROM d
-JOIN budgets_usageevent e ON e.organization_id = d.organization_id
-    AND e.started_at >= d.hour AND e.started_at < d.hour + interval '1 hour'
-LEFT JOIN rated ON rated.usage_event_id = e.id
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
-ON CONFLICT ON CONSTRAINT rollup_one_for_each_key DO UPDATE SET
-    calls = excluded.calls, cut_calls = excluded.cut_calls,
-    input_tokens = excluded.input_tokens, cached_input_tokens = excluded.cached_input_tokens,
-    output_tokens = excluded.output_tokens, reasoning_tokens = excluded.reasoning_tokens,
-    charge_nanos = excluded.charge_nanos
+ROWS_AT_ONCE = 500
+MOST_BATCHES = 20
+_LEAVE = """
+INSERT INTO budgets_unfoldeduse (received_at, events, starts, ratings)
+VALUES (%s, %s::uuid[], %s::timestamptz[], %s::uuid[])
 """
 
 
@@ -64,9 +36,35 @@ class Folded(NamedTuple):
     busy: bool = False
 
 
-@transaction.atomic
+def leave_unfolded(
+    events: Sequence[tuple[str, datetime]] = (), ratings: Iterable[UUID] = (), *, now: datetime
+) -> None:
+    """Hand new events (with their starts) or ratings to the next fold. In their transaction."""
+    ids, starts = [event for event, _ in events], [start for _, start in events]
+    with connection.cursor() as cursor:
+        cursor.execute(_LEAVE, [now, ids, starts, list(ratings)])
+
+
 def fold_usage(*, now: datetime) -> Folded:
-    """Bring the hourly rows up to what has been received until `now`."""
+    """Bring the rollups up to what was booked until now, a batch in each transaction."""
+    hours = 0
+    for _ in range(MOST_BATCHES):
+        batch = _fold_batch(now=now)
+        if batch is None:
+            return Folded(hours=hours, busy=True)
+        hours += batch.hours
+        if batch.last:
+            break
+    return Folded(hours=hours)
+
+
+class _Batch(NamedTuple):
+    hours: int
+    last: bool
+
+
+@transaction.atomic
+def _fold_batch(*, now: datetime) -> _Batch | None:
     RollupWatermark.objects.bulk_create(
         [RollupWatermark(name=NAME, received_at=EPOCH, folded_at=now)], ignore_conflicts=True
     )
@@ -74,15 +72,26 @@ def fold_usage(*, now: datetime) -> Folded:
         RollupWatermark.objects.select_for_update(skip_locked=True).filter(name=NAME).first()
     )
     if watermark is None:
-        return Folded(hours=0, busy=True)
-    since = max(EPOCH, watermark.received_at - OVERLAP)
-    with connection.cursor() as cursor:
-        cursor.execute(_DIRTY, {"since": since, "now": now})
-        dirty = cursor.fetchall()
-        for first in range(0, len(dirty), HOURS_AT_ONCE):
-            organizations, hours = zip(*dirty[first : first + HOURS_AT_ONCE], strict=True)
-            cursor.execute(_FOLD, [list(organizations), list(hours)])
-    watermark.received_at = max(watermark.received_at, now)
+        return None
+    hours = _add(UnfoldedUse.objects.order_by("id").values_list("id", flat=True)[:ROWS_AT_ONCE])
+    oldest = UnfoldedUse.objects.aggregate(at=Min("received_at"))["at"]
+    watermark.received_at = max(watermark.received_at, min(oldest or now, now))
     watermark.folded_at = now
     watermark.save()
-    return Folded(hours=len(dirty))
+    return _Batch(hours=hours, last=oldest is None)
+
+
+def _add(rows: Iterable[int]) -> int:
+    """Take these rows away and add what they name to the rollups. How many hours that touched."""
+    ids = list(rows)
+    if not ids:
+        return 0
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL jit = off")
+        for step in TAKE:
+            cursor.execute(step, {"rows": ids})
+        for step in STEPS:
+            cursor.execute(step)
+        cursor.execute("SELECT count(DISTINCT (organization_id, hour)) FROM pg_temp.folding")
+        ((hours,),) = cursor.fetchall()
+    return int(hours)

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django.db import connection
 
+from budgets.domain.rollups import leave_unfolded
 from budgets.domain.usagerows import COLUMNS, Entry, columns_of
 
 DAYS_AHEAD = 7
@@ -80,6 +81,7 @@ def store(entries: Sequence[Entry], *, sidecar_id: UUID | None, now: datetime) -
     ):
         for entry in entries:
             copy.write_row(columns_of(entry, sidecar=sidecar, received_at=received_at))
+    leave_unfolded([(entry.event.id, entry.started_at) for entry in entries], now=now)
 
 
 def make_partitions(days: Iterable[date]) -> int:

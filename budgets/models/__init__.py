@@ -9,7 +9,13 @@ from budgets.models.price import PriceVersion
 from budgets.models.pricerule import PriceRule
 from budgets.models.rating import Rating
 from budgets.models.rejected import RejectedEvent
-from budgets.models.rollup import RollupWatermark, UsageRollup
+from budgets.models.rollup import (
+    RollupWatermark,
+    UnfoldedUse,
+    UsageCell,
+    UsageRollup,
+    UsageValue,
+)
 from budgets.models.threshold import ApprovalRequest, Notification, ThresholdFiring
 from budgets.models.transfer import JournalSeal, LedgerIncarnation, SealHorizon, Transfer
 from budgets.models.usage import Refusal, UsageEvent, UsageReceipt
@@ -34,7 +40,10 @@ __all__ = [
     "SealHorizon",
     "ThresholdFiring",
     "Transfer",
+    "UnfoldedUse",
+    "UsageCell",
     "UsageEvent",
     "UsageReceipt",
     "UsageRollup",
+    "UsageValue",
 ]

@@ -1,3 +1,4 @@
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
 
@@ -61,3 +62,63 @@ class RollupWatermark(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} {self.received_at:%Y-%m-%dT%H:%M:%S}"
+
+
+class UnfoldedUse(models.Model):
+    """Events and ratings that no rollup counts yet. Written with them, deleted by their fold."""
+
+    id = models.BigAutoField(primary_key=True)
+    received_at = models.DateTimeField()
+    events = ArrayField(models.UUIDField(), default=list)
+    starts = ArrayField(models.DateTimeField(), default=list)  # of the events: their partitions
+    ratings = ArrayField(models.UUIDField(), default=list)
+
+    def __str__(self) -> str:
+        return f"{len(self.events)} events, {len(self.ratings)} ratings"
+
+
+class UsageValue(models.Model):
+    """A value of a dimension as cells name it: by a small number."""
+
+    id = models.AutoField(primary_key=True)
+    organization_id = models.UUIDField()
+    dimension = models.SmallIntegerField()
+    value = models.TextField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization_id", "dimension", "value"], name="usage_value_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.dimension}: {self.value}"
+
+
+class UsageCell(models.Model):
+    """Use of one hour, day or week (UTC) by none, one or two dimensions. Derived from the events.
+
+    `dimensions` and the two values are numbers of `budgets.domain.dimensions`. Partitioned by
+    `dimensions` (migration 0018), so that the cells of one question lie together.
+    """
+
+    pk = models.CompositePrimaryKey(
+        "organization_id", "dimensions", "hours", "start", "first", "second"
+    )
+    organization_id = models.UUIDField()
+    dimensions = models.SmallIntegerField()
+    hours = models.SmallIntegerField()  # how long it is: 1, 24 or 168
+    start = models.DateTimeField()
+    first = models.IntegerField()
+    second = models.IntegerField()
+    calls = models.BigIntegerField()
+    cut_calls = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    cached_input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    reasoning_tokens = models.BigIntegerField()
+    charge_nanos = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.dimensions} {self.start:%Y-%m-%dT%H} {self.first} {self.second}"

@@ -94,7 +94,7 @@ def spend_by(
         agent_id=agent_id,
     )
     return [
-        _spend(row[len(by) :], key=tuple(None if k is None else str(k) for k in row[: len(by)]))
+        spend_of(row[len(by) :], key=tuple(None if k is None else str(k) for k in row[: len(by)]))
         for row in rows
     ]
 
@@ -110,7 +110,7 @@ def spend_total(
         until=until,
         agent_id=agent_id,
     )
-    return _spend(row, key=())
+    return spend_of(row, key=())
 
 
 def hourly(
@@ -124,10 +124,10 @@ def hourly(
         until=until,
         agent_id=agent_id,
     )
-    found = {row[0]: _spend(row[1:], key=(), hour=row[0]) for row in rows}
+    found = {row[0]: spend_of(row[1:], key=(), hour=row[0]) for row in rows}
     hour, hours = floor_hour(since), []
     while hour < until:
-        hours.append(found.get(hour) or _spend((0,) * 7, key=(), hour=hour))
+        hours.append(found.get(hour) or spend_of((0,) * 7, key=(), hour=hour))
         hour += HOUR
     return hours
 
@@ -139,7 +139,7 @@ def floor_hour(instant: datetime) -> datetime:
 _WHERE_AGENT = "WHERE %(agent)s::uuid IS NULL OR agent_id = %(agent)s::uuid"
 
 
-def _spend(
+def spend_of(
     sums: Sequence[int], *, key: tuple[str | None, ...], hour: datetime | None = None
 ) -> Spend:
     calls, cut, inputs, cached, outputs, reasoning, charge = (int(amount) for amount in sums)

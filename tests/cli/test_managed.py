@@ -15,6 +15,7 @@ import pytest
         ["budgets", "explain", "--agent", "reader"],
         ["reconcile", "--hours", "2"],
         ["nodes", "list"],
+        ["usage", "query", "--group-by", "model,agent"],
         ["migrate"],
         ["tasks", "list"],
         ["tasks", "dead"],

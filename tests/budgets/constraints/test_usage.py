@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 
 from budgets.domain.usage import book_usage
-from budgets.models import Refusal, UsageEvent, UsageRollup
+from budgets.models import Refusal, UsageEvent, UsageRollup, UsageValue
 from tests.budgets.constraints.attack import refused_by, sql
 from tests.budgets.world import NOW, World, call
 
@@ -68,3 +68,10 @@ def test_an_hour_is_folded_once_for_each_key(world: World) -> None:
     row.pk = None
     with refused_by("rollup_one_for_each_key"):
         row.save(force_insert=True)
+
+
+def test_a_value_has_one_number(world: World) -> None:
+    values = {"organization_id": world.id, "dimension": 5, "value": "gemma"}
+    UsageValue.objects.create(**values)
+    with refused_by("usage_value_once"):
+        UsageValue.objects.create(**values)

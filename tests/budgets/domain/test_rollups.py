@@ -7,9 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from budgets.domain import rollups
 from budgets.domain.rollups import Folded, fold_usage
 from budgets.domain.usage import book_usage
-from budgets.models import RollupWatermark, UsageEvent, UsageRollup
+from budgets.models import RollupWatermark, UnfoldedUse, UsageEvent, UsageRollup
 from controlplane.identity.ids import new_id
 from enforcement.rules.wire import Outcome
 from tests.budgets.world import NOW, World, call, make_world, ms
@@ -86,26 +87,25 @@ def test_an_event_that_became_visible_late_is_found(world: World) -> None:
     assert hours(world) == {TEN: (1, 1_500)}
 
 
-def test_what_is_received_after_now_waits(world: World) -> None:
-    book(world, TEN, now=NOW + HOUR)
-    assert fold_usage(now=NOW) == Folded(hours=0)
-    assert fold_usage(now=NOW + HOUR) == Folded(hours=1)
-
-
 def test_the_watermark_never_falls(world: World) -> None:
     fold_usage(now=NOW)
     fold_usage(now=NOW - HOUR)
     assert RollupWatermark.objects.get().received_at == NOW
 
 
-def test_a_lost_watermark_folds_everything_again(world: World) -> None:
-    book(world, TEN, TEN - timedelta(days=30))
-    fold_usage(now=NOW)
-    before = hours(world)
-    RollupWatermark.objects.all().delete()
-    UsageRollup.objects.all().delete()
-    fold_usage(now=NOW + timedelta(days=2))
-    assert hours(world) == before
+def test_a_fold_takes_what_waits_in_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for minutes in range(5):
+        book(world, TEN + timedelta(minutes=minutes))
+    monkeypatch.setattr(rollups, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(rollups, "MOST_BATCHES", 2)
+    later = NOW + HOUR
+    fold_usage(now=later)
+    assert hours(world) == {TEN: (4, 6_000)}
+    assert RollupWatermark.objects.get().received_at == NOW, "what waits was received then"
+    fold_usage(now=later)
+    assert hours(world) == {TEN: (5, 7_500)}
+    assert RollupWatermark.objects.get().received_at == later
+    assert not UnfoldedUse.objects.exists()
 
 
 def test_organizations_are_apart(world: World) -> None:
@@ -122,8 +122,6 @@ def test_organizations_are_apart(world: World) -> None:
 @given(data=st.data())
 def test_any_course_of_folds_ends_at_the_truth(world: World, data: st.DataObject) -> None:
     """Late events, folds in between, folds by clocks apart: the rows are the sums of the events."""
-    UsageRollup.objects.all().delete()
-    RollupWatermark.objects.all().delete()
     mine = f"m{new_id()}"
     now = NOW
     for minutes, late, fold in data.draw(

@@ -1,0 +1,54 @@
+"""`comptroller usage`: what was used, of the installation of the data directory."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from controlplane.cli.budgets import manage
+from controlplane.cli.output import Format
+
+app = typer.Typer(no_args_is_help=True, help="Ask what was used.", rich_markup_mode=None)
+
+Since = Annotated[str, typer.Option("--from", help="The first day (YYYY-MM-DD, UTC).")]
+Until = Annotated[str, typer.Option("--to", help="The day after the last; default: tomorrow.")]
+Organization = Annotated[str, typer.Option(help="Its slug, where there are several.")]
+DataDir = Annotated[
+    Path, typer.Option(envvar="COMPTROLLER_DATA_DIR", help="Where all data is kept.")
+]
+DEFAULT_DATA_DIR = Path(".comptroller")
+
+
+@app.callback()
+def _usage() -> None:
+    """Ask what was used."""
+
+
+@app.command()
+def query(
+    group_by: Annotated[
+        str,
+        typer.Option(
+            help="At most two: team, project, agent, user, model, provider, node, skill, endpoint,"
+            " tier, ending, tag:NAME, session, and one of hour, day, week."
+        ),
+    ] = "model",
+    since: Since = "",
+    until: Until = "",
+    where: Annotated[
+        list[str] | None, typer.Option("--filter", help="NAME=VALUE. Repeatable.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The most groups.")] = 100,
+    organization: Organization = "",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    wanted: Annotated[
+        Format, typer.Option("--format", help="How to write the answer.")
+    ] = Format.AUTO,
+    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+) -> None:
+    """Calls, tokens and charges of whole days (default: the last 30), the dearest groups first."""
+    form = Format.JSON if as_json else wanted
+    arguments = ["query_usage", f"--group-by={group_by}", f"--limit={limit}"]
+    arguments += [f"--filter={one}" for one in where or ()]
+    arguments += [f"--since={since}", f"--until={until}", f"--format={form.value}"]
+    manage(data_dir, [*arguments, f"--organization={organization}"])

@@ -1,0 +1,88 @@
+"""Asking what was used, over the API."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from rest_framework.test import APIClient
+
+from budgets.domain.rollups import fold_usage
+from budgets.domain.usage import book_usage
+from tests.budgets.world import NOW, World, call, make_world, ms
+
+URL = "/api/v1/usage/query"
+RANGE = {
+    "since": (NOW.date() - timedelta(days=30)).isoformat(),
+    "until": (NOW.date() + timedelta(days=1)).isoformat(),
+}
+
+
+def book(world: World, **changes: Any) -> None:
+    events = [call(world, started_at_ms=ms(NOW), **changes)]
+    book_usage(organization_id=world.id, sidecar_id=None, events=events, now=NOW)
+
+
+@pytest.fixture
+def used(world: World) -> World:
+    book(world, model="dear", tags={"env": "prod"}, charge_nanos=9)
+    book(world, model="cheap", agent=str(world.loner.id), charge_nanos=1)
+    book(make_world("other"), model="foreign")
+    fold_usage(now=NOW)
+    return world
+
+
+def test_groups_are_named_and_amounts_are_dollars(used: World, owner: APIClient) -> None:
+    body = owner.get(URL, {"group_by": "team,model", **RANGE}).json()
+    assert (body["found"], body["answered_by"]) == (2, "rollups")
+    assert body["total"]["charge"] == "0.00000001"
+    dear, cheap = body["groups"]
+    assert dear["key"] == {"team": str(used.team.id), "model": "dear"}
+    assert dear["names"] == {"team": used.team.name}
+    assert (dear["calls"], dear["charge"]) == (1, "0.000000009")
+    assert (cheap["key"], cheap["names"]) == ({"team": None, "model": "cheap"}, {})
+
+
+def test_filters_name_owners_by_slug_or_id(used: World, owner: APIClient) -> None:
+    for name in (used.agent.slug, str(used.agent.id)):
+        body = owner.get(URL, {"filter": f"agent={name}", **RANGE}).json()
+        assert [group["key"]["model"] for group in body["groups"]] == ["dear"]
+    two = {"filter": ["tag:env=prod", f"agent={used.agent.slug}"], "group_by": "model", **RANGE}
+    body = owner.get(URL, two).json()
+    assert (body["answered_by"], body["total"]["calls"]) == ("events", 1)
+
+
+def test_without_days_the_last_thirty_are_meant(world: World, owner: APIClient) -> None:
+    body = owner.get(URL).json()
+    assert (body["group_by"], body["groups"], body["total"]["calls"]) == (["model"], [], 0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"group_by": "mood"}, "group_by"),
+        ({"group_by": "model,model"}, "group_by"),
+        ({"group_by": "a" * 100_000}, "group_by"),
+        ({"filter": "model"}, "filter"),
+        ({"filter": "agent=nobody"}, "filter"),
+        ({"filter": ["model=a", "model=b"]}, "filter"),
+        ({"filter": "model=a\x00b"}, "filter"),
+        ({"since": "yesterday"}, "since"),
+        ({"since": "2026-01-02", "until": "2026-01-02"}, "since"),
+        ({"since": "0001-01-01", "until": "9999-12-31"}, "since"),
+        ({"until": "0001-01-01"}, "until"),
+        ({"limit": "0"}, "limit"),
+        ({"limit": "1e9"}, "limit"),
+        ({"order": "x"}, "order"),
+    ],
+)
+def test_what_cannot_be_meant_names_its_field(
+    world: World, owner: APIClient, asked: dict[str, Any], field: str
+) -> None:
+    answer = owner.get(URL, asked)
+    assert (answer.status_code, list(answer.json()["errors"])) == (400, [field])
+
+
+def test_foreign_owners_are_unknown(used: World, owner: APIClient) -> None:
+    foreign = make_world("third")
+    answer = owner.get(URL, {"filter": f"agent={foreign.agent.id}", **RANGE})
+    assert answer.status_code == 400
