@@ -8,11 +8,12 @@ from uuid import UUID
 
 import msgspec
 from django.db import connection
-from django.db.models import F, QuerySet, Sum
+from django.db.models import F, Q, QuerySet, Sum
 
 from budgets.enums import LIVE_LEASE_STATES
 from budgets.models import Lease
 from controlplane.identity.models import Organization
+from enforcement.enums import NodeState
 from enforcement.models import Order, ServingNode, Spool, StoppedSession
 from enforcement.rules.policy import AgentState, SessionPolicy
 from enforcement.rules.wire import SessionInfo
@@ -124,6 +125,12 @@ def served_models(organization_id: UUID) -> set[str]:
     """The models that the organization's nodes serve: the catalogue is far larger."""
     rows = _nodes(organization_id).values_list("models", flat=True)
     return {str(model) for models in rows for model in models}
+
+
+def draining_nodes(organization_id: UUID) -> list[str]:
+    """Nodes that take no new calls: people take them out of service, or have removed them."""
+    out = Q(state=NodeState.DRAINING) | Q(removed_at__isnull=False)
+    return list(_nodes(organization_id).filter(out).order_by("name").values_list("name", flat=True))
 
 
 def _nodes(organization_id: UUID) -> QuerySet[ServingNode]:

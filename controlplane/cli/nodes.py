@@ -128,7 +128,7 @@ def drain(
     wanted: Wanted = Format.AUTO,
     as_json: AsJson = False,
 ) -> None:
-    """Take a node out of service. It is still read."""
+    """Take a node out of service: it gets no new calls, what runs on it goes on."""
     wish = {"node": node, "reason": reason}
     _run(data_dir, "drain", wish, organization, Format.JSON if as_json else wanted)
 
@@ -156,7 +156,7 @@ def remove(
     wanted: Wanted = Format.AUTO,
     as_json: AsJson = False,
 ) -> None:
-    """Say that a node is gone: it is not read any more, its history stays."""
+    """Remove a node: no new calls, it is not read any more, its history stays."""
     wish = {"node": node, "reason": reason}
     _run(data_dir, "remove", wish, organization, Format.JSON if as_json else wanted)
 

@@ -187,19 +187,19 @@ class NodeViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, OrganizationVi
     @extend_schema(request=ReasonSerializer, responses=NodeSerializer)
     @action(detail=True, methods=["post"])
     def drain(self, request: Request, pk: UUID) -> Response:
-        """Say that it is being taken out of service. It is still read."""
+        """Take it out of service: no new calls; what runs on it goes on, and it is still read."""
         return self._set(pk, NodeState.DRAINING)
 
     @extend_schema(request=ReasonSerializer, responses=NodeSerializer)
     @action(detail=True, methods=["post"])
     def activate(self, request: Request, pk: UUID) -> Response:
-        """Say that it is in service again."""
+        """Take it into service again, also after it was removed."""
         return self._set(pk, NodeState.ACTIVE)
 
     @extend_schema(request=ReasonSerializer, responses=NodeSerializer)
     @action(detail=True, methods=["post"])
     def remove(self, request: Request, pk: UUID) -> Response:
-        """Say that it is gone: its counters are not read any more, its history stays."""
+        """Remove it: no new calls, its counters are not read any more, its history stays."""
         return self._set(pk, NodeState.GONE)
 
     @extend_schema(

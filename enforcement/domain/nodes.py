@@ -87,9 +87,10 @@ def set_node_state(
     actor: Actor,
     now: datetime,
 ) -> ServingNode:
-    """Say that a node is being taken out of service, is back, or is gone.
+    """Take a node out of service, back into it, or remove it.
 
-    One that was removed is not read any more, and no sidecar brings it back by naming it.
+    Sidecars give it no new call unless it is active; what runs on it goes on. One that was removed
+    is not read any more either, and no sidecar brings it back by naming it.
 
     Raises:
         NodeStateError: it is in this state already.
@@ -104,6 +105,7 @@ def set_node_state(
     node.removed_at = now if state == NodeState.GONE else None
     node.save(update_fields=["state", "removed_at"])
     _record(node, f"node.{state}", actor, now, before={"state": before.value}, reason=reason)
+    bump_policy(organization_id)
     return node
 
 

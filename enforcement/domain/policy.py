@@ -13,7 +13,7 @@ from budgets.domain.thresholds import active_measures
 from budgets.models import Budget
 from controlplane.identity.domain import organization_pepper
 from controlplane.identity.models import Agent, AgentKey, Organization
-from enforcement.queries import served_models, stopped_sessions
+from enforcement.queries import draining_nodes, served_models, stopped_sessions
 from enforcement.rules.policy import AgentPolicy, AgentState, CardGrant, KeyPolicy, PolicySnapshot
 from skills.domain.policy import policy_cards
 
@@ -45,6 +45,7 @@ def compile_policy(*, organization_id: UUID, now: datetime) -> PolicySnapshot:
         revoked_cards=cards.revoked,
         measures=active_measures(organization_id),
         sessions=stopped_sessions(organization_id),
+        draining=draining_nodes(organization_id),
     )
 
 

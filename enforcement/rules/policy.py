@@ -309,3 +309,4 @@ class PolicySnapshot(Struct, frozen=True):
     revoked_cards: list[str] = field(default_factory=list)
     measures: list[Measure] = field(default_factory=list)
     sessions: list[SessionPolicy] = field(default_factory=list)  # that are not as their agents
+    draining: list[str] = field(default_factory=list)  # nodes that take no new calls, by name

@@ -190,6 +190,7 @@ class Control:
     def _take_policy(self, policy: PolicySnapshot) -> None:
         desk = self._desk
         desk.view = PolicyView(policy, previous=desk.view, books=desk.config.workers)
+        desk.router.drain(policy.draining)
 
     def upstream_infos(self) -> list[UpstreamInfo]:
         return [upstream.info() for upstream in self._desk.router.upstreams]

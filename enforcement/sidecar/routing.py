@@ -1,5 +1,7 @@
 """Which node takes a call: of those that serve its model, speak its dialect and do not fail."""
 
+from collections.abc import Iterable
+
 from enforcement.rules.dialects import BY_PATH, TRANSLATIONS, Dialect, Passed
 from enforcement.rules.modelroutes import (
     Choose,
@@ -19,6 +21,7 @@ from enforcement.sidecar.engines import Upstream
 from enforcement.sidecar.identity import Caller
 from enforcement.sidecar.policy import PolicyView
 
+DRAIN_RETRY_AFTER_S = 30
 USUAL_OUTPUT = 1_000  # tokens, where prices are compared for calls without a limit
 
 
@@ -31,6 +34,7 @@ class Router:
         self.upstreams = upstreams
         self._routes = {route.model: route for route in routes}
         self._leaving: list[Upstream] = []  # replaced, with calls that still run
+        self._draining: frozenset[str] = frozenset()  # nodes that people take out of service
         self._by_model: dict[str, list[Upstream]] = {}
         self._speakers: dict[tuple[str, str], list[Upstream]] = {}
         self._passed: dict[bytes, Dialect] = {}
@@ -42,7 +46,7 @@ class Router:
         for upstream in self.upstreams:
             for model in upstream.models:
                 self._by_model.setdefault(model, []).append(upstream)
-                for family in upstream.spoken:
+                for family in upstream.spoken if upstream.name not in self._draining else ():
                     self._speakers.setdefault((model, family), []).append(upstream)
             for path in upstream.target.passes:
                 self._passed[path.encode("ascii")] = Passed(path)
@@ -57,6 +61,18 @@ class Router:
         self._leaving += [node for node in self.upstreams if node not in upstreams]
         self.upstreams = upstreams
         self.refresh()
+
+    def drain(self, names: Iterable[str]) -> None:
+        """Give these nodes no new call, and all others again. What runs on them goes on."""
+        draining = frozenset(names)
+        if draining != self._draining:
+            self._draining = draining
+            self.refresh()
+
+    def drains(self, model: str) -> bool:
+        """Whether a model has nodes, and every one of them is being taken out of service."""
+        nodes = self._by_model.get(model, ())
+        return bool(nodes) and all(node.name in self._draining for node in nodes)
 
     def every(self) -> list[Upstream]:
         """The nodes, and those that are leaving; what has left is closed here."""
@@ -173,7 +189,7 @@ class Router:
 
     def rests_for_ns(self, model: str, now_ns: int) -> int:
         """How long the nodes of a model are left alone because they fail; 0: one is not."""
-        nodes = self._by_model.get(model, ())
+        nodes = [n for n in self._by_model.get(model, ()) if n.name not in self._draining]
         return min((node.breaker.rests_for_ns(now_ns) for node in nodes), default=0)
 
     @property
@@ -195,6 +211,15 @@ def _choose(
 
 def no_route(router: Router, model: str, *, now_ns: int) -> Refuse:
     """What a call is told that no node takes."""
+    if router.drains(model):
+        return Refuse(
+            status=503,
+            type=UNAVAILABLE,
+            code="nodes_draining",
+            reason="nodes_draining",
+            message=f"The nodes that serve {model!r} are being taken out of service",
+            retry_after_s=DRAIN_RETRY_AFTER_S,
+        )
     rests_ns = router.rests_for_ns(model, now_ns)
     if rests_ns:
         return Refuse(

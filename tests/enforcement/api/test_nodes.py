@@ -9,6 +9,7 @@ from django.utils import timezone
 from controlplane.audit.models import AuditEntry
 from controlplane.identity.models import Organization
 from enforcement.domain.nodecosts import costs_of
+from enforcement.domain.policy import compile_policy
 from enforcement.models import NodeCost, NodeSample, NodeUsage, ServingNode
 from enforcement.rules.nodecost import cost_at
 from tests.controlplane.world import UNKNOWN, Api, World
@@ -88,10 +89,17 @@ def test_what_cannot_be_a_node_is_refused_with_a_reason(
     assert ServingNode.objects.count() == 1
 
 
-def test_a_node_is_drained_taken_back_and_removed(node: ServingNode, admin: Api) -> None:
+def test_a_node_is_drained_taken_back_and_removed(
+    world: World, node: ServingNode, admin: Api
+) -> None:
+    revision = world.organization.policy_revision
     for verb, state in (("drain", "draining"), ("activate", "active"), ("remove", "gone")):
         answer = admin.call("POST", f"nodes/{node.pk}/{verb}", {"reason": f"to {verb}"})
         assert (answer.status_code, answer.json()["state"]) == (200, state)
+        policy = compile_policy(organization_id=world.id, now=timezone.now())
+        assert policy.draining == ([] if state == "active" else ["gpu-a"])
+        assert policy.revision > revision
+        revision = policy.revision
     again = admin.call("POST", f"nodes/{node.pk}/remove", {})
     assert (again.status_code, again.json()["detail"]) == (409, "the node is gone already")
     entries = AuditEntry.objects.filter(object_kind="node").order_by("id")
