@@ -109,8 +109,12 @@ def book_checked(
     sidecar_id: UUID | None,
     events: Sequence[wire.UsageEvent],
     now: datetime,
+    source: str = "",
 ) -> Booked:
-    """The same, of events that passed `check_event` already."""
+    """The same, of events that passed `check_event` already.
+
+    `source`: which receiver was told of them; empty where a sidecar metered them.
+    """
     if not events:
         return Booked(0, 0)
     locks.share_budgets(organization_id)
@@ -132,7 +136,7 @@ def book_checked(
             Entry(said[place], owners.get(said[place].agent, nobody), receipts[place].started_at)
             for place in sorted(new)
         ]
-        store(entries, sidecar_id=sidecar_id, now=now)
+        store(entries, sidecar_id=sidecar_id, now=now, source=source)
         _charge(organization_id, entries, now=now)
     known = {place: receipt for place, receipt in enumerate(receipts) if place not in new}
     astray = contradicting(known, organization_id=organization_id) if known else ()

@@ -28,7 +28,7 @@ _FIELDS = wire.UsageEvent.__struct_fields__
 _NAMES = {"agent": "agent_id", "started_at_ms": "started_at", "price_version": "price_version_id"}
 # The columns of a row, in the order of `columns_of`.
 COLUMNS = (
-    *("organization_id", "team_id", "project_id", "sidecar", "received_at"),
+    *("organization_id", "team_id", "project_id", "sidecar", "source", "received_at"),
     *(_NAMES.get(name, name) for name in _FIELDS),
 )
 _STARTED, _OUTCOME, _TAGS, _PRICE, _PARTS = map(
@@ -87,10 +87,10 @@ def _fit(tags: dict[str, str]) -> bool:
     return max(map(len, tags)) <= TAG_LENGTHS[0] and max(map(len, tags.values())) <= TAG_LENGTHS[1]
 
 
-def columns_of(entry: Entry, *, sidecar: str | None, received_at: str) -> list[Any]:
+def columns_of(entry: Entry, *, sidecar: str | None, source: str, received_at: str) -> list[Any]:
     """The values of `COLUMNS`; JSON and instants as text."""
     event = entry.event
-    values = [*entry.owner, sidecar, received_at, *msgspec.structs.astuple(event)]
+    values = [*entry.owner, sidecar, source, received_at, *msgspec.structs.astuple(event)]
     values[_STARTED] = str(entry.started_at)
     values[_OUTCOME] = event.outcome.value
     values[_TAGS] = _encode(event.tags).decode()

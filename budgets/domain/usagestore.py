@@ -70,8 +70,13 @@ def contradicting(said: Mapping[int, Receipt], *, organization_id: UUID) -> tupl
     )
 
 
-def store(entries: Sequence[Entry], *, sidecar_id: UUID | None, now: datetime) -> None:
-    """Copy new events into their partitions; a late event's is made on demand."""
+def store(
+    entries: Sequence[Entry], *, sidecar_id: UUID | None, now: datetime, source: str = ""
+) -> None:
+    """Copy new events into their partitions; a late event's is made on demand.
+
+    `source`: who told of them where no sidecar metered them.
+    """
     make_partitions({entry.started_at.astimezone(UTC).date() for entry in entries})
     sidecar, received_at = str(sidecar_id) if sidecar_id else None, str(now)
     with (
@@ -80,7 +85,8 @@ def store(entries: Sequence[Entry], *, sidecar_id: UUID | None, now: datetime) -
         cursor.copy(_COPY) as copy,
     ):
         for entry in entries:
-            copy.write_row(columns_of(entry, sidecar=sidecar, received_at=received_at))
+            row = columns_of(entry, sidecar=sidecar, source=source, received_at=received_at)
+            copy.write_row(row)
     leave_unfolded([(entry.event.id, entry.started_at) for entry in entries], now=now)
 
 

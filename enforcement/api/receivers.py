@@ -26,6 +26,9 @@ from enforcement.receivers import metrics
 from enforcement.receivers.bodies import (
     MAX_BODY_BYTES,
     MAX_CALLS,
+    MAX_JSON_BYTES,
+    MAX_PROTOBUF_BYTES,
+    check_values,
     otlp_answer,
     spans_of_protobuf,
     unpacked,
@@ -64,6 +67,9 @@ class ReceivedSerializer(serializers.Serializer[Any]):
     duplicates = serializers.IntegerField()
     metered = serializers.IntegerField(help_text="by a sidecar, or told by another source")
     unattributed = serializers.IntegerField(help_text="of the booked: by no known agent")
+    contradictions = serializers.IntegerField(
+        help_text="of the rejected: told before with other content"
+    )
     no_usage = serializers.IntegerField()
     rejected = serializers.ListField(
         child=serializers.CharField(), help_text="why, for each that was set aside"
@@ -86,7 +92,12 @@ class _Receiver(APIView):
             raise ReportFormatError(f"Content-Type: {' or '.join(self.media_types)}")
         encoding = request.headers.get("Content-Encoding", "").strip().lower()
         given: Any = request.data  # by `BytesParser`; DRF has a form of its own for no body at all
-        return kind, unpacked(given if isinstance(given, bytes) else b"", encoding=encoding)
+        packed = given if isinstance(given, bytes) else b""
+        if kind == PROTOBUF:
+            return kind, unpacked(packed, encoding=encoding, most=MAX_PROTOBUF_BYTES)
+        body = unpacked(packed, encoding=encoding, most=MAX_JSON_BYTES)
+        check_values(body)
+        return kind, body
 
     def book(
         self,

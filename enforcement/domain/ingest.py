@@ -55,14 +55,23 @@ def _read(documents: Iterable[msgspec.Raw]) -> tuple[list[UsageEvent], list[Reje
 
 
 def book_each(
-    *, organization_id: UUID, sidecar_id: UUID | None, events: list[UsageEvent], now: datetime
+    *,
+    organization_id: UUID,
+    sidecar_id: UUID | None,
+    events: list[UsageEvent],
+    now: datetime,
+    source: str = "",
 ) -> tuple[Booked, list[Rejected]]:
     """Checked events all at once; one by one if the database refuses that, as too big a sum."""
 
     @transaction.atomic
     def book(batch: list[UsageEvent]) -> Booked:
         return book_checked(
-            organization_id=organization_id, sidecar_id=sidecar_id, events=batch, now=now
+            organization_id=organization_id,
+            sidecar_id=sidecar_id,
+            events=batch,
+            now=now,
+            source=source,
         )
 
     try:

@@ -48,13 +48,15 @@ CONTRADICTS = "this call was told before with other content"
 class Received(NamedTuple):
     """What became of the calls of a batch. `rejected`: why, one for each that was set aside.
 
-    `metered`: told by a sidecar, or by another source. `unattributed` are among the booked.
+    `metered`: told by a sidecar, or by another source. `unattributed` are among the booked,
+    `contradictions` (told before with other content) among the rejected.
     """
 
     booked: int = 0
     duplicates: int = 0
     metered: int = 0
     unattributed: int = 0
+    contradictions: int = 0
     rejected: tuple[str, ...] = ()
 
 
@@ -74,7 +76,7 @@ def receive_calls(
     attributed, unattributed = _attributed(organization_id, fresh, now=now)
     events, untrue = _events(organization_id, attributed, now=now)
     booked, refused = book_each(
-        organization_id=organization_id, sidecar_id=None, events=events, now=now
+        organization_id=organization_id, sidecar_id=None, events=events, now=now, source=source
     )
     aside = [*rejected, *told.contradictions, *untrue, *refused]
     keep_aside(organization_id=organization_id, source=source, events=aside, now=now)
@@ -83,6 +85,7 @@ def receive_calls(
         duplicates=told.duplicates + booked.duplicates,
         metered=len(told.fresh) - len(fresh),
         unattributed=unattributed,
+        contradictions=len(told.contradictions),
         rejected=tuple(one.reason for one in aside),
     )
 

@@ -1,4 +1,8 @@
-"""Bodies of reports: unpacked within bounds, and OTLP's protobuf as spans."""
+"""Bodies of reports: unpacked within bounds, and OTLP's protobuf as spans.
+
+Small bodies can hold very much: gzip packs a thousand to one, and two bytes of protobuf or three of
+JSON become an object of a hundred. So what is counted is what has to be built.
+"""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -12,38 +16,50 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from enforcement.errors import ReportFormatError, ReportTooLargeError, UnreadableReportError
+from enforcement.receivers.protobuf import spans_within
 from enforcement.rules.reports.spans import MAX_ITEMS, Span, Value
 
-MAX_BODY_BYTES = 4 * 1024 * 1024  # as it comes
-MAX_UNPACKED_BYTES = 8 * 1024 * 1024
+MAX_BODY_BYTES = 8 * 1024 * 1024  # as it comes
+MAX_JSON_BYTES = 32 * 1024 * 1024  # unpacked; of `MAX_VALUES` at most
+MAX_PROTOBUF_BYTES = 8 * 1024 * 1024  # unpacked; decoded they are up to 35 times as much
 MAX_CALLS = 10_000  # spans or documents of a body
+MAX_VALUES = 1_000_000  # JSON values, or attributes of spans
 _GZIP = 16 + zlib.MAX_WBITS
 
 
-def unpacked(body: bytes, *, encoding: str) -> bytes:
-    """A body without its `Content-Encoding`; never more than the bound is unpacked.
+def unpacked(body: bytes, *, encoding: str, most: int) -> bytes:
+    """A body without its `Content-Encoding`; never more than `most` bytes are unpacked.
 
     Raises:
-        ReportTooLargeError: it is more than the bound.
+        ReportTooLargeError: it is more.
         ReportFormatError: an encoding that is not read here.
         UnreadableReportError: no whole gzip stream.
     """
     if len(body) > MAX_BODY_BYTES:
         raise ReportTooLargeError(f"at most {MAX_BODY_BYTES:,} bytes")
-    if encoding in ("", "identity"):
-        return body
+    plain = body if encoding in ("", "identity") else _gunzip(body, encoding, most)
+    if len(plain) > most:
+        raise ReportTooLargeError(f"at most {most:,} bytes when unpacked")
+    return plain
+
+
+def _gunzip(body: bytes, encoding: str, most: int) -> bytes:
     if encoding != "gzip":
         raise ReportFormatError("Content-Encoding: gzip, or none")
     stream = zlib.decompressobj(_GZIP)
     try:
-        plain = stream.decompress(body, MAX_UNPACKED_BYTES + 1)
+        plain = stream.decompress(body, most + 1)
     except zlib.error as error:
         raise UnreadableReportError(f"no gzip: {error}") from error
-    if len(plain) > MAX_UNPACKED_BYTES:
-        raise ReportTooLargeError(f"at most {MAX_UNPACKED_BYTES:,} bytes when unpacked")
-    if not stream.eof or stream.unused_data:
+    if len(plain) <= most and (not stream.eof or stream.unused_data):
         raise UnreadableReportError("no whole gzip stream, or something behind it")
     return plain
+
+
+def check_values(body: bytes) -> None:
+    """Raises ReportTooLargeError: the JSON may have too many values to build them all."""
+    if sum(map(body.count, (b",", b"{", b"["))) > MAX_VALUES:
+        raise ReportTooLargeError(f"at most {MAX_VALUES:,} values at once")
 
 
 def spans_of_protobuf(body: bytes, *, wanted: Callable[[str], bool]) -> list[Span]:
@@ -51,12 +67,28 @@ def spans_of_protobuf(body: bytes, *, wanted: Callable[[str], bool]) -> list[Spa
 
     Raises:
         UnreadableReportError: it is none.
+        ReportTooLargeError: more spans, or attributes, than are taken at once.
     """
+    if not spans_within(body, most=3 * MAX_CALLS):  # a scope and an address beside each
+        raise ReportTooLargeError(f"at most {MAX_CALLS:,} spans at once")
     try:
         request = ExportTraceServiceRequest.FromString(body)
     except DecodeError as error:
         raise UnreadableReportError(f"no OTLP: {error}") from error
+    _check_attributes(request)
     return list(_spans(request, wanted))
+
+
+def _check_attributes(request: ExportTraceServiceRequest) -> None:
+    spans = (
+        span
+        for group in request.resource_spans
+        for scope in group.scope_spans
+        for span in scope.spans
+    )
+    count = sum(len(group.resource.attributes) for group in request.resource_spans)
+    if count + sum(len(span.attributes) for span in spans) > MAX_VALUES:
+        raise ReportTooLargeError(f"at most {MAX_VALUES:,} attributes at once")
 
 
 def _spans(request: ExportTraceServiceRequest, wanted: Callable[[str], bool]) -> Iterator[Span]:
@@ -87,7 +119,7 @@ def _attributes(pairs: Iterable[KeyValue], wanted: Callable[[str], bool]) -> dic
 def _value(given: AnyValue) -> Value | None:
     kind = given.WhichOneof("value")
     if kind == "array_value":
-        items = list(given.array_value.values)[:MAX_ITEMS]
+        items = given.array_value.values[:MAX_ITEMS]
         return tuple(item.string_value for item in items if item.HasField("string_value"))
     if kind in ("string_value", "bool_value", "int_value", "double_value"):
         value: Value = getattr(given, kind)

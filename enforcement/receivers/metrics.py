@@ -19,7 +19,8 @@ def count(source: str, received: Received, *, empty: int) -> None:
         ("unattributed", received.unattributed),
         ("duplicate", received.duplicates),
         ("metered", received.metered),
-        ("rejected", len(received.rejected)),
+        ("contradiction", received.contradictions),
+        ("rejected", len(received.rejected) - received.contradictions),
         ("no_usage", empty),
     ):
         CALLS.labels(source, result).inc(calls)

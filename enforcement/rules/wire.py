@@ -357,7 +357,6 @@ class UsageEvent(Struct, frozen=True, gc=False, omit_defaults=True):
     input_image_tokens: int = 0
     output_audio_tokens: int = 0  # a part of output_tokens
     service_tier: str = ""  # as the provider said
-    source: str = ""  # who told of a call that no sidecar metered: one of `reports.call.Source`
 
 
 class RefusalCount(Struct, frozen=True):

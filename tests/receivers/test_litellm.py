@@ -69,7 +69,7 @@ def told(api: Api, body: Any, *, status: int = 200) -> dict[str, Any]:
 
 
 def result(**counts: int) -> dict[str, Any]:
-    names = ("booked", "duplicates", "metered", "unattributed", "no_usage")
+    names = ("booked", "duplicates", "metered", "unattributed", "contradictions", "no_usage")
     return dict.fromkeys(names, 0) | {"rejected": []} | counts
 
 
@@ -139,9 +139,9 @@ def test_what_cannot_be_true_is_set_aside_and_the_rest_is_booked(api: Api) -> No
 def test_another_content_under_a_known_name_is_set_aside(api: Api) -> None:
     assert told(api, CALL)["booked"] == 1
     changed = CALL | {"completion_tokens": 13}
-    assert told(api, [changed, CALL])["rejected"] == [
-        "this call was told before with other content"
-    ]
+    answer = told(api, [changed, CALL])
+    assert (answer["contradictions"], answer["duplicates"], answer["booked"]) == (1, 1, 0)
+    assert answer["rejected"] == ["this call was told before with other content"]
     assert told(api, CALL) == result(duplicates=1)
     assert UsageEvent.objects.get().output_tokens == 12
 

@@ -115,7 +115,6 @@ def usage_event(
         finish_reason=call.finish_reason,
         upstream_id=call.response_id,
         service_tier=usage.tier,
-        source=call.source.value,
     )
 
 
