@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from budgets.models import Rating, RejectedEvent
+from budgets.queries.unpriced import unpriced_calls
 from controlplane.celery import QUEUES
 from controlplane.duties import metrics as work
 from controlplane.identity.domain import upkeep
@@ -64,6 +65,14 @@ class Totals(Collector):
         rejected.add_metric([], RejectedEvent.objects.count())
         yield rejected
         now = timezone.now()
+        unpriced = GaugeMetricFamily(
+            "comptroller_unpriced_calls_last_day",
+            "Calls of models that nobody has priced: refused, or charged nothing.",
+            labels=["outcome"],
+        )
+        for outcome, calls in unpriced_calls(now=now).items():
+            unpriced.add_metric([outcome], calls)
+        yield unpriced
         yield from work.of_duties(now=now)
         yield from work.of_letters()
         yield from work.of_broker(settings.BROKER_URL, [queue.name for queue in QUEUES])

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import messages
-from django.db.models import Count, Max, Q, QuerySet, Sum
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import redirect
 
@@ -11,14 +11,13 @@ from budgets.dashboard.forms import RateForm
 from budgets.domain.prices import set_own_price
 from budgets.enums import PriceMatch
 from budgets.errors import PriceError
-from budgets.models import PriceVersion, Refusal
+from budgets.models import PriceVersion
+from budgets.queries.unpriced import unpriced_models
 from controlplane.dashboard.formats import exact_usd
 from controlplane.dashboard.paging import paginate
 from controlplane.dashboard.web import PageRequest, csv_file, page, show, writing
 
 PAGE_SIZE = 50
-UNPRICED_SHOWN = 10
-UNPRICED_CODE = "model_unpriced"
 
 
 @page
@@ -32,7 +31,7 @@ def price_list(request: PageRequest) -> HttpResponse:
         "rates": rates,
         "pager": pager,
         "own": _own(request),
-        "unpriced": _unpriced(request),
+        "unpriced": unpriced_models(request.organization, now=request.now),
         "catalogue": _source(catalogue),
     }
     return show(request, "budgets/prices.html", context, fragment="budgets/_catalogue.html")
@@ -113,7 +112,7 @@ def _own(request: PageRequest) -> list[PriceVersion]:
     rows = PriceVersion.objects.filter(
         Q(valid_to=None) | Q(valid_to__gt=request.now), organization=request.organization
     )
-    return list(rows.order_by("model", "provider", "valid_from"))
+    return list(rows.select_related("rule").order_by("model", "provider", "valid_from"))
 
 
 def _catalogue(request: PageRequest) -> QuerySet[PriceVersion]:
@@ -137,10 +136,3 @@ def _source(catalogue: QuerySet[PriceVersion]) -> dict[str, Any]:
         "versions": catalogue.aggregate(n=Count("id"))["n"],
         "source": f"{newest.source} {newest.source_version}" if newest else "",
     }
-
-
-def _unpriced(request: PageRequest) -> list[dict[str, Any]]:
-    """Models that calls asked for in vain, the most wanted first."""
-    rows = Refusal.objects.filter(organization=request.organization, code__contains="price")
-    grouped = rows.exclude(model="").values("model").annotate(count=Sum("count"), at=Max("at"))
-    return [dict(row) for row in grouped.order_by("-count", "model")[:UNPRICED_SHOWN]]

@@ -85,6 +85,11 @@ class UsageEvent(models.Model):
                 name="usage_by_session",
             ),
             models.Index(fields=["received_at"], name="usage_by_receipt"),
+            models.Index(
+                fields=["organization", "-started_at"],
+                condition=Q(price_version=None),
+                name="usage_without_price",
+            ),
         ]
         constraints = [
             models.CheckConstraint(

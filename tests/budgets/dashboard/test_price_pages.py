@@ -6,8 +6,13 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from budgets.domain.pricerules import set_rule
+from budgets.domain.prices import set_own_price
+from budgets.domain.usage import book_usage
+from budgets.enums import PriceRuleKind
 from budgets.models import PriceVersion, Refusal
-from tests.budgets.world import World
+from enforcement.rules.policy import Rates
+from tests.budgets.world import ACTOR, World, call, ms
 from tests.visitors import Visitors
 
 Queries = Callable[[int], AbstractContextManager[Any]]
@@ -60,12 +65,34 @@ def test_models_without_a_price_are_told_loudly(world: World, visitors: Visitors
             organization=world.organization,
             agent=world.agent,
             model="mixtral",
-            code="model_unpriced",
+            code="unpriced_model",
             count=count,
             at=timezone.now(),
         )
-    page = visitors.viewer.get("/prices/")
-    assert [(row["model"], row["count"]) for row in page.context["unpriced"]] == [("mixtral", 5)]
+    now = timezone.now()
+    event = call(world, model="mystery", price_version="", started_at_ms=ms(now) - 1_000)
+    book_usage(organization_id=world.id, sidecar_id=None, events=[event], now=now)
+    page = visitors.viewer.get("/prices/").content.decode()
+    assert "1 call with 120 tokens charged nothing" in page
+    assert "5 refused" in page
+    assert page.index("mystery") < page.index("mixtral")
+
+
+def test_rates_say_why_they_are_what_they_are(world: World, visitors: Visitors) -> None:
+    make_rate("gpt")
+    who = {"organization_id": world.id, "actor": ACTOR, "now": timezone.now()}
+    set_rule(**who, kind=PriceRuleKind.DISCOUNT, model="gpt", off_per_mille=125)
+    evidence = {
+        "since": "2026-05-01T00:00:00+00:00",
+        "until": "2026-05-08T00:00:00+00:00",
+        "cost": "836.64",
+        "prompt_tokens": 5_000_000,
+        "answer_tokens": 700,
+    }
+    set_own_price(**who, model="llama", rates=Rates(5), evidence=evidence, source="measured")
+    page = visitors.viewer.get("/prices/").content.decode()
+    assert "gpt 12.5 % off" in page
+    assert "measured 2026-05-01 to 2026-05-08: $836.64 for 5,000,000 + 700 tokens" in page
 
 
 def test_the_catalogue_is_searched_by_every_word(world: World, visitors: Visitors) -> None:
@@ -99,7 +126,7 @@ def test_the_list_asks_as_often_for_three_rates_as_for_one(
     for index in range(count):
         make_rate(f"model-{index}")
         make_rate(f"own-{index}", own=True, organization=world.organization)
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(11):
         assert visitors.viewer.get("/prices/").status_code == 200
 
 
