@@ -6,6 +6,8 @@ from django import forms
 from django.forms import BoundField
 
 from controlplane.identity.models import Agent, Organization, Person, Project, Team
+from enforcement.rules.money import parse_usd
+from enforcement.rules.nodecost import MOST_ACCELERATORS, MOST_WATTS
 
 
 class AgentForm(forms.Form):
@@ -116,3 +118,68 @@ class StopForm(ResumeForm):
 
 class SidecarForm(forms.Form):
     name = forms.CharField(max_length=100, help_text="Where it runs, like gpu-1 or vllm-0.")
+
+
+class NodeCostForm(forms.Form):
+    """What a node costs by the hour, and what stands there."""
+
+    per_hour = forms.CharField(
+        label="Dollars for each hour",
+        max_length=40,
+        help_text="Idle hours too. Rent, or depreciation and power.",
+    )
+    valid_from = forms.DateTimeField(
+        label="Since",
+        required=False,
+        widget=forms.DateTimeInput(attrs={"placeholder": "2026-05-01 00:00"}),
+        help_text="Empty: from now on. In UTC.",
+    )
+    accelerator = forms.CharField(
+        max_length=100, required=False, help_text="Its kind, such as NVIDIA H100. Empty: none."
+    )
+    accelerator_count = forms.IntegerField(
+        min_value=1, max_value=MOST_ACCELERATORS, required=False, label="How many"
+    )
+    watts = forms.IntegerField(
+        min_value=1,
+        max_value=MOST_WATTS,
+        required=False,
+        help_text="Of the whole node, under load. Empty: not known.",
+    )
+    reason = forms.CharField(
+        max_length=500, required=False, help_text="Why; it stands in the audit trail."
+    )
+    layout = (
+        ("per_hour", "field-half"),
+        ("valid_from", "field-half"),
+        ("accelerator", "field-half"),
+        ("accelerator_count", "field-half"),
+        ("watts", "field-half"),
+        ("reason", "field-half"),
+    )
+
+    @property
+    def rows(self) -> list[tuple[BoundField, str]]:
+        return [(self[name], css) for name, css in self.layout]
+
+    def clean_per_hour(self) -> int:
+        text = str(self.cleaned_data["per_hour"]).strip().removeprefix("$")
+        try:
+            return parse_usd(text)
+        except ValueError:
+            raise forms.ValidationError("Write dollars, like 2.49.") from None
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        if not cleaned.get("accelerator") and cleaned.get("accelerator_count"):
+            self.add_error("accelerator", "Say of which kind.")
+        return cleaned
+
+    def wishes(self) -> dict[str, Any]:
+        """The arguments of the domain."""
+        cleaned = dict(self.cleaned_data)
+        cleaned["cost_per_hour_nanos"] = cleaned.pop("per_hour")
+        cleaned["accelerator_count"] = (
+            cleaned["accelerator_count"] or 1 if cleaned["accelerator"] else 0
+        )
+        return cleaned

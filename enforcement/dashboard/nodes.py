@@ -63,7 +63,7 @@ def _row(node: ServingNode, difference: Difference, sample: NodeSample | None) -
         engine=node.engine,
         engine_version=node.engine_version,
         context_window=node.context_window,
-        state=_state(node),
+        state=node_state(node),
         problem=node.last_error or node.warning,
         models=list(node.models),
         has_gauges=sample is not None,
@@ -77,7 +77,8 @@ def _row(node: ServingNode, difference: Difference, sample: NodeSample | None) -
     )
 
 
-def _state(node: ServingNode) -> str:
+def node_state(node: ServingNode) -> str:
+    """The state that pages show: what people said, else whether it can be read."""
     if node.state != NodeState.ACTIVE:
         return node.state
     if node.last_error:

@@ -1,6 +1,13 @@
 from django.urls import path
 
-from enforcement.dashboard import agent_views, exposure, node_views, orders, reconciliation
+from enforcement.dashboard import (
+    agent_views,
+    exposure,
+    node_page,
+    node_views,
+    orders,
+    reconciliation,
+)
 
 app_name = "enforcement"
 urlpatterns = [
@@ -20,6 +27,9 @@ urlpatterns = [
     path("orders/<uuid:order_id>/", orders.receipt, name="receipt"),
     path("budgets/<uuid:budget_id>/", exposure.budget, name="budget"),
     path("nodes/", node_views.node_list, name="nodes"),
+    path("nodes/<uuid:node_id>/", node_page.detail, name="node"),
+    path("nodes/<uuid:node_id>/costs/new/", node_page.cost, name="node-cost"),
+    path("nodes/<uuid:node_id>/<slug:verb>/", node_page.state, name="node-state"),
     path("nodes/export.csv", node_views.export, name="nodes-export"),
     path("reconciliation/", reconciliation.listing, name="reconciliation"),
     path("reconciliation/export.csv", reconciliation.export, name="reconciliation-export"),

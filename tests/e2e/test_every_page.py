@@ -6,6 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Page
 
+from enforcement.models import ServingNode
 from tests.e2e.conftest import NewContext, listen, sign_in
 from tests.e2e.sample import Sample, keep_alive
 
@@ -14,6 +15,7 @@ pytestmark = pytest.mark.browser
 
 def paths(sample: Sample) -> Mapping[str, str]:
     assert sample.order is not None
+    node = ServingNode.objects.order_by("name")[0].pk
     agent, budget = sample.agents["code-reviewer"].id, sample.budgets["Reviewer session"].id
     return {
         "overview": "/",
@@ -34,6 +36,8 @@ def paths(sample: Sample) -> Mapping[str, str]:
         "kill": f"/agents/{agent}/kill/",
         "receipt": f"/orders/{sample.order.id}/",
         "nodes": "/nodes/",
+        "node": f"/nodes/{node}/",
+        "cost of a node": f"/nodes/{node}/costs/new/",
         "reconciliation": "/reconciliation/",
         "enrol": "/sidecars/new/",
         "prices": "/prices/",
