@@ -210,6 +210,45 @@ class NodeUsage(models.Model):
         return f"{self.node_id} {self.hour:%Y-%m-%d %H}"
 
 
+class NodeActivity(models.Model):
+    """How long a node worked and waited in an hour, by what its readings showed. Derived.
+
+    What is neither busy nor idle was not read. `running_ms` sums over requests at once; so do
+    `prefill_ms` and `decode_ms`, which engines count themselves. Energy is of the devices that this
+    node's own readings tell of; `energy_is_counted`: by a counter, not out of the power drawn.
+    """
+
+    node = models.ForeignKey(ServingNode, models.CASCADE, related_name="activity")
+    hour = models.DateTimeField()
+    busy_ms = models.BigIntegerField(default=0)
+    idle_ms = models.BigIntegerField(default=0)
+    running_ms = models.BigIntegerField(default=0)
+    prefill_ms = models.BigIntegerField(default=0)
+    decode_ms = models.BigIntegerField(default=0)
+    energy_millijoules = models.BigIntegerField(null=True)
+    energy_is_counted = models.BooleanField(default=False)
+
+    class Meta:
+        verbose_name_plural = "node activity"
+        constraints = [
+            models.UniqueConstraint(fields=["node", "hour"], name="activity_one_for_each_hour"),
+            models.CheckConstraint(
+                condition=Q(
+                    busy_ms__gte=0,
+                    idle_ms__gte=0,
+                    idle_ms__lte=Value(3_600_000) - F("busy_ms"),
+                    running_ms__gte=F("busy_ms"),
+                    prefill_ms__gte=0,
+                    decode_ms__gte=0,
+                ),
+                name="activity_fits_its_hour",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.node_id} {self.hour:%Y-%m-%d %H}"
+
+
 class Reconciliation(models.Model):
     """What was metered, beside what the engine counted and the provider billed. Derived.
 

@@ -56,6 +56,18 @@ def reconcile_usage() -> None:
 
 
 @shared_task(
+    name="enforcement.measure_activity", ignore_result=True, soft_time_limit=240, time_limit=270
+)  # type: ignore[untyped-decorator]
+def measure_activity() -> None:
+    """Sum up how long nodes worked and waited. Beat: every 5 minutes."""
+    from django.utils import timezone
+
+    from enforcement.domain.activity import measure_activity as measure
+
+    measure(now=timezone.now())
+
+
+@shared_task(
     name="enforcement.watch_thresholds", ignore_result=True, soft_time_limit=20, time_limit=30
 )  # type: ignore[untyped-decorator]
 def watch_thresholds() -> None:

@@ -26,6 +26,7 @@ LAZY_GROUPS: Mapping[str, tuple[str, str]] = {
     "nodes": ("controlplane.cli.nodes", "Serving nodes, and what they cost."),
     "reconcile": ("controlplane.cli.reconcile", "Compare metered use with engine counters."),
     "tasks": ("controlplane.cli.tasks", "See to background work."),
+    "efficiency": ("controlplane.cli.efficiency", "What serving nodes cost, and for whom."),
     "cards": ("controlplane.cli.cards", "Verify skill cards offline."),
 }
 

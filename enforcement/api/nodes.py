@@ -159,6 +159,22 @@ class WindowSerializer(StrictSerializer):
     until = serializers.DateTimeField(required=False)
 
 
+def window_of(request: Request, now: datetime) -> tuple[datetime, datetime]:
+    """What the address asks for; the last day by default.
+
+    Raises ValidationError: a time that makes no sense.
+    """
+    asked = WindowSerializer(data=request.query_params.dict())
+    asked.is_valid(raise_exception=True)
+    until = asked.validated_data.get("until", now)
+    since = asked.validated_data.get("since", until - timedelta(days=1))
+    if not since < until <= since + LONGEST:
+        raise serializers.ValidationError(
+            {"since": [f"before until, and at most {LONGEST.days} days"]}
+        )
+    return since, until
+
+
 # ------------------------------------------------------------------------------- what is asked
 
 
@@ -211,7 +227,7 @@ class NodeViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, OrganizationVi
     @action(detail=False, url_path="unattributed", pagination_class=None)
     def unattributed_of_all(self, request: Request) -> Response:
         """What every node produced beside what was metered of it; today's last day by default."""
-        since, until = self._window()
+        since, until = window_of(request, self.now)
         rows: Any = differences(
             organization_id=self.caller.organization_id, since=since, until=until, now=self.now
         )
@@ -221,7 +237,7 @@ class NodeViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, OrganizationVi
     @action(detail=True)
     def unattributed(self, request: Request, pk: UUID) -> Response:
         """The same of one node, with its hours."""
-        since, until = self._window()
+        since, until = window_of(request, self.now)
         organization_id = self.caller.organization_id
         node = find(ServingNode, organization_id=organization_id, object_id=pk)
         (row,) = differences(
@@ -234,17 +250,6 @@ class NodeViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, OrganizationVi
         reason = self.parse(ReasonSerializer)["reason"]
         node = set_node_state(node_id=node_id, state=state, reason=reason, **self.who)
         return Response(NodeSerializer(node).data)
-
-    def _window(self) -> tuple[datetime, datetime]:
-        asked = WindowSerializer(data=self.request.query_params.dict())
-        asked.is_valid(raise_exception=True)
-        until = asked.validated_data.get("until", self.now)
-        since = asked.validated_data.get("since", until - timedelta(days=1))
-        if not since < until <= since + LONGEST:
-            raise serializers.ValidationError(
-                {"since": [f"before until, and at most {LONGEST.days} days"]}
-            )
-        return since, until
 
 
 class OfNodeViews(mixins.ListModelMixin, OrganizationViewSet[Row]):

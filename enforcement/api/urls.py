@@ -1,7 +1,7 @@
 from django.urls import URLPattern, URLResolver, path
 from rest_framework.routers import SimpleRouter
 
-from enforcement.api import nodes, receivers, reconciliation, views
+from enforcement.api import efficiency, nodes, receivers, reconciliation, views
 from enforcement.api.exposure import ExposureView
 
 router = SimpleRouter(trailing_slash=False, use_regex_path=False)
@@ -24,4 +24,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *router.urls,
     *nodes.urlpatterns,
     *reconciliation.router.urls,
+    *efficiency.router.urls,
 ]

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from enforcement.collectors.prometheus import Page
 
+LARGEST = 2**62
+
 
 class CollectorError(Exception):
     """A node did not tell its counters. The text is short, for people, and shown with the node."""
@@ -103,6 +105,18 @@ def extras(page: Page, words: Mapping[str, str]) -> dict[str, int]:
     """Further counters by our words for them, as far as the page tells them."""
     found = {word: page.optional(name) for name, word in words.items()}
     return {word: total for word, total in found.items() if total is not None}
+
+
+def stages(page: Page, prefill: str, decode: str) -> dict[str, int]:
+    """Time that requests spent in their prompts and in their answers, in milliseconds, summed over
+    requests: of several at once it is longer than the time that passed.
+    """
+    found = {}
+    for word, name in (("prefill_ms", prefill), ("decode_ms", decode)):
+        good = [one.value for one in page.series.get(name, ()) if one.is_finite and one.value >= 0]
+        if good:
+            found[word] = min(LARGEST, int(sum(good) * 1_000))
+    return found
 
 
 def life_of(page: Page, name: str) -> tuple[str, Decimal | None]:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from enforcement.collectors.base import CollectorError, Device, Reading
+from enforcement.collectors.base import LARGEST, CollectorError, Device, Reading
 from enforcement.collectors.prometheus import Page
 
 MIB = 1024 * 1024
 LARGEST_OF_AMD: Final = frozenset({2**16 - 1, 2**32 - 1, 2**64 - 1})  # "not supported"
-LARGEST: Final = 2**62
 
 
 @dataclass(frozen=True)

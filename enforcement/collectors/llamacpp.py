@@ -7,7 +7,7 @@ is counted when it ends, also when it was aborted; until then it shows in `reque
 
 from typing import Final
 
-from enforcement.collectors.base import Reading, extras, text_at, tokens_of
+from enforcement.collectors.base import Reading, extras, stages, text_at, tokens_of
 from enforcement.collectors.prometheus import Page
 
 _PROMPT: Final = "llamacpp:prompt_tokens"
@@ -23,11 +23,15 @@ _EXTRA: Final = {
 }
 
 
+_PREFILL: Final = "llamacpp:prompt_seconds"
+_DECODE: Final = "llamacpp:tokens_predicted_seconds"
+
+
 class LlamaCpp:
     engine = "llama.cpp"
     metrics_path = "/metrics"
     version_path = "/props"
-    names = frozenset({_PROMPT, _CACHED, _PRODUCED, _RUNNING, _WAITING, *_EXTRA})
+    names = frozenset({_PROMPT, _CACHED, _PRODUCED, _RUNNING, _WAITING, _PREFILL, _DECODE, *_EXTRA})
 
     def recognises(self, page: Page) -> bool:
         return "llamacpp" in page.prefixes
@@ -44,7 +48,7 @@ class LlamaCpp:
             requests_waiting=page.optional(_WAITING) or 0,
             life=page.headers.get(_LIFE, ""),
             resolution=page.resolution(_PROMPT, _CACHED, _PRODUCED),
-            extra=extras(page, _EXTRA),
+            extra={**extras(page, _EXTRA), **stages(page, _PREFILL, _DECODE)},
             notes=page.notes,
         )
 

@@ -6,7 +6,15 @@ a runaway that was cut would be invisible there, so they are not used.
 
 from typing import Final
 
-from enforcement.collectors.base import Reading, cached_of, extras, life_of, text_at, tokens_of
+from enforcement.collectors.base import (
+    Reading,
+    cached_of,
+    extras,
+    life_of,
+    stages,
+    text_at,
+    tokens_of,
+)
 from enforcement.collectors.prometheus import Page
 
 _PROMPT: Final = "vllm:prompt_tokens"
@@ -18,6 +26,9 @@ _WAITING: Final = "vllm:num_requests_waiting"
 _STARTED: Final = "process_start_time_seconds"
 _EXTRA: Final = {"vllm:num_preemptions": "preemptions", "vllm:admission_rejections": "rejections"}
 
+_PREFILL: Final = "vllm:request_prefill_time_seconds_sum"
+_DECODE: Final = "vllm:request_decode_time_seconds_sum"
+
 
 class Vllm:
     engine = "vllm"
@@ -25,6 +36,7 @@ class Vllm:
     version_path = "/version"
     names = frozenset(
         {_PROMPT, _CACHED, *_CACHE_HITS, _PRODUCED, _RUNNING, _WAITING, _STARTED, *_EXTRA}
+        | {_PREFILL, _DECODE}
     )
 
     def recognises(self, page: Page) -> bool:
@@ -43,7 +55,7 @@ class Vllm:
             life=life,
             started_at=started_at,
             resolution=page.resolution(_PROMPT, _PRODUCED),
-            extra=extras(page, _EXTRA),
+            extra={**extras(page, _EXTRA), **stages(page, _PREFILL, _DECODE)},
             notes=page.notes,
         )
 

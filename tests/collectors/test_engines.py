@@ -26,7 +26,13 @@ def test_llamacpp_tells_cached_prompt_tokens_apart() -> None:
         cached_tokens=23,
         generation_tokens=24 + 16 + 8,
         life="12099056185",
-        extra={"decodes": 52, "draft_tokens": 0, "accepted_draft_tokens": 0},
+        extra={
+            "decodes": 52,
+            "draft_tokens": 0,
+            "accepted_draft_tokens": 0,
+            "prefill_ms": 145,
+            "decode_ms": 558,
+        },
     )
 
 
@@ -212,7 +218,7 @@ def test_a_real_vllm() -> None:
         generation_tokens=66,
         life="1.79545525511e+09",
         started_at=Decimal("1795455255.11"),
-        extra={"preemptions": 0, "rejections": 0},
+        extra={"preemptions": 0, "rejections": 0, "prefill_ms": 1_817, "decode_ms": 9_304},
     )
 
 

@@ -13,6 +13,7 @@ from controlplane.identity.models import ApiToken
 from enforcement.models import (
     BillLine,
     DeviceSample,
+    NodeActivity,
     NodeCost,
     NodeSample,
     NodeUsage,
@@ -144,6 +145,15 @@ def test_a_cost_of_a_node_is_plausible_and_never_edited(node: ServingNode) -> No
             again(cost, watts=watts)()
     with refused_by("node_cost_says_who"):
         again(cost, watts=None, recorded_by="")()
+
+
+def test_a_node_works_and_waits_no_longer_than_an_hour_has(node: ServingNode) -> None:
+    row = NodeActivity.objects.create(node=node, hour=NOW, busy_ms=3_600_000, running_ms=3_600_000)
+    with refused_by("activity_one_for_each_hour"):
+        again(row)()
+    for change in ("idle_ms = 1", "busy_ms = -1", "running_ms = 0", "prefill_ms = -1"):
+        with refused_by("activity_fits_its_hour"):
+            sql(f"UPDATE enforcement_nodeactivity SET {change}")
 
 
 def test_an_hour_is_reconciled_once_and_drift_has_two_sides(world: World) -> None:

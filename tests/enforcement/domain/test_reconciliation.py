@@ -233,7 +233,6 @@ def test_many_nodes_and_hours_ask_as_often_as_one(
     for number in range(5):
         read_often(make_node(world, f"gpu-{number}"), 20, since_h=-2, until_h=2)
         meter(world, NOW, node=f"gpu-{number}")
-        meter(world, NOW - HOUR, node=f"gpu-{number}")
     with django_assert_num_queries(9):  # two of them the savepoint's
         reconcile(
             organization_id=world.id,
