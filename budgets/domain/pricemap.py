@@ -3,8 +3,9 @@
 1. A name is `[provider/]model`; the provider is what the entry says it is.
 2. `…_above_200k_tokens` are length tiers, `…_batches`, `…_flex`, `…_priority` … service tiers, and
    both may stand in one name.
-3. Entries that are not of tokens (images, seconds, pages) are left out, and so is one that costs
-   nothing: that map writes 0 where it does not know.
+3. That map writes 0 where it does not know. So an entry whose input costs nothing is left out, like
+   those that are not of tokens (images, seconds, pages); beside a price of input a kind of 0 pays
+   what its whole pays.
 """
 
 import re
@@ -55,7 +56,7 @@ def read_map(document: object) -> tuple[Catalogue, list[str]]:
             continue
         rates = _rates_by_place(name, entry)
         plain = rates.get((0, ""))
-        if plain is None or not (plain["input"] or plain.get("output")):
+        if plain is None or not plain["input"]:
             left_out.append(name)
             continue
         provider = str(entry.get("litellm_provider", ""))
@@ -74,6 +75,8 @@ def _rates_by_place(name: str, entry: dict[str, Any]) -> dict[_Place, dict[str, 
             continue
         above = int(place["length"] or 0) * 1_000
         nanos = _nanos(name, field, value, each=kind == "request")
+        if not nanos and kind != "input":
+            continue
         rates = found[above, _TIERS.get(place["tier"] or "", "")]
         rates[kind] = max(nanos, rates.get(kind, 0))
     return {at: rates for at, rates in found.items() if "input" in rates}

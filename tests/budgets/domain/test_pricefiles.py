@@ -161,13 +161,21 @@ def test_a_map_entry_has_kinds_lengths_and_service_tiers() -> None:
 def test_map_entries_without_a_price_of_tokens_are_named() -> None:
     document = {
         "free": ENTRY | {"input_cost_per_token": 0, "output_cost_per_token": 0},
+        "half": ENTRY | {"input_cost_per_token": 0},
         "silent": {"litellm_provider": "x", "mode": "chat"},
         "pictures": {"mode": "image_generation", "output_cost_per_image": 0.04},
         "gpt": ENTRY,
     }
     found = read_prices(json.dumps(document).encode(), PriceFormat.LITELLM)
     assert [key.name for key in found.prices] == ["openai:gpt"]
-    assert found.left_out == ["free", "silent"]
+    assert found.left_out == ["free", "half", "silent"]
+
+
+def test_what_the_map_does_not_know_costs_what_its_whole_costs() -> None:
+    """An embedding's answer, a cache that nobody has priced: 0 there, and free by no accident here."""
+    found = mapped(output_cost_per_token=0, cache_read_input_token_cost=0.0)
+    rates = Rates(2_500_000_000, 2_500_000_000, 2_500_000_000, 2_500_000_000)
+    assert found[PriceKey("openai", "gpt", "exact")] == [Span(EPOCH, None, rates)]
 
 
 GENAI = [
