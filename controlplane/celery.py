@@ -68,6 +68,7 @@ LONGEST_TASK_S = 300
 # Redis and Valkey give an unacknowledged message to another worker after this: never while its
 # task may still run. RabbitMQ does so when the connection ends.
 VISIBILITY_TIMEOUT_S = 3 * LONGEST_TASK_S
+SCAN_KEPT_S = 60.0  # not less: the clocks of beat and worker differ
 SILENCE_S = 10  # of a broker: then the connection is dead, whoever holds its other end
 
 
@@ -106,7 +107,7 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     worker_hijack_root_logger=False,
     beat_schedule={
-        "scan": {"task": "duties.scan", "schedule": 1.0, "options": {"expires": 1.0}},
+        "scan": {"task": "duties.scan", "schedule": 1.0, "options": {"expires": SCAN_KEPT_S}},
     },
     timezone="UTC",
 )

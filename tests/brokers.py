@@ -28,6 +28,7 @@ class Broker(Protocol):
 
     def start(self) -> None: ...
     def kill(self) -> None: ...
+    def signal(self, number: signal.Signals) -> None: ...
     def close(self) -> None: ...
 
 
@@ -61,6 +62,10 @@ class Valkey:
             self._process.kill()
             self._process.wait(10)
             self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def close(self) -> None:
         self.kill()
@@ -112,6 +117,10 @@ class RabbitMQ:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(10)
             self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        os.killpg(self._process.pid, number)
 
     def close(self) -> None:
         self.kill()

@@ -19,9 +19,9 @@ log = structlog.get_logger("duties")
 def scan() -> None:
     """Wake a worker for each duty that is due. Beat: every second; any number of beats."""
     from controlplane.celery import DUTIES
-    from controlplane.duties.domain.turns import claim_due, unsend
+    from controlplane.duties.domain.turns import claim_due, database_now, unsend
 
-    for name in claim_due(DUTIES, now=timezone.now()):
+    for name in claim_due(DUTIES, now=database_now()):
         try:
             _wake(name, DUTIES[name])
         except Exception:
@@ -32,13 +32,13 @@ def scan() -> None:
 def _wake(name: str, every: timedelta) -> None:
     """Send the task's own limits along, as the worker only knows those of `perform`."""
     from controlplane.celery import queue_of
-    from controlplane.duties.domain.rules import again_after
+    from controlplane.duties.domain.rules import keep_message
 
     task = current_app.tasks[name]
     perform.apply_async(
         kwargs={"duty": name},
         queue=queue_of(name),
-        expires=again_after(every).total_seconds(),
+        expires=keep_message(every).total_seconds(),
         soft_time_limit=task.soft_time_limit,
         time_limit=task.time_limit,
     )
@@ -52,13 +52,13 @@ def perform(*, duty: str) -> None:
     other task that takes its process along becomes a dead letter, as nobody counts those.
     """
     from controlplane.celery import DUTIES
-    from controlplane.duties.domain.turns import take_turn
+    from controlplane.duties.domain.turns import database_now, take_turn
 
     every = DUTIES.get(duty)
     if every is None:
         log.warning("nobody has this duty any more", duty=duty[:64])
         return
-    take_turn(duty, current_app.tasks[duty].run, every=every, now=timezone.now())
+    take_turn(duty, current_app.tasks[duty].run, every=every, now=database_now())
 
 
 @shared_task(name="duties.forget_letters", ignore_result=True, soft_time_limit=20, time_limit=30)  # type: ignore[untyped-decorator]

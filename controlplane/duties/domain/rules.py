@@ -13,6 +13,8 @@ SLACK = TICK / 2  # a scan that comes a little early finds what is due now
 SOONEST_AGAIN = timedelta(seconds=5)
 LATEST_AGAIN = timedelta(seconds=60)
 FIRST_WITHIN = timedelta(seconds=10)
+# A message says by its sender's clock when it is worth nothing, and the worker looks at its own.
+CLOCKS_APART = timedelta(seconds=60)
 
 
 def first_due(name: str, *, every: timedelta, now: datetime) -> datetime:
@@ -29,6 +31,11 @@ def is_due(due_at: datetime, *, every: timedelta, now: datetime) -> bool:
 def again_after(every: timedelta) -> timedelta:
     """How long a worker has before another is woken for the same turn."""
     return min(LATEST_AGAIN, max(SOONEST_AGAIN, every))
+
+
+def keep_message(every: timedelta) -> timedelta:
+    """How long the message that wakes a worker may wait. One that comes too late does nothing."""
+    return again_after(every) + CLOCKS_APART
 
 
 def is_on_its_way(sent_at: datetime | None, *, every: timedelta, now: datetime) -> bool:

@@ -82,3 +82,20 @@ def test_a_broker_that_dies_and_comes_back_costs_no_turn(company: Company, broke
     assert len(lines()) - len(seen) <= 1  # one may be at work
     duty = Duty.objects.get(pk=NAME)
     assert duty.failures == 0
+
+
+def test_a_broker_that_says_nothing_for_a_while_costs_no_turn(
+    company: Company, broker: Broker
+) -> None:
+    for _ in range(2):
+        company.worker()
+    company.beat()
+    wait_for(lambda: len(ended()) >= 2, company)
+    broker.signal(signal.SIGSTOP)
+    time.sleep(15)  # longer than the workers wait for an answer of Valkey
+    broker.signal(signal.SIGCONT)
+    before = len(ended())
+    wait_for(lambda: len(ended()) >= before + 3, company)
+
+    assert no_two_at_once(ended())
+    assert Duty.objects.get(pk=NAME).failures == 0

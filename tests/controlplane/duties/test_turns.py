@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import IntegrityError, connection, transaction
+from django.utils import timezone
 
+from controlplane.duties import tasks
 from controlplane.duties.domain.rules import MOST_ATTEMPTS
-from controlplane.duties.domain.turns import Turn, claim_due, take_turn, unsend
+from controlplane.duties.domain.turns import Turn, claim_due, database_now, take_turn, unsend
 from controlplane.duties.models import Duty
 
 NOW = datetime(2026, 5, 13, 10, 30, tzinfo=UTC)
@@ -61,6 +63,22 @@ def test_a_turn_is_done_once_however_often_somebody_is_woken(duty: Duty) -> None
     assert (duty.runs, duty.failures, duty.attempts, duty.sent_at) == (1, 0, 0, None)
     assert duty.due_at == NOW + EVERY
     assert take(done, at=NOW + EVERY) is Turn.DONE
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=-1), timedelta(hours=1)])
+def test_a_worker_whose_clock_is_wrong_does_each_turn_at_its_time(
+    db: None, monkeypatch: pytest.MonkeyPatch, ahead: timedelta
+) -> None:
+    right = database_now()
+    monkeypatch.setattr(timezone, "now", lambda: right + ahead)
+    due = Duty.objects.create(name="identity.beat", due_at=right)
+    early = Duty.objects.create(name="identity.sweep", due_at=right + 60 * S)
+    for name in ("identity.beat", "identity.beat", "identity.sweep"):
+        tasks.perform(duty=name)
+    due.refresh_from_db()
+    early.refresh_from_db()
+    assert (due.runs, early.runs) == (1, 0)
+    assert right + 9 * S < due.due_at < right + 20 * S
 
 
 def test_of_a_duty_without_a_row_nothing_is_done(db: None) -> None:
