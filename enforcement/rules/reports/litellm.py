@@ -1,14 +1,14 @@
 """LiteLLM's `StandardLoggingPayload`, as its generic API callback and custom loggers send it.
 
 A body is one payload, a list of them, or one a line (the callback's `json_array`, `single` and
-`ndjson`), each bare or under `standard_logging_object`. Seen with LiteLLM 1.106.2.
+`ndjson`), each bare or under `standard_logging_object`. Seen with LiteLLM 1.106.2 and 1.110.2.
 
 1. A call is named by `litellm_call_id` and the answer's `id`: attempts share the former.
 2. `prompt_tokens` includes cached ones. Details stand in `metadata.usage_object`.
 3. What LiteLLM answered from its own cache ran on no model, and a failure without tokens used
    none: neither is a call.
-4. The agent is named by the caller (`agent_id` of the metadata, `x-agent-id`), else by the key's
-   alias, else as end user.
+4. The agent is named by the caller (`agent_id` of the metadata, `x-agent-id`, the tag `agent:NAME`,
+   which alone the SDK passes on), else by the key's alias, else as end user.
 """
 
 from collections.abc import Mapping
@@ -98,18 +98,18 @@ def _call(payload: Payload, *, key: str, model: str, usage: Any) -> ReportedCall
     ended_ms = milliseconds_of(payload.get("endTime"))
     first_ms = milliseconds_of(payload.get("completionStartTime"))
     stream = payload.get("stream") is True
-    spent_ms = ended_ms - started_ms
+    spent_ms, tags = ended_ms - started_ms, _tags(payload.get("request_tags"))
     return ReportedCall(
         source=Source.LITELLM,
         key=key,
         model=model,
         started_at_ms=started_ms,
         usage=usage,
-        agents=_agents(payload),
+        agents=_agents(payload, tags),
         provider=provider_of(text_of(payload.get("custom_llm_provider"))),
         endpoint=text_of(payload.get("call_type"))[:64],
         session=text_of(payload.get("session_id")) or text_of(payload.get("trace_id")),
-        user=text_of(payload.get("end_user")),
+        user=_user(payload),
         outcome=(
             Outcome.UPSTREAM_FAILED if payload.get("status") == "failure" else Outcome.COMPLETED
         ),
@@ -118,7 +118,7 @@ def _call(payload: Payload, *, key: str, model: str, usage: Any) -> ReportedCall
         ttft_ms=first_ms - started_ms if stream and ended_ms >= first_ms > started_ms else None,
         response_id=text_of(payload.get("id")),
         address=address_of(text_of(payload.get("api_base"))),
-        tags=_tags(payload.get("request_tags")),
+        tags=tags,
     )
 
 
@@ -141,17 +141,24 @@ def _model(payload: Payload) -> str:
     return model.removeprefix(f"{text_of(payload.get('custom_llm_provider'))}/")
 
 
-def _agents(payload: Payload) -> tuple[str, ...]:
+def _agents(payload: Payload, tags: Mapping[str, str]) -> tuple[str, ...]:
     metadata = _object(payload, "metadata")
     headers = _object(metadata, "requester_custom_headers")
     names = (
         _object(metadata, "requester_metadata").get("agent_id"),
         headers.get("x-agent-id"),
+        tags.get("agent"),
         metadata.get("user_api_key_alias"),
         metadata.get("user_api_key_end_user_id"),
-        payload.get("end_user"),
+        _user(payload),
     )
     return tuple(dict.fromkeys(text for name in names if (text := text_of(name))))
+
+
+def _user(payload: Payload) -> str:
+    """The end user as the proxy has it, or the `user` that the SDK was called with."""
+    parameters = _object(payload, "model_parameters")
+    return text_of(payload.get("end_user")) or text_of(parameters.get("user"))
 
 
 def _tags(given: Any) -> dict[str, str]:
