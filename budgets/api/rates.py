@@ -26,16 +26,17 @@ class RatesSerializer(StrictSerializer):
     reasoning_per_mtok = RateField(required=False)
 
 
-class TierSerializer(RatesSerializer):
-    """Rates that replace the base rates when the input is longer than a number of tokens."""
-
-    above_input_tokens = serializers.IntegerField(min_value=1)
-
-
 class VariantSerializer(RatesSerializer):
     """Rates that replace the others when the provider says that it served this tier."""
 
     service_tier = serializers.CharField(max_length=32)
+
+
+class TierSerializer(RatesSerializer):
+    """Rates that replace the base rates when the input is longer than a number of tokens."""
+
+    above_input_tokens = serializers.IntegerField(min_value=1)
+    variants = VariantSerializer(many=True, default=list)
 
 
 class PriceVersionSerializer(serializers.ModelSerializer[PriceVersion]):
@@ -86,13 +87,16 @@ class PriceVersionSerializer(serializers.ModelSerializer[PriceVersion]):
 
     def get_tiers(self, price: PriceVersion) -> list[dict[str, Any]]:
         return [
-            {"above_input_tokens": tier.above_input_tokens, **_rates_out(tier.rates)}
+            {
+                "above_input_tokens": tier.above_input_tokens,
+                **_rates_out(tier.rates),
+                "variants": _variants_out(tier.variants),
+            }
             for tier in price.to_policy().tiers
         ]
 
     def get_variants(self, price: PriceVersion) -> list[dict[str, Any]]:
-        found = price.to_policy().variants
-        return [{"service_tier": tier, **_rates_out(rates)} for tier, rates in found.items()]
+        return _variants_out(price.to_policy().variants)
 
 
 class NewPriceSerializer(RatesSerializer):
@@ -114,10 +118,14 @@ class NewPriceSerializer(RatesSerializer):
             "match": PriceMatch(data["match"]),
             "rates": _rates_in(data),
             "tiers": [
-                PriceTier(above_input_tokens=tier["above_input_tokens"], rates=_rates_in(tier))
+                PriceTier(
+                    above_input_tokens=tier["above_input_tokens"],
+                    rates=_rates_in(tier),
+                    variants=_variants_in(tier["variants"]),
+                )
                 for tier in data["tiers"]
             ],
-            "variants": {one["service_tier"]: _rates_in(one) for one in data["variants"]},
+            "variants": _variants_in(data["variants"]),
             "valid_from": data.get("valid_from"),
             "reason": data["reason"],
         }
@@ -133,6 +141,14 @@ def _rates_in(data: dict[str, Any]) -> Rates:
         request=data.get("per_request", 0),
         **{kind: data.get(f"{kind}_per_mtok") for kind in OPTIONAL_KINDS},
     )
+
+
+def _variants_in(data: list[dict[str, Any]]) -> dict[str, Rates]:
+    return {one["service_tier"]: _rates_in(one) for one in data}
+
+
+def _variants_out(variants: dict[str, Rates]) -> list[dict[str, str]]:
+    return [{"service_tier": tier, **_rates_out(rates)} for tier, rates in variants.items()]
 
 
 def _rates_out(rates: Rates) -> dict[str, str]:

@@ -8,12 +8,13 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 
 from budgets.dashboard.forms import RateForm
+from budgets.domain.pricecsv import COLUMNS, rows_of
 from budgets.domain.prices import set_own_price
+from budgets.domain.priceversions import key_of, span_of
 from budgets.enums import PriceMatch
 from budgets.errors import PriceError
 from budgets.models import PriceVersion
 from budgets.queries.unpriced import unpriced_models
-from controlplane.dashboard.formats import exact_usd
 from controlplane.dashboard.paging import paginate
 from controlplane.dashboard.web import PageRequest, csv_file, page, show, writing
 
@@ -39,43 +40,14 @@ def price_list(request: PageRequest) -> HttpResponse:
 
 @page
 def export(request: PageRequest) -> HttpResponse:
-    head = (
-        "model",
-        "match",
-        "provider",
-        "input",
-        "cached input",
-        "cache write",
-        "output",
-        "request",
-        "valid from",
-        "valid to",
-        "source",
-        "own",
-    )
+    """What `comptroller prices import` reads, and where each row comes from."""
+    versions = [*_own(request), *_catalogue(request).order_by("provider", "model", "match")]
     rows = [
-        (
-            row.model,
-            row.match,
-            row.provider,
-            *(
-                exact_usd(nanos).lstrip("$")
-                for nanos in (
-                    row.input_nanos_per_mtok,
-                    row.cached_input_nanos_per_mtok,
-                    row.cache_write_nanos_per_mtok,
-                    row.output_nanos_per_mtok,
-                    row.request_nanos,
-                )
-            ),
-            row.valid_from.isoformat(),
-            row.valid_to.isoformat() if row.valid_to else "",
-            f"{row.source} {row.source_version}".strip(),
-            row.own,
-        )
-        for row in [*_own(request), *_catalogue(request).order_by("provider", "model", "match")]
+        (*row, f"{version.source} {version.source_version}".strip(), version.own)
+        for version in versions
+        for row in rows_of(key_of(version), span_of(version))
     ]
-    return csv_file("prices", head, rows)
+    return csv_file("prices", (*COLUMNS, "source", "own"), rows)
 
 
 @writing

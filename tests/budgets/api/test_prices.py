@@ -27,7 +27,9 @@ def test_an_owner_sets_an_own_rate(world: World, owner: APIClient) -> None:
 
 def test_tiers_and_a_later_beginning(owner: APIClient) -> None:
     later = (timezone.now() + timedelta(days=1)).isoformat()
-    tiers = [{"above_input_tokens": 1000, "input_per_mtok": "1", "output_per_mtok": "2"}]
+    batch = {"service_tier": "batch", "input_per_mtok": "0.5", "output_per_mtok": "1"}
+    long = {"above_input_tokens": 1000, "input_per_mtok": "1", "output_per_mtok": "2"}
+    tiers = [long | {"variants": [batch]}]
     body = owner.post(URL, WISH | {"tiers": tiers, "valid_from": later}, format="json").json()
     assert body["tiers"] == [
         {
@@ -37,6 +39,16 @@ def test_tiers_and_a_later_beginning(owner: APIClient) -> None:
             "cache_write_per_mtok": "1.00",
             "output_per_mtok": "2.00",
             "per_request": "0.00",
+            "variants": [
+                {
+                    "service_tier": "batch",
+                    "input_per_mtok": "0.50",
+                    "cached_input_per_mtok": "0.50",
+                    "cache_write_per_mtok": "0.50",
+                    "output_per_mtok": "1.00",
+                    "per_request": "0.00",
+                }
+            ],
         }
     ]
 

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from budgets.domain.pricefiles import PriceFormat, read_prices
+from budgets.domain.pricelist import PriceKey
 from budgets.domain.pricerules import set_rule
 from budgets.domain.prices import set_own_price
+from budgets.domain.priceversions import span_of
 from budgets.domain.usage import book_usage
 from budgets.enums import PriceRuleKind
 from budgets.models import PriceVersion, Refusal
@@ -134,5 +137,20 @@ def test_the_csv_has_own_rates_first(world: World, visitors: Visitors) -> None:
     make_rate("listed")
     make_rate("mine", own=True, organization=world.organization, provider="")
     lines = visitors.viewer.get("/prices/export.csv").content.decode().splitlines()
-    assert [line.split(",")[0] for line in lines] == ["model", "mine", "listed"]
+    assert [line.split(",")[1] for line in lines] == ["model", "mine", "listed"]
     assert lines[1].split(",")[3] == "1.00"
+
+
+def test_the_csv_is_what_an_import_reads(world: World, visitors: Visitors) -> None:
+    make_rate(
+        "mine",
+        own=True,
+        organization=world.organization,
+        kinds={"reasoning": 7},
+        variants={"batch": {"input": 5}},
+        tiers=[{"above_input_tokens": 9, "rates": {"input": 6}}],
+    )
+    content = visitors.viewer.get("/prices/export.csv").content
+    ((key, (span,)),) = read_prices(content, PriceFormat.CSV).prices.items()
+    assert key == PriceKey("openai", "mine", "exact")
+    assert span == span_of(PriceVersion.objects.get())
