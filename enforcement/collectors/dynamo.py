@@ -5,8 +5,7 @@ worker that both work on it. A worker's own page (which also carries the metrics
 SGLang inside) is known as such and told to count nothing, so that no token is counted twice.
 
 The front end has no counter of prompt tokens: the sum of its histogram is one. Cancelled requests
-are in all of them. A worker's id is new with each start; the front end's life is not told, so a
-restart shows as a total that fell.
+are in all of them. Each part has a `worker_id` that is new with each start.
 """
 
 from typing import Final
@@ -19,6 +18,7 @@ _CACHED: Final = "dynamo_frontend_cached_tokens_sum"
 _PRODUCED: Final = "dynamo_frontend_output_tokens"
 _RUNNING: Final = "dynamo_frontend_inflight_requests"
 _WAITING: Final = "dynamo_frontend_queued_requests"
+_GONE: Final = "dynamo_frontend_disconnected_clients"  # there before the first request
 _EXTRA: Final = {
     "dynamo_frontend_model_cancellation": "aborted",
     "dynamo_frontend_model_rejection": "rejections",
@@ -26,17 +26,17 @@ _EXTRA: Final = {
 }
 _WORKER: Final = "dynamo_component_requests"
 _WORKER_RUNNING: Final = "dynamo_component_inflight_requests"
-_WORKER_UP: Final = "dynamo_component_uptime_seconds"
+_UP: Final = "dynamo_component_uptime_seconds"
 
 
 class DynamoFrontend:
     engine = "dynamo"
     metrics_path = "/metrics"
     version_path = "/health"
-    names = frozenset({_PROMPT, _CACHED, _PRODUCED, _RUNNING, _WAITING, *_EXTRA})
+    names = frozenset({_PROMPT, _CACHED, _PRODUCED, _RUNNING, _WAITING, _GONE, _UP, *_EXTRA})
 
     def recognises(self, page: Page) -> bool:
-        return any(page.has(name) for name in (_PROMPT, _PRODUCED, _RUNNING))
+        return any(page.has(name) for name in (_PROMPT, _PRODUCED, _RUNNING, _GONE))
 
     def read(self, page: Page) -> Reading:
         """A front end that has served nobody has no series of tokens yet."""
@@ -47,6 +47,7 @@ class DynamoFrontend:
             generation_tokens=page.total(_PRODUCED) or 0,
             requests_running=page.optional(_RUNNING) or 0,
             requests_waiting=page.optional(_WAITING) or 0,
+            life=_life_of(page),
             resolution=page.resolution(_PROMPT, _PRODUCED),
             extra=extras(page, _EXTRA),
             notes=page.notes,
@@ -60,24 +61,28 @@ class DynamoWorker:
     engine = "dynamo-worker"
     metrics_path = "/metrics"
     version_path = "/health"
-    names = frozenset({_WORKER, _WORKER_RUNNING, _WORKER_UP})
+    names = frozenset({_WORKER, _WORKER_RUNNING, _UP})
 
     def recognises(self, page: Page) -> bool:
-        return page.has(_WORKER) or page.has(_WORKER_UP)
+        return page.has(_WORKER) or page.has(_UP)
 
     def read(self, page: Page) -> Reading:
         requests = page.total(_WORKER)
         if requests is None:
             raise CollectorError("the Dynamo worker's page has no requests")
-        identity = page.first(_WORKER_UP)
         return Reading(
             prompt_tokens=0,
             cached_tokens=0,
             generation_tokens=0,
             requests_running=page.optional(_WORKER_RUNNING) or 0,
-            life=identity.labels.get("worker_id", "") if identity else "",
+            life=_life_of(page),
             extra={"requests": requests},
         )
 
     def version(self, body: bytes) -> str:
         return text_at(body, "version")
+
+
+def _life_of(page: Page) -> str:
+    up = page.first(_UP)
+    return up.labels.get("worker_id", "") if up else ""

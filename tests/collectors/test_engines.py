@@ -240,4 +240,27 @@ def test_a_real_litellm() -> None:
     engine, reading = read("litellm.prom")
     assert engine == "litellm"
     assert (reading.prompt_tokens, reading.generation_tokens) == (30 + 27, 17 + 5)
-    assert reading.requests_running == 1
+    assert reading.requests_running == 0  # the one that it tells is the reading itself
+
+
+def test_a_front_end_of_dynamo_that_served_nobody_is_no_worker() -> None:
+    text = (
+        "dynamo_frontend_disconnected_clients 0\n"
+        'dynamo_component_uptime_seconds{worker_id="ee0ae9ff221fc18c"} 0.12\n'
+    )
+    collector, reading = read_page(text)
+    assert collector.engine == "dynamo"
+    assert reading == Reading(
+        prompt_tokens=0, cached_tokens=0, generation_tokens=0, life="ee0ae9ff221fc18c"
+    )
+
+
+def test_a_litellm_that_served_nobody_counts_nothing_yet() -> None:
+    collector, reading = read_page("litellm_in_flight_requests 0\n")
+    assert collector.engine == "litellm"
+    assert (reading.prompt_tokens, reading.generation_tokens) == (0, 0)
+
+
+def test_a_litellm_with_spend_but_no_tokens_has_renamed_them() -> None:
+    with pytest.raises(CollectorError, match="no litellm_input_tokens_metric"):
+        read_page("litellm_in_flight_requests 0\nlitellm_spend_metric_total 0.1\n")

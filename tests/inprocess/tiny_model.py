@@ -2,13 +2,16 @@
 
     python tests/inprocess/tiny_model.py FOLDER
 
-Run by the Python of a serving engine, which has torch, transformers and tokenizers. Nothing is
-downloaded: the tokenizer is trained on the standard library.
+Run by the Python of a serving engine, which has transformers and tokenizers; without torch there are
+no weights, which is enough for a simulated engine. Nothing is downloaded: the tokenizer is trained
+on the standard library.
 """
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 VOCABULARY = 4_096
 TEMPLATE = (
@@ -18,9 +21,8 @@ TEMPLATE = (
 
 
 def make(folder: str) -> None:
-    import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 
     words = Tokenizer(models.BPE())
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -37,8 +39,8 @@ def make(folder: str) -> None:
     )
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
     shape = LlamaConfig(
+        architectures=["LlamaForCausalLM"],
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=256,
@@ -51,6 +53,17 @@ def make(folder: str) -> None:
         eos_token_id=1,
         pad_token_id=2,
     )
+    shape.save_pretrained(folder)
+    GenerationConfig(bos_token_id=0, eos_token_id=1, pad_token_id=2).save_pretrained(folder)
+    if find_spec("torch"):
+        _add_weights(shape, folder)
+
+
+def _add_weights(shape: Any, folder: str) -> None:
+    import torch
+    from transformers import LlamaForCausalLM
+
+    torch.manual_seed(0)
     LlamaForCausalLM(shape).to(torch.bfloat16).save_pretrained(folder)
 
 
