@@ -29,6 +29,7 @@ class EnforcementConfig(AppConfig):
         register(errors.NodeStateError, 409)
         register(errors.BillError, 422)
         register(errors.NodeLabelError, 422)
+        register(errors.NodePatienceError, 422)
         register(errors.NodeCostError, 422)
         register(errors.SpoolNotFoundError, 404)
         register(errors.UnreadableReportError, 400)

@@ -49,6 +49,10 @@ class NodeLabelError(EnforcementError):
     """Labels of a node that are none; the text says why."""
 
 
+class NodePatienceError(EnforcementError):
+    """A patience with a node that is negative, or never ends."""
+
+
 class NodeCostError(EnforcementError):
     """A cost that cannot be true; the text says what of it."""
 

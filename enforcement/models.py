@@ -9,6 +9,7 @@ from enforcement.rules.nodecost import MOST_ACCELERATORS, MOST_PER_HOUR_NANOS, M
 from enforcement.rules.policy import AgentState, OrderKind, ScopeKind
 from enforcement.rules.reconcile import CauseKind, Verdict
 
+MOST_PATIENCE_S = 30 * 24 * 3600
 _NEXT_CURSOR = Func(
     Value("enforcement_order_cursor"), function="nextval", output_field=models.BigIntegerField()
 )
@@ -84,6 +85,7 @@ class ServingNode(models.Model):
     labels = models.JSONField(default=dict)
     by_hand = models.BooleanField(default=False)  # a person entered it, and said where it is read
     removed_at = models.DateTimeField(null=True, blank=True)  # by people: no hello brings it back
+    patience_s = models.IntegerField(default=0)  # for so long its silence is no failure
     state = models.CharField(max_length=8, choices=NodeState.choices, default=NodeState.ACTIVE)
     created_at = models.DateTimeField()
     last_scraped_at = models.DateTimeField(null=True, blank=True)
@@ -101,6 +103,9 @@ class ServingNode(models.Model):
             models.CheckConstraint(
                 condition=Q(removed_at__isnull=True) | Q(state=NodeState.GONE),
                 name="node_removed_is_gone",
+            ),
+            models.CheckConstraint(
+                condition=Q(patience_s__range=(0, MOST_PATIENCE_S)), name="node_patience_plausible"
             ),
         ]
 

@@ -120,6 +120,21 @@ def label(
 
 
 @app.command()
+def patience(
+    node: Node,
+    seconds: Annotated[int, typer.Argument(help="How long it may be silent; 0: not at all.")],
+    reason: Reason = "",
+    organization: Organization = "",
+    data_dir: DataDir = HERE,
+    wanted: Wanted = Format.AUTO,
+    as_json: AsJson = False,
+) -> None:
+    """Say for how long a node may be silent: nodes at the edge are often away."""
+    wish = {"node": node, "patience_s": seconds, "reason": reason}
+    _run(data_dir, "patience", wish, organization, Format.JSON if as_json else wanted)
+
+
+@app.command()
 def drain(
     node: Node,
     reason: Reason = "",

@@ -46,6 +46,7 @@ NODE = {
     "active": Status("Active", "ok", "circle-check"),
     "draining": Status("Draining", "warn", "hourglass"),
     "gone": Status("Gone", "idle", "unplug"),
+    "away": Status("Away", "idle", "hourglass"),
     "failing": Status("Not answering", "bad", "circle-alert"),
     "unscraped": Status("Not read yet", "idle", "circle-dashed"),
 }

@@ -23,7 +23,7 @@ from controlplane.identity.enums import Scope
 from controlplane.viewsets import OrganizationViewSet, Row
 from enforcement.domain.gather import Tokens
 from enforcement.domain.nodecosts import record_cost
-from enforcement.domain.nodes import create_node, set_labels, set_node_state
+from enforcement.domain.nodes import create_node, set_labels, set_node_state, set_patience
 from enforcement.domain.unattributed import Difference, HourOfNode, by_hour, differences
 from enforcement.enums import NodeState
 from enforcement.models import NodeCost, NodeSample, ServingNode
@@ -47,7 +47,7 @@ class NodeSerializer(serializers.ModelSerializer[ServingNode]):
         fields = [
             "id", "name", "sidecar", "base_url", "engine", "engine_version", "provider", "models",
             "context_window", "metrics_path", "state", "labels", "by_hand", "removed_at",
-            "created_at", "last_scraped_at", "last_error", "warning",
+            "patience_s", "created_at", "last_scraped_at", "last_error", "warning",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -64,6 +64,11 @@ class NodeCreateSerializer(StrictSerializer):
 
 class NodeLabelsSerializer(StrictSerializer):
     labels = serializers.DictField(child=serializers.CharField(allow_blank=True))
+    reason = serializers.CharField(max_length=500, default="", allow_blank=True)
+
+
+class NodePatienceSerializer(StrictSerializer):
+    patience_s = serializers.IntegerField(help_text="0: its silence is a failure at once.")
     reason = serializers.CharField(max_length=500, default="", allow_blank=True)
 
 
@@ -198,6 +203,13 @@ class NodeViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, OrganizationVi
     def labels(self, request: Request, pk: UUID) -> Response:
         """Give the node these labels in place of those that it has."""
         node = set_labels(node_id=pk, **self.parse(NodeLabelsSerializer), **self.who)
+        return Response(NodeSerializer(node).data)
+
+    @extend_schema(request=NodePatienceSerializer, responses=NodeSerializer)
+    @action(detail=True, methods=["put"])
+    def patience(self, request: Request, pk: UUID) -> Response:
+        """Say for how long it may be silent: nodes at the edge are often away."""
+        node = set_patience(node_id=pk, **self.parse(NodePatienceSerializer), **self.who)
         return Response(NodeSerializer(node).data)
 
     @extend_schema(request=ReasonSerializer, responses=NodeSerializer)

@@ -11,9 +11,8 @@ from controlplane.dashboard.history import history_of
 from controlplane.dashboard.web import PageRequest, page, show, writing
 from controlplane.identity.domain import find
 from enforcement.dashboard.forms import NodeCostForm
-from enforcement.dashboard.nodes import node_state
 from enforcement.domain.nodecosts import as_rule, record_cost
-from enforcement.domain.nodes import set_node_state
+from enforcement.domain.nodes import health_of, set_node_state
 from enforcement.enums import NodeState
 from enforcement.errors import NodeCostError, NodeStateError
 from enforcement.models import NodeCost, NodeSample, ServingNode
@@ -37,7 +36,7 @@ def detail(request: PageRequest, node_id: UUID) -> HttpResponse:
     context = {
         "section": "nodes",
         "node": node,
-        "state": node_state(node),
+        "state": health_of(node, now=request.now),
         "labels": sorted(node.labels.items()),
         "sample": NodeSample.objects.filter(node=node).order_by("-at").first(),
         "devices": _devices(node),

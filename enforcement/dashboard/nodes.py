@@ -7,8 +7,8 @@ from uuid import UUID
 from budgets import queries
 from controlplane.dashboard.formats import count, percent
 from controlplane.identity.models import Organization
+from enforcement.domain.nodes import health_of
 from enforcement.domain.unattributed import Difference, differences
-from enforcement.enums import NodeState
 from enforcement.models import NodeSample, ServingNode
 
 FRESH = timedelta(minutes=2)
@@ -51,19 +51,21 @@ def node_rows(organization: Organization, *, now: datetime) -> list[NodeRow]:
         sample.node_id: sample for sample in latest.order_by("node_id", "-at").distinct("node_id")
     }
     return [
-        _row(nodes[difference.node_id], difference, samples.get(difference.node_id))
+        _row(nodes[difference.node_id], difference, samples.get(difference.node_id), now)
         for difference in found
     ]
 
 
-def _row(node: ServingNode, difference: Difference, sample: NodeSample | None) -> NodeRow:
+def _row(
+    node: ServingNode, difference: Difference, sample: NodeSample | None, now: datetime
+) -> NodeRow:
     return NodeRow(
         id=node.id,
         name=node.name,
         engine=node.engine,
         engine_version=node.engine_version,
         context_window=node.context_window,
-        state=node_state(node),
+        state=health_of(node, now=now),
         problem=node.last_error or node.warning,
         models=list(node.models),
         has_gauges=sample is not None,
@@ -75,12 +77,3 @@ def _row(node: ServingNode, difference: Difference, sample: NodeSample | None) -
         cause=difference.cause,
         last_scraped_at=node.last_scraped_at,
     )
-
-
-def node_state(node: ServingNode) -> str:
-    """The state that pages show: what people said, else whether it can be read."""
-    if node.state != NodeState.ACTIVE:
-        return node.state
-    if node.last_error:
-        return "failing"
-    return "active" if node.last_scraped_at else "unscraped"

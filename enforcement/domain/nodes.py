@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -15,9 +15,10 @@ from enforcement.errors import (
     NodeAddressError,
     NodeLabelError,
     NodeNameTakenError,
+    NodePatienceError,
     NodeStateError,
 )
-from enforcement.models import ServingNode
+from enforcement.models import MOST_PATIENCE_S, ServingNode
 from enforcement.rules.addresses import canonical, refusal_of_name
 
 MOST_LABELS = 32
@@ -133,6 +134,45 @@ def set_labels(
     after = {"labels": _in_order(node.labels)}
     _record(node, "node.label", actor, now, before=before, after=after, reason=reason)
     return node
+
+
+@transaction.atomic
+def set_patience(
+    *,
+    organization_id: UUID,
+    node_id: UUID,
+    patience_s: int,
+    actor: Actor,
+    now: datetime,
+    reason: str = "",
+) -> ServingNode:
+    """Say for how long a node may be silent before that is a failure: nodes at the edge are often
+    away. 0: at once.
+
+    Raises:
+        NodePatienceError: negative, or more than a month.
+        NotFoundInOrganizationError: no such node here.
+    """
+    if not 0 <= patience_s <= MOST_PATIENCE_S:
+        raise NodePatienceError(f"patience_s is 0 to {MOST_PATIENCE_S}")
+    node = find(ServingNode, organization_id=organization_id, object_id=node_id, lock=True)
+    before, after = {"patience_s": str(node.patience_s)}, {"patience_s": str(patience_s)}
+    node.patience_s = patience_s
+    node.save(update_fields=["patience_s"])
+    _record(node, "node.change", actor, now, before=before, after=after, reason=reason)
+    return node
+
+
+def health_of(node: ServingNode, *, now: datetime) -> str:
+    """What people said of it, else whether it can be read: `active`, `draining`, `gone`,
+    `unscraped`, `away` within its patience, `failing` beyond it.
+    """
+    if node.state != NodeState.ACTIVE:
+        return str(node.state)
+    if node.last_error:
+        silent = now - (node.last_scraped_at or node.created_at)
+        return "away" if silent <= timedelta(seconds=node.patience_s) else "failing"
+    return "active" if node.last_scraped_at else "unscraped"
 
 
 def check_labels(labels: Mapping[str, str]) -> None:

@@ -87,9 +87,12 @@ def note_errors(errors: Mapping[UUID, str]) -> None:
 
 
 def _learn(node: ServingNode, one: Found) -> None:
+    """Who answered. Another process or engine is asked for its version at its next turn."""
+    known = (node.engine, node.process)
     node.engine = one.engine
-    node.engine_version = one.version or node.engine_version
     node.process = f"{one.peer} {one.reading.life}" if one.peer and one.reading.life else ""
+    same = known == (node.engine, node.process) or not known[1]
+    node.engine_version = one.version or (node.engine_version if same else "")
     node.warning = "; ".join(one.reading.notes)[:500]
 
 

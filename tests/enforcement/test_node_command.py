@@ -47,7 +47,7 @@ def test_a_node_is_entered_priced_and_listed(capsys: Said) -> None:
         {
             "name": "gpu-a",
             "engine": "vllm",
-            "state": "active",
+            "state": "unscraped",
             "cost_per_hour": "2.49",
             "accelerators": "2 x NVIDIA H100",
             "read_at": None,
@@ -76,6 +76,16 @@ def test_labels_are_set_and_taken_away(capsys: Said) -> None:
         {"labels": "rack=7"},
         {"labels": "team=ml"},
     )
+
+
+def test_a_node_at_the_edge_gets_patience(capsys: Said) -> None:
+    entered(capsys)
+    assert (
+        ask(capsys, "patience", node="gpu-a", patience_s=86_400, reason="")["patience_s"] == 86_400
+    )
+    for wrong in (-1, 2_592_001):
+        with pytest.raises(CommandError, match="patience_s is 0 to 2592000"):
+            ask(capsys, "patience", node="gpu-a", patience_s=wrong, reason="")
 
 
 def test_a_node_is_drained_and_removed_and_then_not_listed(capsys: Said) -> None:

@@ -18,7 +18,9 @@ class Command(BaseCommand):
     help = "Serving nodes: list, show, enter, cost, label, drain, activate, remove."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("verb", choices=["list", "show", "add", "cost", "label", *STATES])
+        parser.add_argument(
+            "verb", choices=["list", "show", "add", "cost", "label", "patience", *STATES]
+        )
         parser.add_argument("wish", help="of which node, and what, as a JSON object")
         parser.add_argument("--organization", default="", help="its slug, where there are several")
         parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
@@ -61,6 +63,8 @@ def _do(verb: str, wish: dict[str, Any], who: dict[str, Any], output: Output) ->
                 _cost(node, wish, who, output)
             case "label":
                 _label(node, wish, who)
+            case "patience":
+                _patience(node, wish, who)
             case "show":
                 pass
             case _:
@@ -99,13 +103,14 @@ def _list(wish: dict[str, Any], who: dict[str, Any], output: Output) -> None:
 
 
 def _row(node: Any, costs: list[Any], now: Any) -> list[Any]:
+    from enforcement.domain.nodes import health_of
     from enforcement.rules.money import usd_text
     from enforcement.rules.nodecost import cost_at
 
     cost = cost_at(costs, now)
     stands = f"{cost.accelerator_count} x {cost.accelerator}" if cost and cost.accelerator else ""
     return [
-        *(node.name, f"{node.engine} {node.engine_version}".strip(), str(node.state)),
+        *(node.name, f"{node.engine} {node.engine_version}".strip(), health_of(node, now=now)),
         *(usd_text(cost.cost_per_hour_nanos) if cost else None, stands or None),
         node.last_scraped_at.isoformat() if node.last_scraped_at else None,
         node.last_error or node.warning or None,
@@ -161,6 +166,12 @@ def _label(node: Any, wish: dict[str, Any], who: dict[str, Any]) -> None:
     given = _labels([word for word in wish["labels"] if word[:-1] not in taken or "=" in word])
     kept = {name: value for name, value in node.labels.items() if name not in taken}
     set_labels(node_id=node.pk, labels=kept | given, reason=wish["reason"], **who)
+
+
+def _patience(node: Any, wish: dict[str, Any], who: dict[str, Any]) -> None:
+    from enforcement.domain.nodes import set_patience
+
+    set_patience(node_id=node.pk, **wish, **who)
 
 
 def _set(node: Any, verb: str, wish: dict[str, Any], who: dict[str, Any]) -> None:

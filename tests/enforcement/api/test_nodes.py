@@ -50,6 +50,7 @@ def test_a_node_is_entered_and_read_back(world: World, admin: Api, viewer: Api) 
         "labels": {},
         "by_hand": True,
         "removed_at": None,
+        "patience_s": 0,
         "created_at": body["created_at"],
         "last_scraped_at": None,
         "last_error": "",
@@ -188,6 +189,15 @@ def test_labels_are_replaced_and_told_to_the_audit_trail(node: ServingNode, admi
     many = {f"l{number}": "x" for number in range(33)}
     for labels in (many, {"": "x"}, {"a b": "x"}, {"a" * 64: "x"}, {"a": "x" * 201}):
         assert admin.call("PUT", f"nodes/{node.pk}/labels", {"labels": labels}).status_code == 422
+
+
+def test_patience_with_a_node_is_bounded(node: ServingNode, admin: Api, viewer: Api) -> None:
+    path = f"nodes/{node.pk}/patience"
+    assert admin.call("PUT", path, {"patience_s": 3_600}).json()["patience_s"] == 3_600
+    assert admin.call("PUT", path, {"patience_s": -1}).status_code == 422
+    assert viewer.call("PUT", path, {"patience_s": 1}).status_code == 403
+    entry = AuditEntry.objects.get(action="node.change")
+    assert (entry.before, entry.after) == ({"patience_s": "0"}, {"patience_s": "3600"})
 
 
 def test_samples_come_youngest_first_in_pages(node: ServingNode, viewer: Api) -> None:

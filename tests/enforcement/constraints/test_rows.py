@@ -105,6 +105,9 @@ def test_an_epoch_is_above_zero(spool: Spool) -> None:
 def test_a_node_has_its_own_name_and_a_known_state(node: ServingNode) -> None:
     with refused_by("node_state_known"):
         sql("UPDATE enforcement_servingnode SET state = 'lost' WHERE id = %s", node.id)
+    for wrong in (-1, 2_592_001):
+        with refused_by("node_patience_plausible"):
+            sql("UPDATE enforcement_servingnode SET patience_s = %s", wrong)
     with refused_by("node_removed_is_gone"):
         sql("UPDATE enforcement_servingnode SET removed_at = %s WHERE id = %s", NOW, node.id)
     with refused_by("node_name_unique"):

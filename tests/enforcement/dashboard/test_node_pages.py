@@ -62,6 +62,15 @@ def test_the_state_of_a_node_tells_what_is_wrong(world: World, visitors: Visitor
     assert [row.state for row in rows] == ["active", "failing", "unscraped", "draining"]
 
 
+def test_a_node_at_the_edge_is_away_before_it_fails(world: World, visitors: Visitors) -> None:
+    now = timezone.now()
+    for name, silent_s in (("a", 3_500), ("b", 3_700)):
+        seen = now - timedelta(seconds=silent_s)
+        make_node(world, name, last_error="gone", last_scraped_at=seen, patience_s=3_600)
+    rows = visitors.viewer.get("/nodes/").context["nodes"]
+    assert [row.state for row in rows] == ["away", "failing"]
+
+
 def test_the_link_of_a_sidecar_is_told_by_its_silence(world: World, visitors: Visitors) -> None:
     now = timezone.now()
     for name, silent in (("a", 1), ("b", 30), ("c", 600)):

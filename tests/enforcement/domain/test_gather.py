@@ -157,6 +157,27 @@ def test_a_visit_reads_the_page_and_learns_the_version(world: World) -> None:
     assert (node.engine, node.engine_version, node.last_error) == ("llama.cpp", "b11434", "")
 
 
+def test_an_engine_that_was_replaced_is_asked_for_its_version_anew(world: World) -> None:
+    running = {"life": "1", "version": "b1"}
+
+    def script(connection: socket.socket, head: bytes) -> None:
+        asked = head.startswith(b"GET /props")
+        body = f'{{"build_info":"{running["version"]}"}}'.encode() if asked else PAGE
+        headers = f"Process-Start-Time-Unix: {running['life']}\r\n"
+        connection.sendall(servers.answer(body, headers=headers))
+
+    told = []
+    with servers.serving(script) as url:
+        node = make_node(world, base_url=url)
+        for turn in range(4):
+            if turn == 2:
+                running.update(life="2", version="b2")
+            visit(node.pk, at=NOW + turn * timedelta(seconds=5))
+            node.refresh_from_db()
+            told.append(node.engine_version)
+    assert told == ["b1", "b1", "", "b2"]
+
+
 @pytest.mark.parametrize(
     ("script", "words"),
     [
