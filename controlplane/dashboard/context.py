@@ -42,6 +42,7 @@ NAVIGATION = (
             Link("agents", "Agents", "bot", "enforcement:agents"),
             Link("skills", "Skill cards", "badge-check", "skills:list"),
             Link("nodes", "Nodes", "server", "enforcement:nodes"),
+            Link("efficiency", "Efficiency", "gauge", "enforcement:efficiency"),
             Link("reconciliation", "Reconciliation", "layers", "enforcement:reconciliation"),
         ),
     ),

@@ -2,6 +2,7 @@ from django.urls import path
 
 from enforcement.dashboard import (
     agent_views,
+    efficiency,
     exposure,
     node_page,
     node_views,
@@ -31,6 +32,8 @@ urlpatterns = [
     path("nodes/<uuid:node_id>/costs/new/", node_page.cost, name="node-cost"),
     path("nodes/<uuid:node_id>/<slug:verb>/", node_page.state, name="node-state"),
     path("nodes/export.csv", node_views.export, name="nodes-export"),
+    path("efficiency/", efficiency.listing, name="efficiency"),
+    path("efficiency/export.csv", efficiency.export, name="efficiency-export"),
     path("reconciliation/", reconciliation.listing, name="reconciliation"),
     path("reconciliation/export.csv", reconciliation.export, name="reconciliation-export"),
     path("sidecars/<uuid:sidecar_id>/revoke/", node_views.revoke, name="sidecar-revoke"),

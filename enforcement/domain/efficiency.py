@@ -109,14 +109,22 @@ class NodeEfficiency:
         return rule.millijoules_per_token(self.energy_millijoules, self.tokens)
 
     @property
+    def read_ms(self) -> int:
+        return self.busy_ms + self.idle_ms
+
+    @property
+    def stages_ms(self) -> int:
+        return self.prefill_ms + self.decode_ms
+
+    @property
     def busy_permille(self) -> int | None:
         """Of the time in which it was read."""
-        return rule.permille(self.busy_ms, self.busy_ms + self.idle_ms)
+        return rule.permille(self.busy_ms, self.read_ms)
 
     @property
     def prefill_permille(self) -> int | None:
         """Of the time that requests took; the rest is for their answers."""
-        return rule.permille(self.prefill_ms, self.prefill_ms + self.decode_ms)
+        return rule.permille(self.prefill_ms, self.stages_ms)
 
     @property
     def cached_permille(self) -> int | None:
@@ -126,6 +134,12 @@ class NodeEfficiency:
     def milli_at_once(self) -> int | None:
         """Thousandths of requests that ran at once while it was busy."""
         return rule.permille(self.running_ms, self.busy_ms)
+
+    @property
+    def at_once_text(self) -> str:
+        """Requests at once with a tenth, cut."""
+        milli = self.milli_at_once or 0
+        return f"{milli // 1_000}.{milli % 1_000 // 100}"
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ def paths(sample: Sample) -> Mapping[str, str]:
         "node": f"/nodes/{node}/",
         "cost of a node": f"/nodes/{node}/costs/new/",
         "reconciliation": "/reconciliation/",
+        "efficiency": "/efficiency/",
         "enrol": "/sidecars/new/",
         "prices": "/prices/",
         "new rate": "/prices/new/",
