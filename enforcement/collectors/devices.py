@@ -55,7 +55,8 @@ class DeviceExporter:
                 amount = int(series.value * datum.factor)
                 if 0 <= amount <= LARGEST:
                     found["/".join(parts)].setdefault(datum.field, amount)
-                    models["/".join(parts)] = series.labels.get(self._model, "")
+                    model = series.labels.get(self._model, "")
+                    models["/".join(parts)] = model or models.get("/".join(parts), "")
         if not found:
             raise CollectorError(f"the {self.engine} page has no device with a figure")
         devices = tuple(
@@ -70,7 +71,10 @@ class DeviceExporter:
 
 
 PERCENT = Datum("busy_permille", Decimal(10))
+RATIO = Datum("busy_permille", Decimal(1_000))
 WATTS = Datum("power_milliwatts", Decimal(1_000))
+JOULES = Datum("energy_millijoules", Decimal(1_000))
+BYTES = Datum("memory_bytes", Decimal(1))
 
 # https://github.com/NVIDIA/dcgm-exporter, etc/default-counters.csv: percent, W, mJ, MiB
 DCGM = DeviceExporter(
@@ -95,5 +99,42 @@ AMD = DeviceExporter(
         "gpu_average_package_power": WATTS,
         "gpu_energy_consumed": Datum("energy_millijoules", Decimal("0.001")),
         "gpu_used_vram": Datum("memory_bytes", Decimal(1_000_000)),
+    },
+)
+# https://github.com/intel/xpumanager, rest/prometheus_exporter.py: ratio, W, J, bytes. Its tiles
+# are devices of their own: they tell what is busy, the whole what is drawn.
+INTEL = DeviceExporter(
+    "intel-xpum",
+    device=("uuid", "sub_dev"),
+    model="dev_name",
+    data={
+        "xpum_engine_ratio": RATIO,
+        "xpum_power_watts": WATTS,
+        "xpum_energy_joules": JOULES,
+        "xpum_memory_used_bytes": BYTES,
+    },
+)
+# https://github.com/utkuozdemir/nvidia_gpu_exporter: NVIDIA where DCGM does not run
+NVIDIA_SMI = DeviceExporter(
+    "nvidia-smi",
+    device=("uuid",),
+    model="name",
+    data={
+        "nvidia_smi_utilization_gpu_ratio": RATIO,
+        "nvidia_smi_power_draw_watts": WATTS,
+        "nvidia_smi_energy_joules": JOULES,
+        "nvidia_smi_memory_used_bytes": BYTES,
+    },
+)
+# https://github.com/lablup/all-smi: Jetson, Apple, other edge; its energy names devices otherwise
+ALL_SMI = DeviceExporter(
+    "all-smi",
+    device=("uuid", "gpu_uuid"),
+    model="gpu",
+    data={
+        "all_smi_gpu_utilization": PERCENT,
+        "all_smi_gpu_power_consumption_watts": WATTS,
+        "all_smi_energy_consumed_joules": JOULES,
+        "all_smi_gpu_memory_used_bytes": BYTES,
     },
 )

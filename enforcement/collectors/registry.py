@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from enforcement.collectors.base import Collector, CollectorError, Reading
-from enforcement.collectors.devices import AMD, DCGM
+from enforcement.collectors.devices import ALL_SMI, AMD, DCGM, INTEL, NVIDIA_SMI
 from enforcement.collectors.dynamo import DynamoFrontend, DynamoWorker
 from enforcement.collectors.litellm import LiteLlm
 from enforcement.collectors.llamacpp import LlamaCpp
@@ -11,6 +11,9 @@ from enforcement.collectors.prometheus import PageError, parse_page
 from enforcement.collectors.sglang import Sglang
 from enforcement.collectors.tgi import Tgi
 from enforcement.collectors.vllm import Vllm
+
+DEVICES = (DCGM, AMD, INTEL, NVIDIA_SMI, ALL_SMI)
+EXPORTERS = frozenset(exporter.engine for exporter in DEVICES)  # of devices: they make no tokens
 
 # The first that recognises a page reads it: a worker of Dynamo also shows the engine inside it.
 COLLECTORS: tuple[Collector, ...] = (
@@ -21,8 +24,7 @@ COLLECTORS: tuple[Collector, ...] = (
     Sglang(),
     Tgi(),
     LiteLlm(),
-    DCGM,
-    AMD,
+    *DEVICES,
 )
 BY_ENGINE = {collector.engine: collector for collector in COLLECTORS}
 NAMES = frozenset(name for collector in COLLECTORS for name in collector.names)

@@ -16,6 +16,7 @@ from django.db.models import Sum
 
 from budgets.models import UsageRollup
 from controlplane.identity.models import Agent
+from enforcement.collectors.registry import EXPORTERS
 from enforcement.domain.gather import HOUR, hour_of
 from enforcement.domain.nodecosts import costs_of
 from enforcement.models import NodeActivity, NodeUsage, ServingNode
@@ -180,7 +181,7 @@ def efficiency(
 
 
 def _is_exporter(node: ServingNode) -> bool:
-    return node.engine in ("dcgm", "amd-metrics")
+    return node.engine in EXPORTERS
 
 
 # ------------------------------------------------------------------------------- one node

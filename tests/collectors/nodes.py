@@ -51,6 +51,9 @@ SOURCES = (
     Source("tgi", "documentation", "tgi_documented.prom"),
     Source("dcgm", "documentation", "dcgm_documented.prom"),
     Source("amd-metrics", "documentation", "amd_documented.prom"),
+    Source("intel-xpum", "documentation", "intel_documented.prom"),
+    Source("nvidia-smi", "documentation", "nvidia_smi_documented.prom"),
+    Source("all-smi", "documentation", "all_smi_documented.prom"),
 )
 # Their use is in their answers alone: what the sidecar meters is all there is.
 WITHOUT_COUNTERS = {"transformers": "live", "ollama": "documentation"}
