@@ -141,7 +141,8 @@ def import_prices(
         return diff
     _refuse_doubtful(diff, confirmed)
     if organization_id:
-        make_way(organization_id, fresh, at=now)
+        free = make_way(organization_id, fresh, at=now)
+        fresh = {key: _clipped(spans, free) for key, spans in fresh.items()}
     _apply(fresh, known, wanted, organization=told[0] if organization_id else None)
     for organization in told if fresh else ():
         follow_rules(organization, now=now)

@@ -25,6 +25,7 @@ from budgets.domain.derivedprices import (
 from budgets.domain.pricelist import PriceKey, Span
 from budgets.domain.priceversions import (
     end_versions,
+    free_from,
     key_of,
     span_of,
     take_turn,
@@ -189,11 +190,17 @@ def follow_all(*, now: datetime) -> None:
         follow_rules(organization, now=now)
 
 
-def make_way(organization_id: UUID, keys: Iterable[PriceKey], *, at: datetime) -> None:
-    """End what rules say of these names: an own rate is about to be set. Then follow them again."""
+def make_way(organization_id: UUID, keys: Iterable[PriceKey], *, at: datetime) -> datetime:
+    """End what rules say of these names, as own rates are about to be set; from when on they may.
+
+    Follow the rules again when they are.
+    """
     names = set(keys)
     rows = _rows(at).filter(organization_id=organization_id, rule__isnull=False)
-    end_versions((row for row in rows if key_of(row) in names), at=at)
+    theirs = [row for row in rows if key_of(row) in names]
+    free = free_from(theirs, at)
+    end_versions(theirs, at=free)
+    return free
 
 
 def follow_rules(organization: Organization, *, now: datetime) -> dict[UUID, int]:
@@ -202,9 +209,10 @@ def follow_rules(organization: Organization, *, now: datetime) -> dict[UUID, int
     Safe to run again: what is written already stays.
     """
     rules = list(_living(now).filter(organization=organization).order_by("valid_from", "id"))
-    written = _by_key(_rows(now).filter(organization=organization, rule__isnull=False))
-    if not rules and not written:
+    rows = list(_rows(now).filter(organization=organization, rule__isnull=False))
+    if not rules and not rows:
         return {}
+    written, now = _by_key(rows), free_from(rows, now)
     own = _by_key(_rows(now).filter(organization=organization, rule=None))
     catalogue = _by_key(_rows(now).filter(organization=None)) if rules else {}
     reduced = _beside(own, _discounts(rules, catalogue, now=now))

@@ -68,7 +68,8 @@ def set_own_price(
     check_price(PriceKey(provider, model, match.value), span)
     organization = Organization.objects.select_for_update(no_key=True).get(id=organization_id)
     key = PriceKey(provider.strip(), model.strip(), match.value)
-    make_way(organization_id, [key], at=start)
+    start = make_way(organization_id, [key], at=start)
+    span = span._replace(start=start)
     overlapping = PriceVersion.objects.filter(
         Q(valid_to=None) | Q(valid_to__gt=start),
         organization=organization,

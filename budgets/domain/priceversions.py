@@ -1,7 +1,7 @@
 """What every price version is held to, and how versions follow each other."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 from django.db import connection
@@ -13,6 +13,8 @@ from enforcement.rules.money import MAX_NANOS
 
 MOST_TIER_CHARS = 32  # as usage events have
 _IMPORT_LOCK = 0x7072696365
+_WAITED = timedelta(seconds=30)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def take_turn() -> None:
@@ -79,6 +81,15 @@ def matched(row: PriceVersion) -> str:
 def span_of(row: PriceVersion) -> Span:
     policy = row.to_policy()
     return Span(row.valid_from, row.valid_to, policy.rates, tuple(policy.tiers), policy.variants)
+
+
+def free_from(rows: Iterable[PriceVersion], now: datetime) -> datetime:
+    """`now`, or just after what began while this session waited for another one.
+
+    What has begun may have priced calls: it is ended, never withdrawn.
+    """
+    begun = [row.valid_from for row in rows if now <= row.valid_from <= now + _WAITED]
+    return max(begun) + _MICROSECOND if begun else now
 
 
 def end_versions(rows: Iterable[PriceVersion], *, at: datetime) -> None:
