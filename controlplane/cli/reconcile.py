@@ -64,3 +64,24 @@ def import_bill(
     arguments = ["import_bill", f"--provider={provider}", f"--account={account}"]
     arguments += [f"--organization={organization}", f"--format={form.value}"]
     manage(data_dir, [*arguments, "--", file])
+
+
+@app.command(name="fetch-bill")
+def fetch_bill(
+    provider: Annotated[str, typer.Argument(help="openai or anthropic.")],
+    days: Annotated[int, typer.Option(min=1, max=31, help="How far back.")] = 2,
+    base_url: Annotated[str, typer.Option(help="A gateway in front of the provider.")] = "",
+    account: Account = "",
+    organization: Organization = "",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    wanted: Wanted = Format.AUTO,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the usage and cost APIs of OpenAI or Anthropic, and keep the bill.
+
+    The key is an administrator's: COMPTROLLER_OPENAI_ADMIN_KEY or COMPTROLLER_ANTHROPIC_ADMIN_KEY.
+    """
+    form = Format.JSON if as_json else wanted
+    arguments = ["fetch_bill", f"--days={days}", f"--base-url={base_url}", f"--account={account}"]
+    arguments += [f"--organization={organization}", f"--format={form.value}"]
+    manage(data_dir, [*arguments, "--", provider])

@@ -10,6 +10,8 @@ import ipaddress
 import os
 import socket
 import ssl
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -18,6 +20,7 @@ from enforcement.rules.addresses import Address, literal, refusal
 from enforcement.sidecar.http1 import ChunkedBody, HttpError, ResponseHead, parse_response_head
 
 WITHIN_S = 3.0
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 MOST_BYTES = 4 * 1024 * 1024
 _PIECE = 65_536
 _TOO_LARGE = 413
@@ -40,13 +43,18 @@ class _Place(NamedTuple):
 
 
 async def fetch(
-    base_url: str, path: str, *, within: float = WITHIN_S, most: int = MOST_BYTES
+    base_url: str,
+    path: str,
+    *,
+    within: float = WITHIN_S,
+    most: int = MOST_BYTES,
+    headers: Mapping[str, str] = _NO_HEADERS,
 ) -> Answer:
-    """A 200 answer. Raises CollectorError, in words for the node's page."""
+    """A 200 answer. `headers` are sent too. Raises CollectorError, in words for the node's page."""
     place = _place(base_url)
     try:
         async with asyncio.timeout(within):
-            return await _exchange(place, path, most)
+            return await _exchange(place, path, most, headers)
     except TimeoutError:
         raise CollectorError(f"{path} did not answer within {within:g} s") from None
     except HttpError as error:
@@ -74,13 +82,13 @@ def _trust() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-async def _exchange(place: _Place, path: str, most: int) -> Answer:
+async def _exchange(place: _Place, path: str, most: int, headers: Mapping[str, str]) -> Answer:
     reader, writer = await _connect(place)
     try:
         peer = writer.get_extra_info("peername")
         writer.write(
             f"GET {place.prefix}{path} HTTP/1.1\r\nhost: {place.named}\r\nconnection: close\r\n"
-            "accept: text/plain, application/json\r\n\r\n".encode()
+            f"accept: text/plain, application/json\r\n{_lines(headers)}\r\n".encode()
         )
         head = parse_response_head(await reader.readuntil(b"\r\n\r\n"))
         if head.status != 200:
@@ -89,11 +97,11 @@ async def _exchange(place: _Place, path: str, most: int) -> Answer:
         body = await _body(reader, head, most)
     finally:
         writer.transport.abort()
-    headers = {
+    told = {
         name.decode("latin-1").lower(): value.decode("latin-1")[:200]
         for name, value in head.headers.items()
     }
-    return Answer(body, headers, f"{peer[0]}:{peer[1]}")
+    return Answer(body, told, f"{peer[0]}:{peer[1]}")
 
 
 async def _connect(place: _Place) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -125,6 +133,13 @@ async def _addresses(place: _Place) -> list[Address]:
         place.host, place.port, type=socket.SOCK_STREAM
     )
     return [ipaddress.ip_address(address[0]) for *_, address in found]
+
+
+def _lines(headers: Mapping[str, str]) -> str:
+    """Raises ValueError: something that is no value of a header."""
+    if not all(value.isascii() and value.isprintable() for value in headers.values()):
+        raise ValueError("a header has characters that cannot be sent")
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
 
 
 async def _body(reader: asyncio.StreamReader, head: ResponseHead, most: int) -> bytes:

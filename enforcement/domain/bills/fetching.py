@@ -1,0 +1,126 @@
+"""Ask a provider for its bill: every page of its usage and cost APIs, over HTTPS.
+
+Keys are of administrators, and come from the environment of whoever asks; they are kept nowhere.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import urlencode
+
+from enforcement.collectors.base import CollectorError
+from enforcement.collectors.fetch import fetch
+from enforcement.domain.bills.lines import Line, summed
+from enforcement.domain.bills.reading import read_bill
+from enforcement.errors import BillError
+
+WITHIN_S = 30.0
+MOST_BYTES = 16 * 1024 * 1024
+MOST_PAGES = 500
+Query = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """How one provider is asked: where, as whom, and for which reports."""
+
+    name: str
+    base_url: str
+    key_variable: str
+    headers: Callable[[str], Mapping[str, str]]
+    reports: Callable[[datetime, datetime], Mapping[str, Query]]
+
+
+def _openai_reports(since: datetime, until: datetime) -> Mapping[str, Query]:
+    """Usage by the hour; costs there are by the day."""
+    window = [
+        ("start_time", str(int(since.timestamp()))),
+        ("end_time", str(int(until.timestamp()))),
+    ]
+    usage = [*window, ("bucket_width", "1h"), ("group_by", "model"), ("limit", "168")]
+    return {
+        "/v1/organization/usage/completions": usage,
+        "/v1/organization/usage/embeddings": usage,
+        "/v1/organization/costs": [*window, ("group_by", "line_item"), ("limit", "180")],
+    }
+
+
+def _anthropic_reports(since: datetime, until: datetime) -> Mapping[str, Query]:
+    window = [("starting_at", _utc(since)), ("ending_at", _utc(until))]
+    return {
+        "/v1/organizations/usage_report/messages": [
+            *window,
+            *(("bucket_width", "1h"), ("group_by[]", "model"), ("limit", "168")),
+        ],
+        "/v1/organizations/cost_report": [
+            *window,
+            *(("group_by[]", "description"), ("limit", "31")),
+        ],
+    }
+
+
+def _utc(at: datetime) -> str:
+    return f"{at:%Y-%m-%dT%H:%M:%SZ}"
+
+
+SOURCES = {
+    "openai": Source(
+        name="openai",
+        base_url="https://api.openai.com",
+        key_variable="COMPTROLLER_OPENAI_ADMIN_KEY",
+        headers=lambda key: {"authorization": f"Bearer {key}"},
+        reports=_openai_reports,
+    ),
+    "anthropic": Source(
+        name="anthropic",
+        base_url="https://api.anthropic.com",
+        key_variable="COMPTROLLER_ANTHROPIC_ADMIN_KEY",
+        headers=lambda key: {"x-api-key": key, "anthropic-version": "2023-06-01"},
+        reports=_anthropic_reports,
+    ),
+}
+
+
+def fetch_bill(
+    source: Source, *, key: str, since: datetime, until: datetime, base_url: str = ""
+) -> list[Line]:
+    """All lines of [since, until). `base_url`: a gateway in front of the provider.
+
+    Raises BillError: it did not answer, refused the key, or wrote something that is no bill.
+    """
+    found: list[Line] = []
+    for path, query in source.reports(since, until).items():
+        for page in _pages(source, path, query, key, base_url or source.base_url):
+            found += read_bill(page, provider=source.name)
+    return summed(found)
+
+
+def _pages(source: Source, path: str, query: Query, key: str, base_url: str) -> Iterator[bytes]:
+    cursor = ""
+    for _ in range(MOST_PAGES):
+        asked = urlencode([*query, ("page", cursor)] if cursor else query)
+        page = _get(base_url, f"{path}?{asked}", source.headers(key))
+        yield page
+        cursor = _next(page)
+        if not cursor:
+            return
+    raise BillError(f"{path} has more than {MOST_PAGES} pages: ask for less time")
+
+
+def _get(base_url: str, path: str, headers: Mapping[str, str]) -> bytes:
+    try:
+        answer = asyncio.run(
+            fetch(base_url, path, within=WITHIN_S, most=MOST_BYTES, headers=headers)
+        )
+    except CollectorError as error:
+        raise BillError(str(error)) from error
+    return answer.body
+
+
+def _next(page: bytes) -> str:
+    """The cursor of the next page, if there is one. `read_bill` has looked at the page before."""
+    told = json.loads(page)
+    cursor = told.get("next_page") if told.get("has_more") else None
+    return cursor if isinstance(cursor, str) else ""
