@@ -252,8 +252,9 @@ class Lots:
         taken: dict[BalanceKey, list[tuple[Lot, int]]] = {}
         missing: list[Need] = []
         for budget, value, amount in needs:
-            left, pairs = amount, []
-            for lot in self.by_balance.get((budget, value), ()):
+            key, left = (budget, value), amount
+            pairs: list[tuple[Lot, int]] = []
+            for lot in self.by_balance.get(key, ()):
                 if left <= 0 or not lot.live:  # those that ended stand behind the others
                     break
                 free = lot.amount - lot.used - lot.open - lot.returned
@@ -262,7 +263,7 @@ class Lots:
                     left -= free
             if left > 0:
                 missing.append(Need(budget, value, left))
-            taken[budget, value] = pairs
+            taken[key] = pairs
         return Shortage(tuple(missing)) if missing else taken
 
     def _open(

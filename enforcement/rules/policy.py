@@ -28,6 +28,8 @@ class Unit(StrEnum):
     TOOL_CALLS = "tool_calls"
     CONCURRENCY = "concurrency"
 
+    __hash__ = str.__hash__  # the enum's own is Python, and every call looks units up
+
 
 # What depends on how long the prompt is.
 PROMPT_UNITS = frozenset({Unit.USD, Unit.TOKENS, Unit.INPUT_TOKENS, Unit.CACHED_TOKENS})

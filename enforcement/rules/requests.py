@@ -50,6 +50,8 @@ class Endpoint(StrEnum):
     COMPLETION = "completion"
     PASSED = "passed"
 
+    __hash__ = str.__hash__  # looked up for every call, and the enum's own is Python
+
 
 class RequestError(ValueError):
     """A body that is refused with 400. `param` names the field, `code` is stable."""

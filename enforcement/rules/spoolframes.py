@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 HEADER = struct.Struct("<IIQc")
+_CHECK, _SAID = struct.Struct("<II"), struct.Struct("<Qc")  # its halves: what is checked is behind
 MAX_RECORD = 16 * 1024 * 1024
 TORN_BYTES = 1024 * 1024  # one write is never longer: what is damaged further back is no torn tail
 
@@ -35,8 +36,8 @@ class Frame(NamedTuple):
 
 def framed(sequence: int, kind: bytes, payload: bytes) -> bytes:
     """A record as it lies on disk."""
-    checksum = zlib.crc32(payload, zlib.crc32(sequence.to_bytes(8, "little") + kind))
-    return HEADER.pack(len(payload), checksum, sequence, kind) + payload
+    said = _SAID.pack(sequence, kind) + payload
+    return _CHECK.pack(len(payload), zlib.crc32(said)) + said
 
 
 def whole_frames(data: bytes, *, newest: bool) -> tuple[list[Frame], int]:

@@ -17,7 +17,7 @@ from msgspec import Struct
 from enforcement.rules.frames import DONE, MAX_TOKENS, Answer, Meter, encode, plausible
 from enforcement.rules.money import TokenUsage
 
-_RECENT = 4096
+_RECENT = 4096  # bytes before the end in which the reason for it is looked for
 MAX_TIER = 32
 
 # What an object may hold: braces inside of strings end nothing.
@@ -30,6 +30,7 @@ _FINISH = re.compile(rb'"finish_reason": ?"([a-z_]{1,32})"')
 _NO_CHOICES = re.compile(rb'"choices": ?\[\]')
 _CLAMPED = re.compile(rb'"finish_reason": ?"length"')
 _CALLS = (b'"tool_calls"', b'"function_call"')
+_IN_EACH = b"_call"  # of them: one search instead of two in the usual frame
 _BLANKS = re.compile(rb"\n{3,}")
 _DONE = b"data: [DONE]"
 
@@ -233,7 +234,7 @@ class StreamMeter(Meter):
         self._strip_running = strip_running  # only for the final one
         self._strip_timings = strip_timings
         self._clamp_note = clamp_note  # JSON object for the event that ends by our limit
-        self._recent = b""
+        self._recent = bytearray()
         self._head = b""
         self._tier = ""
         self.started = False
@@ -254,11 +255,12 @@ class StreamMeter(Meter):
         if not self._head and b"data: {" in frames:
             self._head = frames[frames.index(b"data: {") :][:_RECENT]
         self.events += frames.count(b"\ndata:") + frames.startswith(b"data:")
-        recent = self._recent + frames if len(frames) < _RECENT else frames
-        self._recent = recent[-_RECENT:]
+        self._recent += frames
+        if len(self._recent) > 2 * _RECENT:  # in place, and not for every chunk
+            del self._recent[:-_RECENT]
         if b'"usage"' in frames or b'"timings"' in frames:
             frames = self._with_counts(frames)
-        if _CALLS[0] in frames or _CALLS[1] in frames:
+        if _IN_EACH in frames and (_CALLS[0] in frames or _CALLS[1] in frames):
             self._count_calls(frames)
         if self._clamp_note:
             frames = self._with_clamp_note(frames)
@@ -382,7 +384,7 @@ class StreamMeter(Meter):
 
     @property
     def finish_reason(self) -> str:
-        found = _FINISH.findall(self._recent)
+        found = _FINISH.findall(self._recent[-_RECENT:])
         return found[-1].decode() if found else ""
 
     @property

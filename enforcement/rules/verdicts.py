@@ -19,6 +19,7 @@ from enforcement.rules.thresholds import ActionKind
 from enforcement.rules.wire import Denial, DenialCause
 
 MAX_RETRY_AFTER_S = 60
+_STOPPED = (AgentState.PAUSED, AgentState.KILLED)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 QUOTA = "insufficient_quota"
@@ -130,7 +131,7 @@ def _refuse(
 
 def state_refusal(state: AgentState, *, who: str = "agent") -> Refuse | None:
     """What a paused or killed agent (or session) is told; None for one that may call."""
-    if state not in (AgentState.PAUSED, AgentState.KILLED):
+    if state not in _STOPPED:
         return None
     reason, message = f"{who}_{state.value}", f"This {who} is {state.value}"
     return Refuse(403, PERMISSION, message, code=reason, reason=reason)

@@ -38,6 +38,8 @@ class Outcome(StrEnum):
     CLIENT_GONE = "client_gone"
     UPSTREAM_FAILED = "upstream_failed"
 
+    __hash__ = str.__hash__  # counted by it for every call, and the enum's own is Python
+
 
 class DenialCause(StrEnum):
     LIMIT = "limit"  # spent: waiting does not help

@@ -76,10 +76,11 @@ class Relay(Forwarded):
             except StreamError as error:
                 self._break(str(error))
                 return
-            self._called = meter.tool_calls
-            if self._counts_calls and self._called > self._holding.bound.tool_calls:
-                self.cut(_too_many_calls())
-                return
+            if meter.tool_calls:
+                self._called = meter.tool_calls
+                if self._counts_calls and self._called > self._holding.bound.tool_calls:
+                    self.cut(_too_many_calls())
+                    return
             if self._client is not None:
                 self._client.write_piece(piece)
             self._check_meter(meter)

@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enforcement.rules import matching
-from enforcement.rules.matching import Matcher, Subject, fits, matches, subject_of, value_of
+from enforcement.rules.matching import (
+    FILTERABLE,
+    Matcher,
+    Subject,
+    fact_of,
+    fits,
+    matches,
+    reader_of,
+    subject_of,
+    value_of,
+)
 from enforcement.rules.policy import (
     AgentPolicy,
     BudgetPolicy,
@@ -93,6 +103,16 @@ def test_every_fact_that_is_filtered_on_must_fit(
 def test_what_a_request_does_not_have_fits_nothing() -> None:
     assert not fits("*", "")
     assert fits("*", "x")
+
+
+@pytest.mark.parametrize("name", [*FILTERABLE, "session", "tag:env", "tag:none"])
+@pytest.mark.parametrize("subject", [SUBJECT, subject_of("o1", AGENT)])
+def test_a_reader_finds_the_fact_of_its_name(subject: Subject, name: str) -> None:
+    assert reader_of(name)(subject) == fact_of(subject, name)
+
+
+def test_a_unit_is_found_by_its_text_too() -> None:
+    assert {unit: unit.value for unit in Unit}["gpu_ms"] == "gpu_ms"
 
 
 def test_the_split_names_the_balance() -> None:

@@ -116,6 +116,24 @@ def test_a_frame_without_end_is_an_error() -> None:
         meter.feed(b"x" * (MAX_FRAME_BYTES // 2))
 
 
+@pytest.mark.parametrize("size", [1, 500, 1_000_000])
+def test_the_reason_is_looked_for_near_the_end_however_it_came(size: int) -> None:
+    near = frame(end("stop")) + frame(word("x" * 3_000))
+    far = frame(end("stop")) + frame(word("x" * 5_000))
+    for data, reason in ((far + near, "stop"), (near + far, "")):
+        meter = StreamMeter()
+        for at in range(0, len(data), size):
+            meter.feed(data[at : at + size])
+        assert meter.finish_reason == reason
+
+
+def test_calls_are_counted_under_both_names() -> None:
+    called = [{"tool_calls": [{"index": 0, "id": "a"}]}, {"function_call": {"name": "f"}}]
+    frames = [frame({"choices": [{"index": 0, "delta": delta}]}) for delta in called]
+    meter, _ = run(b"".join(frames) + frame(word("a _call in words")) + DONE)
+    assert meter.tool_calls == 2
+
+
 def test_counts_never_fall() -> None:
     meter, _ = run(frame(word(usage=usage(7, 9))) + frame(word(usage=usage(7, 2))))
     assert meter.usage == TokenUsage(input_tokens=7, output_tokens=9)
