@@ -19,6 +19,7 @@ from django.conf import settings
 BEAT_SCHEDULE = {
     "scan-nodes": {"task": "enforcement.scan_nodes", "schedule": 5.0},
     "measure-activity": {"task": "enforcement.measure_activity", "schedule": 300.0},
+    "discover-nodes": {"task": "enforcement.discover_nodes", "schedule": 60.0},
     "reconcile-usage": {"task": "enforcement.reconcile_usage", "schedule": 300.0},
     "forget-samples": {"task": "enforcement.forget_samples", "schedule": 3600.0},
     "fold-usage": {"task": "budgets.fold_usage", "schedule": 10.0},

@@ -44,6 +44,18 @@ def forget_samples() -> None:
 
 
 @shared_task(
+    name="enforcement.discover_nodes", ignore_result=True, soft_time_limit=50, time_limit=60
+)  # type: ignore[untyped-decorator]
+def discover_nodes() -> None:
+    """Take up what the file of targets says, where one is configured. Beat: every minute."""
+    from django.utils import timezone
+
+    from enforcement.domain.discovery import discover_configured
+
+    discover_configured(now=timezone.now())
+
+
+@shared_task(
     name="enforcement.reconcile_usage", ignore_result=True, soft_time_limit=240, time_limit=270
 )  # type: ignore[untyped-decorator]
 def reconcile_usage() -> None:

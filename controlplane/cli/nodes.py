@@ -120,6 +120,22 @@ def label(
 
 
 @app.command()
+def discover(
+    file: Annotated[Path, typer.Argument(help="Targets, JSON or YAML, as Prometheus reads them.")],
+    organization: Organization = "",
+    data_dir: DataDir = HERE,
+    wanted: Wanted = Format.AUTO,
+    as_json: AsJson = False,
+) -> None:
+    """Enter the nodes that a file of targets names; those that it names no more are gone.
+
+    COMPTROLLER_NODES_FILE has the worker do so every minute.
+    """
+    wish = {"file": str(file.absolute())}
+    _run(data_dir, "discover", wish, organization, Format.JSON if as_json else wanted)
+
+
+@app.command()
 def patience(
     node: Node,
     seconds: Annotated[int, typer.Argument(help="How long it may be silent; 0: not at all.")],

@@ -54,11 +54,35 @@ def create_node(
         NodeLabelError: a label that is none.
         NodeNameTakenError: the organization has a node of this name, or at this address.
     """
+    _check_is_new(organization_id, name, base_url, metrics_path)
+    return insert_node(
+        organization_id=organization_id,
+        name=name,
+        base_url=base_url,
+        actor=actor,
+        now=now,
+        engine=engine,
+        metrics_path=metrics_path,
+        labels=labels or {},
+    )
+
+
+def insert_node(
+    *,
+    organization_id: UUID,
+    name: str,
+    base_url: str,
+    actor: Actor,
+    now: datetime,
+    engine: str,
+    metrics_path: str,
+    labels: dict[str, str],
+) -> ServingNode:
+    """The same for callers that know that nobody else is read at this address."""
     check_address(base_url)
-    check_labels(labels or {})
+    check_labels(labels)
     if metrics_path and not metrics_path.startswith("/"):
         raise NodeAddressError("metrics_path begins with a slash, or is empty")
-    _check_is_new(organization_id, name, base_url, metrics_path)
     try:
         with transaction.atomic():
             node = ServingNode.objects.create(
@@ -67,7 +91,7 @@ def create_node(
                 base_url=base_url.rstrip("/"),
                 engine=engine,
                 metrics_path=metrics_path,
-                labels=labels or {},
+                labels=labels,
                 by_hand=True,
                 created_at=now,
             )

@@ -2,6 +2,7 @@
 
 import json
 from argparse import ArgumentParser
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -12,15 +13,14 @@ from controlplane.cli.output import Exit, Format, Output
 
 COLUMNS = ("name", "engine", "state", "cost_per_hour", "accelerators", "read_at", "problem")
 STATES = {"drain": "draining", "activate": "active", "remove": "gone"}
+VERBS = ("list", "show", "add", "cost", "label", "patience", "discover", *STATES)
 
 
 class Command(BaseCommand):
-    help = "Serving nodes: list, show, enter, cost, label, drain, activate, remove."
+    help = "Serving nodes: list, show, enter, discover, price, label, drain, activate, remove."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument(
-            "verb", choices=["list", "show", "add", "cost", "label", "patience", *STATES]
-        )
+        parser.add_argument("verb", choices=VERBS)
         parser.add_argument("wish", help="of which node, and what, as a JSON object")
         parser.add_argument("--organization", default="", help="its slug, where there are several")
         parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
@@ -56,6 +56,8 @@ def _do(verb: str, wish: dict[str, Any], who: dict[str, Any], output: Output) ->
         _list(wish, who, output)
     elif verb == "add":
         _add(wish, who, output)
+    elif verb == "discover":
+        _discover(wish, who, output)
     else:
         node = _find(wish.pop("node"), who["organization_id"])
         match verb:
@@ -148,6 +150,23 @@ def _add(wish: dict[str, Any], who: dict[str, Any], output: Output) -> None:
     wish["labels"] = _labels(wish["labels"])
     node = create_node(**_checked(NodeCreateSerializer, wish), **who)
     _show(node.pk, who, output)
+
+
+def _discover(wish: dict[str, Any], who: dict[str, Any], output: Output) -> None:
+    from enforcement.domain.discovery import discover, read_targets
+    from enforcement.rules.targetfile import TargetFileError
+
+    try:
+        found = discover(targets=read_targets(Path(wish["file"])), **who)
+    except TargetFileError as error:
+        raise CommandError(f"nothing was changed: {error}", returncode=Exit.USAGE) from error
+    rows = [
+        [name, outcome, None]
+        for outcome in ("entered", "changed", "gone", "kept")
+        for name in getattr(found, outcome)
+    ]
+    rows += [[name, "refused", why] for name, why in found.refused.items()]
+    output.table(("name", "outcome", "why"), rows)
 
 
 def _cost(node: Any, wish: dict[str, Any], who: dict[str, Any], output: Output) -> None:
