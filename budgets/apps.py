@@ -14,6 +14,7 @@ class BudgetsConfig(AppConfig):
         register(errors.BudgetError, 400)
         register(errors.BudgetNotFoundError, 404)
         register(errors.BudgetArchivedError, 409)
+        register(errors.UsageEventArchivedError, 410)
         register(errors.OverrideNotFoundError, 404)
         register(errors.ChangeNotFoundError, 404)
         register(errors.PriceRuleNotFoundError, 404)

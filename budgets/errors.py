@@ -162,3 +162,15 @@ class UsageQueryError(BudgetError):
         super().__init__(message)
         self.field = field
         self.message = message
+
+
+class ArchiveError(BudgetError):
+    """A day of usage events that cannot be archived now. Nothing of it was lost or dropped."""
+
+
+class ArchiveBusyError(ArchiveError):
+    """Others use the table, or the rollups do not hold the day yet: a later run will do it."""
+
+
+class UsageEventArchivedError(BudgetError):
+    """The event was booked, and stands in an archive."""

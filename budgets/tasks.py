@@ -25,6 +25,36 @@ def prepare_partitions() -> None:
     prepare(now=timezone.now())
 
 
+@shared_task(name="budgets.archive_usage", ignore_result=True, soft_time_limit=280, time_limit=300)  # type: ignore[untyped-decorator]
+def archive_usage() -> None:
+    """The oldest day of usage events that is due, to its archive. Beat: hourly.
+
+    Nothing is due without `COMPTROLLER_USAGE_KEEP_DAYS`. A day that cannot be archived is logged.
+    """
+    from pathlib import Path
+
+    import structlog
+    from django.conf import settings
+    from django.utils import timezone
+
+    from budgets.domain.archive import archive_day, due_days
+    from budgets.errors import ArchiveBusyError, ArchiveError
+
+    if not settings.USAGE_KEEP_DAYS:
+        return
+    log, now = structlog.get_logger("budgets"), timezone.now()
+    try:
+        if not settings.ARCHIVE_DIR:
+            raise ArchiveError("COMPTROLLER_USAGE_KEEP_DAYS needs COMPTROLLER_ARCHIVE_DIR")
+        for day in due_days(keep_days=settings.USAGE_KEEP_DAYS, now=now)[:1]:
+            archive = archive_day(day, folder=Path(settings.ARCHIVE_DIR), now=now)
+            log.info("usage events archived", file=archive.file, events=archive.events)
+    except ArchiveBusyError as error:
+        log.info("usage events are archived later", reason=str(error))
+    except ArchiveError as error:
+        log.exception("usage events were not archived", reason=str(error))
+
+
 @shared_task(name="budgets.announce_prices", ignore_result=True, soft_time_limit=20, time_limit=30)  # type: ignore[untyped-decorator]
 def announce_prices() -> None:
     """Tell the sidecars of rates that have begun or ended. Beat: every 30 s."""

@@ -24,6 +24,7 @@ BEAT_SCHEDULE = {
     "forget-samples": {"task": "enforcement.forget_samples", "schedule": 3600.0},
     "fold-usage": {"task": "budgets.fold_usage", "schedule": 10.0},
     "prepare-partitions": {"task": "budgets.prepare_partitions", "schedule": 3600.0},
+    "archive-usage": {"task": "budgets.archive_usage", "schedule": 3600.0},
     "announce-prices": {"task": "budgets.announce_prices", "schedule": 30.0},
     "write-off": {"task": "budgets.write_off", "schedule": 3600.0},
     "apply-changes": {"task": "budgets.apply_changes", "schedule": 2.0},

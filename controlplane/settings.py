@@ -37,6 +37,9 @@ SIDECAR_ADDRESSES = frozenset(
     for place in [SIDECAR_URL, *env_text("COMPTROLLER_SIDECAR_ADDRESSES").split(",")]
     if place.strip()
 )
+# Days of usage events that stay in the database before they become archives; 0: all, for ever.
+USAGE_KEEP_DAYS = env_int("COMPTROLLER_USAGE_KEEP_DAYS", default=0, minimum=0)
+ARCHIVE_DIR = env_text("COMPTROLLER_ARCHIVE_DIR")
 BROKER_URL = env_secret("BROKER_URL", default="redis://127.0.0.1:6379/0")
 DATABASES = {
     "default": database_settings(

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
+from django.http import Http404
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -22,6 +23,7 @@ from budgets.api import adjustments, filters, rates
 from budgets.api import serializers as forms
 from budgets.api.fields import errors_by_field
 from budgets.api.rerate import RatingSerializer
+from budgets.domain.archive import find_event
 from budgets.domain.budgets import archive_budget, change_budget, create_budget
 from budgets.domain.changes import cancel_change, plan_change
 from budgets.domain.overrides import clear_override, set_override
@@ -29,6 +31,7 @@ from budgets.domain.prices import set_own_price
 from budgets.domain.ratings import with_charges
 from budgets.domain.suspense import correct_spent, write_off_lease
 from budgets.enums import ChangeKind
+from budgets.errors import UsageEventArchivedError
 from budgets.models import (
     Balance,
     Budget,
@@ -328,6 +331,19 @@ class UsageEventViews(_ReadViews):
     serializer_class = forms.UsageEventSerializer
     filterset_class = filters.UsageEventFilter
     pagination_class = ByStart
+
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """One call. 410 with the name of the file, when its day was archived."""
+        try:
+            return super().retrieve(request, *args, **kwargs)
+        except Http404:
+            organization = self.caller.organization_id
+            found = find_event(kwargs["pk"], organization_id=organization)
+            if found is None or found.archive is None:
+                raise
+            raise UsageEventArchivedError(
+                f"it was booked, and stands in the archive {found.archive.file}"
+            ) from None
 
 
 class PriceVersionViews(_ReadViews):

@@ -32,7 +32,7 @@ from budgets.domain.usagerows import (
     text,
     uuid_text,
 )
-from budgets.domain.usagestore import Receipt, claim, contradicting, digest_of, store
+from budgets.domain.usagestore import Receipt, claim, contradicting, digest_of, store, within_table
 from budgets.errors import UsageEventError
 from budgets.models import Balance, Budget, Refusal, Transfer, UsageEvent
 from controlplane.identity.models import Agent
@@ -120,9 +120,10 @@ def book_checked(
     locks.share_budgets(organization_id)
     documents = [canonical(event) for event in events]
     said = [mended(event, document) for event, document in zip(events, documents, strict=True)]
+    starts = within_table([instant_of(one.started_at_ms, now=now) for one in said], now=now)
     receipts = [
-        Receipt(event.id, instant_of(event.started_at_ms, now=now), digest_of(document))
-        for event, document in zip(said, documents, strict=True)
+        Receipt(event.id, start, digest_of(document))
+        for event, start, document in zip(said, starts, documents, strict=True)
     ]
     first: dict[str, int] = {}
     for place, receipt in enumerate(receipts):

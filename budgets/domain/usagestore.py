@@ -15,8 +15,10 @@ from django.db import connection
 
 from budgets.domain.rollups import leave_unfolded
 from budgets.domain.usagerows import COLUMNS, Entry, columns_of
+from budgets.models import UsageArchive
 
 DAYS_AHEAD = 7
+ARCHIVED_AFTER_DAYS = 35  # at least: reports and reconciliation look back a month
 _CLAIM = """
 INSERT INTO budgets_usagereceipt (id, organization_id, started_at, digest)
 SELECT id, %s::uuid, started_at, decode(digest, 'hex')
@@ -88,6 +90,16 @@ def store(
             row = columns_of(entry, sidecar=sidecar, source=source, received_at=received_at)
             copy.write_row(row)
     leave_unfolded([(entry.event.id, entry.started_at) for entry in entries], now=now)
+
+
+def within_table(starts: Sequence[datetime], *, now: datetime) -> list[datetime]:
+    """The starts to book under: `now` for those whose day is archived already."""
+    lately = now - timedelta(days=ARCHIVED_AFTER_DAYS)
+    old = {start.date() for start in starts if start < lately}
+    if not old:
+        return list(starts)
+    gone = set(UsageArchive.objects.filter(day__in=old).values_list("day", flat=True))
+    return [now if start.date() in gone else start for start in starts]
 
 
 def make_partitions(days: Iterable[date]) -> int:

@@ -59,7 +59,10 @@ GROUP BY l.balance_id
 _RATED = """
 SELECT count(*) FROM (
     SELECT r.number, r.old_charge_nanos,
-        coalesce(lag(r.charge_nanos) OVER w, e.charge_nanos) AS before,
+        coalesce(
+            lag(r.charge_nanos) OVER w, e.charge_nanos,
+            CASE WHEN a.day IS NOT NULL THEN r.old_charge_nanos END
+        ) AS before,
         coalesce(lag(r.number) OVER w, 0) + 1 AS due, r.charge_nanos - r.old_charge_nanos AS delta,
         (SELECT min(sum) FROM (
             SELECT sum(CASE kind WHEN 'correction' THEN -amount ELSE amount END)
@@ -71,6 +74,7 @@ SELECT count(*) FROM (
         ) s) AS most
     FROM budgets_rating r LEFT JOIN budgets_usageevent e ON e.id = r.usage_event_id
         AND e.started_at = r.started_at
+    LEFT JOIN budgets_usagearchive a ON a.day = (r.started_at AT TIME ZONE 'UTC')::date
     WHERE (%s::uuid IS NULL OR r.organization_id = %s::uuid)
     WINDOW w AS (PARTITION BY r.usage_event_id ORDER BY r.number)
 ) rated

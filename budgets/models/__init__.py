@@ -1,5 +1,6 @@
 """Tables of the ledger. What must never be false is held by the database (see README.md)."""
 
+from budgets.models.archive import UsageArchive
 from budgets.models.balance import Balance
 from budgets.models.budget import Budget, BudgetOverride
 from budgets.models.change import BudgetChange
@@ -41,6 +42,7 @@ __all__ = [
     "ThresholdFiring",
     "Transfer",
     "UnfoldedUse",
+    "UsageArchive",
     "UsageCell",
     "UsageEvent",
     "UsageReceipt",

@@ -21,7 +21,7 @@ LAZY_GROUPS: Mapping[str, tuple[str, str]] = {
     "audit": ("controlplane.cli.audit", "Check the ledger."),
     "ledger": ("controlplane.cli.ledger", "Tell the ledger what it cannot see."),
     "budgets": ("controlplane.cli.budgets", "Ask about budgets."),
-    "usage": ("controlplane.cli.usage", "Ask what was used, and export it."),
+    "usage": ("controlplane.cli.usage", "Ask what was used, export and archive it."),
     "prices": ("controlplane.cli.prices", "Work on prices."),
     "nodes": ("controlplane.cli.nodes", "Serving nodes, and what they cost."),
     "reconcile": ("controlplane.cli.reconcile", "Compare metered use with engine counters."),

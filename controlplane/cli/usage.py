@@ -8,7 +8,9 @@ import typer
 from controlplane.cli.budgets import manage
 from controlplane.cli.output import Format
 
-app = typer.Typer(no_args_is_help=True, help="Ask what was used.", rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True, help="Ask what was used, export and archive it.", rich_markup_mode=None
+)
 
 Since = Annotated[str, typer.Option("--from", help="The first day (YYYY-MM-DD, UTC).")]
 Until = Annotated[str, typer.Option("--to", help="The day after the last; default: tomorrow.")]
@@ -16,6 +18,9 @@ Organization = Annotated[str, typer.Option(help="Its slug, where there are sever
 DataDir = Annotated[
     Path, typer.Option(envvar="COMPTROLLER_DATA_DIR", help="Where all data is kept.")
 ]
+ArchiveDir = Annotated[str, typer.Option("--archive-dir", help="Default: COMPTROLLER_ARCHIVE_DIR.")]
+Wanted = Annotated[Format, typer.Option("--format", help="How to write the answer.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
 DEFAULT_DATA_DIR = Path(".comptroller")
 
 
@@ -52,3 +57,40 @@ def query(
     arguments += [f"--filter={one}" for one in where or ()]
     arguments += [f"--since={since}", f"--until={until}", f"--format={form.value}"]
     manage(data_dir, [*arguments, f"--organization={organization}"])
+
+
+@app.command()
+def archive(
+    keep_days: Annotated[
+        int, typer.Option(min=0, help="At least 35; default: COMPTROLLER_USAGE_KEEP_DAYS.")
+    ] = 0,
+    archive_dir: ArchiveDir = "",
+    dry_run: Annotated[bool, typer.Option(help="Only say which days are due.")] = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    wanted: Wanted = Format.AUTO,
+    as_json: AsJson = False,
+) -> None:
+    """Move old days of usage events out of the database into Parquet files.
+
+    Each file is read back and compared with the table, row by row, before the table lets go of the
+    day. Stop it at any time, run it again: a day is in the table or in its archive, never in none.
+    """
+    form = Format.JSON if as_json else wanted
+    arguments = ["archive_usage", f"--keep-days={keep_days}", f"--archive-dir={archive_dir}"]
+    arguments += ["--dry-run"] if dry_run else []
+    manage(data_dir, [*arguments, f"--format={form.value}"])
+
+
+@app.command()
+def find(
+    event: Annotated[str, typer.Argument(help="The id of a usage event.")],
+    organization: Organization = "",
+    archive_dir: ArchiveDir = "",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    wanted: Wanted = Format.AUTO,
+    as_json: AsJson = False,
+) -> None:
+    """Tell where a usage event stands, in the database or in which archive, and what it says."""
+    form = Format.JSON if as_json else wanted
+    arguments = ["find_usage", f"--organization={organization}", f"--archive-dir={archive_dir}"]
+    manage(data_dir, [*arguments, f"--format={form.value}", "--", event])

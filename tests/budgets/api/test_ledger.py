@@ -1,11 +1,14 @@
 """Balances, leases, transfers, usage events and refusals: readable, never writable."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rest_framework.test import APIClient
 
+from budgets.domain.archive import archive_day
+from budgets.domain.rollups import fold_usage
 from budgets.domain.usage import book_refusals, book_usage
 from budgets.models import Balance, Lease
 from controlplane.identity.ids import new_id
@@ -179,3 +182,22 @@ def test_an_owner_corrects_what_was_spent(
     assert (wrong.status_code, list(wrong.json()["errors"])) == (400, ["amount_back"])
     much = owner.post(url, wish | {"amount_back": "9"}, format="json")
     assert (much.status_code, much.json()["type"]) == (400, "urn:comptroller:problem:correction")
+
+
+def test_an_archived_event_is_gone_and_its_archive_is_named(
+    world: World, owner: APIClient, stranger: APIClient, tmp_path: Path
+) -> None:
+    event = call(world)
+    book_usage(organization_id=world.id, sidecar_id=None, events=[event], now=NOW)
+    fold_usage(now=NOW)
+    address = f"/api/v1/usage-events/{event.id}"
+    assert owner.get(address).status_code == 200
+    archive_day(NOW.date(), folder=tmp_path, now=NOW + timedelta(days=40))
+    answer = owner.get(address)
+    assert (answer.status_code, answer.json()["type"]) == (
+        410,
+        "urn:comptroller:problem:usage-event-archived",
+    )
+    assert "stands in the archive usage-20260513.parquet" in answer.json()["detail"]
+    assert stranger.get(address).status_code == 404
+    assert owner.get(f"/api/v1/usage-events/{new_id()}").status_code == 404
