@@ -112,5 +112,5 @@ def _row(
 def _id_of(document: bytes) -> str:
     try:
         return msgspec.json.decode(document, type=_Named).id.replace("\x00", "\ufffd")[:64]
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return ""

@@ -73,6 +73,8 @@ def _of_event(event: UsageEvent, names: dict[str, str], rated_nanos: int | None)
     if event.stopped_by in names:
         reason = f"{names[event.stopped_by]}: {reason}"
     flag = "presumed" if event.presumed else "estimated" if event.estimated else ""
+    if event.source:
+        flag = "reported"  # by a receiver: nobody metered it
     return CallRow(
         id=event.id,
         at=event.started_at,

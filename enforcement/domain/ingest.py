@@ -18,6 +18,9 @@ from budgets.errors import UsageEventError
 from enforcement.models import Sidecar
 from enforcement.rules.wire import EncodedUsage, UsageEvent
 
+# Text that is no UTF-8 is no `MsgspecError`.
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, UsageEventError)
+
 
 @transaction.atomic
 def take_usage(*, sidecar: Sidecar, usage: EncodedUsage, now: datetime) -> Booked:
@@ -47,7 +50,7 @@ def _read(documents: Iterable[msgspec.Raw]) -> tuple[list[UsageEvent], list[Reje
         try:
             event = msgspec.json.decode(document, type=UsageEvent)
             check_event(event)
-        except (msgspec.MsgspecError, RecursionError, UsageEventError) as error:
+        except _UNREADABLE as error:
             rejected.append(Rejected(bytes(document), str(error)))
         else:
             events.append(event)

@@ -179,7 +179,7 @@ async def _read(receive: Receive, kind: type[T]) -> T:
             break
     try:
         read = msgspec.json.decode(b"".join(parts), type=kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MessageError(str(error)) from error
     if read.header.protocol != PROTOCOL:
         raise MessageError(f"protocol {read.header.protocol}: this server speaks {PROTOCOL}")

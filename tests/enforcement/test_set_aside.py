@@ -33,13 +33,15 @@ def test_an_impossible_event_is_set_aside_and_the_others_are_booked_once(
         event(input_tokens="many"),
         event(charge_nanos=2**70),
         event(attempt=2**40),
+        event(tags={"no UTF-8": "x"}),
+        event(id="no UTF-8"),
         {"id": "x" * 100, "text": "\x00" * 40_000},
         [],
     ]
     good = [event(), event()]
     header = msgspec.to_builtins(peer.book.make_header())
     message = {"header": header, "events": [good[0], *bad, good[1]], "position": 9}
-    body = json.dumps(message).encode()
+    body = json.dumps(message).encode().replace(b"no UTF-8", b"\xd9")
     first = post(peer.url + "usage", peer.token, body, UsageAnswer)
     assert first == UsageAnswer(2, 0, 9, rejected=len(bad))
     assert post(peer.url + "usage", peer.token, body, UsageAnswer) == UsageAnswer(0, 2, 9, len(bad))
@@ -51,7 +53,7 @@ def test_an_impossible_event_is_set_aside_and_the_others_are_booked_once(
     assert (json.loads(first_bad.document), first_bad.whole) == (bad[0], True)
     large = rows["x" * 64]
     assert (len(large.document), large.whole, large.size_bytes) == (16_384, False, 240_122)
-    assert Notification.objects.get().title == "8 usage events cannot be true and were set aside"
+    assert Notification.objects.get().title == "10 usage events cannot be true and were set aside"
     report = verify()
     assert (report.rejected_events, report.holds) == (len(bad), True)
 

@@ -49,7 +49,7 @@ def documents_of(body: bytes) -> list[msgspec.Raw]:
             return msgspec.json.decode(body, type=list[msgspec.Raw])
         if lines := [line for line in body.splitlines() if line.strip()]:
             return _by_line(body, lines)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ReportError(f"no JSON: {error}") from error
     return []
 
@@ -58,7 +58,7 @@ def _by_line(body: bytes, lines: list[bytes]) -> list[msgspec.Raw]:
     """One document a line, or one that was printed over several."""
     try:
         return [msgspec.json.decode(body, type=msgspec.Raw)]
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         if len(lines) == 1 or lines[0].strip() == b"{":
             raise
         return [msgspec.Raw(line) for line in lines]
@@ -125,7 +125,7 @@ def _call(payload: Payload, *, key: str, model: str, usage: Any) -> ReportedCall
 def _payload(document: bytes) -> Payload:
     try:
         payload = msgspec.json.decode(document, type=dict[str, Any])
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ReportError(f"no JSON: {error}") from error
     for wrapper in WRAPPERS:
         if isinstance(payload.get(wrapper), dict):

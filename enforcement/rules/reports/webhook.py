@@ -76,7 +76,7 @@ class Mapped:
         """
         try:
             whole = msgspec.json.decode(body)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise ReportError(f"no JSON: {error}") from error
         if ITEMS not in self._steps:
             return whole if isinstance(whole, list) else [whole]

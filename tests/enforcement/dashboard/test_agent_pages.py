@@ -8,7 +8,9 @@ from django.utils import timezone
 from budgets.domain.usage import book_refusals, book_usage
 from controlplane.identity.ids import new_id
 from controlplane.identity.models import Agent, AgentKey
+from enforcement.domain.receiving import receive_calls
 from enforcement.rules.policy import Mode, Per, ScopeKind
+from enforcement.rules.reports.call import ReportedCall, Source, token_usage
 from enforcement.rules.wire import Outcome, RefusalCount, UsageEvent
 from tests.budgets.world import World, make_budget, ms
 from tests.enforcement.dashboard.fleet import make_sidecar, make_spool, session
@@ -122,6 +124,18 @@ def test_the_page_lists_calls_and_refusals_with_their_reasons(
         ("cut", "Day: the budget could not be extended", 1),
         ("refused", "the day's limit is spent", 2),
     }
+
+
+def test_the_page_marks_calls_that_nobody_metered(world: World, visitors: Visitors) -> None:
+    now = timezone.now()
+    usage = token_usage(input_tokens=7, output_tokens=3)
+    told = ReportedCall(Source.WEBHOOK, "c", "gemma", ms(now), usage, (world.agent.slug,))
+    receive_calls(organization_id=world.id, source=Source.WEBHOOK, calls=[told], now=now)
+    call_now(world, world.agent)
+    page = visitors.viewer.get(f"/agents/{world.agent.id}/")
+    flags = {(row.input_tokens, row.flag) for row in page.context["calls"]}
+    assert flags == {(7, "reported"), (100, "")}
+    assert page.content.decode().count('<span class="tag">reported</span>') == 1
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -95,6 +95,7 @@ def test_what_is_of_another_shape_is_not_there(change: dict[str, Any]) -> None:
     ("document", "reason"),
     [
         (b"7", "no JSON: "),
+        (b'{"prompt_tokens":1,"\xd9":1}', "no JSON: "),
         (b"{}", "no StandardLoggingPayload"),
         (msgspec.json.encode(SDK | {"model": ""}), "names no call, or no model"),
         (msgspec.json.encode(SDK | {"prompt_tokens": "x"}), "prompt_tokens is no whole number"),

@@ -128,7 +128,7 @@ def test_a_body_is_one_call_or_a_list_or_has_it_deeper() -> None:
     assert Mapped({"items": "/data/calls"}).documents(deep) == two
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b'{"a":NaN}'])
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b'{"a":NaN}', b'{"\xd9":1}'])
 def test_what_is_no_json_is_an_error_in_words(body: bytes) -> None:
     with pytest.raises(ReportError, match="no JSON: "):
         Mapped({}).documents(body)
