@@ -317,7 +317,7 @@ def _refusals(sample: Sample) -> None:
         ("runaway", "budget_exhausted", 14, 3, "qwen3-8b", "Invoice matcher cap",
          "the day's limit of $4.00 is spent; it starts again at 00:00"),
         ("runaway", "agent_killed", 3, 1, "qwen3-8b", None, "the agent was killed: looping"),
-        ("web-crawler", "model_unpriced", 6, 41, "mixtral-8x22b", None,
+        ("web-crawler", "unpriced_model", 6, 41, "mixtral-8x22b", None,
          "no price is known for mixtral-8x22b"),
         ("paper-reader", "rate_limited", 9, 95, "llama-3.3-70b", None, "60 requests a minute"),
     )  # fmt: skip
