@@ -58,7 +58,9 @@ def perform(*, duty: str) -> None:
     if every is None:
         log.warning("nobody has this duty any more", duty=duty[:64])
         return
-    take_turn(duty, current_app.tasks[duty].run, every=every, now=database_now())
+    task = current_app.tasks[duty]
+    is_long = (task.time_limit or 0) > current_app.conf.task_time_limit
+    take_turn(duty, task.run, every=every, now=database_now(), is_long=is_long)
 
 
 @shared_task(name="duties.forget_letters", ignore_result=True, soft_time_limit=20, time_limit=30)  # type: ignore[untyped-decorator]

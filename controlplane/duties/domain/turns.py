@@ -22,6 +22,7 @@ from controlplane.duties.domain.parcels import EMPTY, KILLED, words_of
 from controlplane.duties.models import Duty
 
 _LOCK_SPACE = 0x64757479  # "duty": keeps our advisory locks apart from others'
+_LONG = "long"  # no task has a name without a dot
 
 
 class Turn(StrEnum):
@@ -29,7 +30,7 @@ class Turn(StrEnum):
 
     DONE = "done"
     NOT_DUE = "not due"  # done already: a duplicate, or a message that was late
-    BUSY = "busy"  # somebody is at it
+    BUSY = "busy"  # somebody is at it, or at another long one
     GIVEN_UP = "given up"  # begun too often without an end
 
 
@@ -80,12 +81,15 @@ def unsend(name: str) -> None:
     Duty.objects.filter(pk=name).update(sent_at=None)
 
 
-def take_turn(name: str, work: Callable[[], object], *, every: timedelta, now: datetime) -> Turn:
-    """Do what is due, unless it is done or somebody is at it.
+def take_turn(
+    name: str, work: Callable[[], object], *, every: timedelta, now: datetime, is_long: bool = False
+) -> Turn:
+    """Do what is due, unless it is done or somebody is at it. Of long duties one is done at a time,
+    so that they never hold every worker.
 
     Raises whatever `work` raises, after it was booked: it begins anew a little later.
     """
-    with _alone(name) as alone:
+    with _alone(name, *((_LONG,) if is_long else ())) as alone:
         if not alone:
             return Turn.BUSY
         duty = Duty.objects.filter(pk=name).first()
@@ -147,8 +151,14 @@ def _end(duty: Duty, *, every: timedelta, now: datetime) -> None:
 
 
 @contextlib.contextmanager
-def _alone(name: str) -> Iterator[bool]:
-    """Hold the duty for this database session, which frees it however it ends."""
+def _alone(*names: str) -> Iterator[bool]:
+    """Hold these for this database session, which frees them however it ends."""
+    with contextlib.ExitStack() as held:
+        yield all(held.enter_context(_held(name)) for name in names)
+
+
+@contextlib.contextmanager
+def _held(name: str) -> Iterator[bool]:
     got = _ask("SELECT pg_try_advisory_lock(%s, hashtext(%s))", name)
     try:
         yield got

@@ -81,6 +81,29 @@ def test_a_worker_whose_clock_is_wrong_does_each_turn_at_its_time(
     assert right + 9 * S < due.due_at < right + 20 * S
 
 
+def test_of_long_duties_one_is_done_at_a_time_and_short_ones_beside_it(
+    transactional_db: None,
+) -> None:
+    for name in ("audit", "report", "sweep"):
+        Duty.objects.create(name=name, due_at=NOW)
+    turns: list[Turn] = []
+
+    def elsewhere() -> None:
+        """Another worker, with a database session of its own."""
+        turns.append(take_turn("report", list, every=EVERY, now=NOW, is_long=True))
+        turns.append(take_turn("sweep", list, every=EVERY, now=NOW))
+        connection.close()
+
+    def audit() -> None:
+        other = threading.Thread(target=elsewhere)
+        other.start()
+        other.join()
+
+    take_turn("audit", audit, every=EVERY, now=NOW, is_long=True)
+    assert turns == [Turn.BUSY, Turn.DONE]
+    assert take_turn("report", list, every=EVERY, now=NOW, is_long=True) is Turn.DONE
+
+
 def test_of_a_duty_without_a_row_nothing_is_done(db: None) -> None:
     done: list[int] = []
     assert (take(done), done) == (Turn.NOT_DUE, [])
