@@ -10,6 +10,7 @@ from django.db import connection
 
 from tests.controlplane.duties.conftest import Company
 
+NAME = "tests.diary"  # the duty that writes it, in the app of the workers alone
 WITHIN_S = 60
 QUEUES = ("critical", "comptroller", "scrape")
 

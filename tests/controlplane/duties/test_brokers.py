@@ -15,8 +15,7 @@ from controlplane.duties.models import Duty
 from controlplane.duties.tasks import perform
 from tests.brokers import Broker
 from tests.controlplane.duties.conftest import Company
-from tests.controlplane.duties.diary import QUEUES, ended, lines, no_two_at_once, wait_for
-from tests.controlplane.duties.working import NAME
+from tests.controlplane.duties.diary import NAME, QUEUES, ended, lines, no_two_at_once, wait_for
 
 
 def test_three_beats_and_two_workers_take_each_turn_once(company: Company) -> None:

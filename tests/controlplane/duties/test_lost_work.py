@@ -19,8 +19,7 @@ from controlplane.duties.failures import UNKNOWN
 from controlplane.duties.models import DeadLetter, Duty
 from tests.brokers import Broker, Valkey
 from tests.controlplane.duties.conftest import Company
-from tests.controlplane.duties.diary import QUEUES, ended, lines, no_two_at_once, wait_for
-from tests.controlplane.duties.working import NAME
+from tests.controlplane.duties.diary import NAME, QUEUES, ended, lines, no_two_at_once, wait_for
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 

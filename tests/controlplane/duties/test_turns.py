@@ -8,6 +8,7 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
+from controlplane.celery import app
 from controlplane.duties import tasks
 from controlplane.duties.domain.rules import MOST_ATTEMPTS
 from controlplane.duties.domain.turns import Turn, claim_due, database_now, take_turn, unsend
@@ -69,6 +70,7 @@ def test_a_turn_is_done_once_however_often_somebody_is_woken(duty: Duty) -> None
 def test_a_worker_whose_clock_is_wrong_does_each_turn_at_its_time(
     db: None, monkeypatch: pytest.MonkeyPatch, ahead: timedelta
 ) -> None:
+    app.loader.import_default_modules()
     right = database_now()
     monkeypatch.setattr(timezone, "now", lambda: right + ahead)
     due = Duty.objects.create(name="identity.beat", due_at=right)

@@ -14,9 +14,9 @@ from datetime import timedelta
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-from controlplane.celery import CRITICAL_QUEUE, DUTIES, QUEUE_OF, SCRAPE_QUEUE, app
+from controlplane.celery import CRITICAL_QUEUE, DUTIES, QUEUE_OF, app
+from tests.controlplane.duties.diary import NAME
 
-NAME = "tests.diary"
 DUTIES.clear()
 DUTIES[NAME] = timedelta(seconds=float(os.environ.get("DIARY_EVERY_S", "2")))
 QUEUE_OF[NAME] = CRITICAL_QUEUE
@@ -56,7 +56,7 @@ def hang() -> None:
     time.sleep(60)
 
 
-@app.task(name="tests.scrape", ignore_result=True, queue=SCRAPE_QUEUE)  # type: ignore[untyped-decorator]
+@app.task(name="tests.scrape", ignore_result=True)  # type: ignore[untyped-decorator]
 def scrape() -> None:
     """A serving node that accepts and says nothing."""
     time.sleep(40)
