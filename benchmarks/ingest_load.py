@@ -281,7 +281,7 @@ def measure(given: dict[str, Any]) -> dict[str, Any]:
     turns[f"booking over HTTP, {count} connections"] = [posted]
     booked = sum(run["done"] for name, runs in turns.items() for run in runs if "booking" in name)
     plain = sum(run["done"] for name, runs in turns.items() for run in runs if "bulk" in name)
-    stored = UsageEvent.objects.count()
+    stored = UsageEvent.objects.count() - plain  # what `bulk_create` stores, no fold hears of
     folded = fold_of_everything(stored)
     lag.over.set()
     lag.join()
@@ -291,8 +291,8 @@ def measure(given: dict[str, Any]) -> dict[str, Any]:
         "turns": turns,
         "lag_s": lag.worst_s,
         "sent": booked,
-        "stored": stored - plain,
-        "folded": folded - plain,
+        "stored": stored,
+        "folded": folded,
         "charged": charged,
     }
 
