@@ -54,6 +54,7 @@ def create_node(
         NodeLabelError: a label that is none.
         NodeNameTakenError: the organization has a node of this name, or at this address.
     """
+    check_address(base_url)
     _check_is_new(organization_id, name, base_url, metrics_path)
     return insert_node(
         organization_id=organization_id,
