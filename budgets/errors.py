@@ -174,3 +174,11 @@ class ArchiveBusyError(ArchiveError):
 
 class UsageEventArchivedError(BudgetError):
     """The event was booked, and stands in an archive."""
+
+
+class SeedError(BudgetError):
+    """Made-up use cannot be made here."""
+
+
+class ExportError(UsageQueryError):
+    """An export that cannot be written here. `field` names the argument that is wrong."""

@@ -10,7 +10,7 @@ from budgets.api.metrics import BudgetMetricsView
 from budgets.api.priceimports import PriceImportViews
 from budgets.api.pricerules import PriceRuleViews
 from budgets.api.rerate import RerateViews
-from budgets.api.usage import UsageQueryView
+from budgets.api.usage import UsageExportView, UsageQueryView
 
 router = SimpleRouter(trailing_slash=False)
 router.register("budgets", views.BudgetViews, basename="budget")
@@ -35,6 +35,7 @@ urlpatterns = [
     path(
         "usage/summary", views.UsageSummaryViews.as_view({"get": "summary"}), name="usage-summary"
     ),
+    path("usage/export", UsageExportView.as_view(), name="usage-export"),
     path("usage/query", UsageQueryView.as_view(), name="usage-query"),
     path("usage/rerate", RerateViews.as_view({"post": "rerate"}), name="usage-rerate"),
     path(

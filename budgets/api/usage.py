@@ -1,11 +1,15 @@
-"""`GET /api/v1/usage/query`: use of whole days by any two dimensions."""
+"""`GET /api/v1/usage/query` and `export`: use of whole days, by dimensions and as FOCUS rows."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIRequest
+from django.http import StreamingHttpResponse
 from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.generics import GenericAPIView
@@ -13,11 +17,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from budgets.api.serializers import UsageGroupSerializer, UsageSumSerializer
+from budgets.enums import choices_of
 from budgets.errors import UsageQueryError
-from budgets.queries.explore import MOST_GROUPS, Answer, ask, grouping_of
+from budgets.queries.explore import MOST_GROUPS, Answer, ask, check_days, grouping_of
 from budgets.queries.exploresql import Question
+from budgets.queries.focus import COLUMNS, Version, hours_of
+from budgets.queries.focusfiles import MEDIA_TYPES, Output, written
 from budgets.queries.owners import names_of, value_meant
 from controlplane.api import StrictSerializer, caller_of
+from controlplane.identity.models import Organization
 from enforcement.rules.windows import EPOCH
 
 DEFAULT_DAYS = 30
@@ -148,3 +156,50 @@ class UsageQueryView(GenericAPIView[Any]):
             now=timezone.now(),
         )
         return Response(told(question, ask(question)))
+
+
+class ExportSerializer(StrictSerializer):
+    """What to export: whole UTC days `[since, until)`, by default the last 30 with today."""
+
+    since = serializers.DateField(required=False)
+    until = serializers.DateField(required=False)
+    spec = serializers.ChoiceField(choices=choices_of(Version), default=Version.FOCUS_1_4.value)
+    output = serializers.ChoiceField(choices=choices_of(Output), default=Output.CSV.value)
+
+
+class UsageExportView(GenericAPIView[Any]):
+    """Charges of whole days as FOCUS cost and usage rows."""
+
+    serializer_class = ExportSerializer
+
+    @extend_schema(
+        operation_id="usage_export",
+        parameters=[ExportSerializer],
+        responses={(200, kind): OpenApiTypes.BINARY for kind in MEDIA_TYPES.values()},
+    )
+    def get(self, request: Request) -> StreamingHttpResponse:
+        """One row for each hour, agent, model, price version, node, tier and skill; as a stream."""
+        given = ExportSerializer(data=request.query_params.dict())
+        given.is_valid(raise_exception=True)
+        values = given.validated_data
+        since, until = days_asked(values.get("since"), values.get("until"), now=timezone.now())
+        version, output = Version(values["spec"]), Output(values["output"])
+        organization = Organization.objects.get(pk=caller_of(request).organization_id)
+        check_days(since, until)
+        pieces = written(COLUMNS[version], hours_of(organization, since, until, version), output)
+        name = f"{version}-{since}-{until}.{output}"
+        return StreamingHttpResponse(
+            _apart(pieces) if isinstance(request._request, ASGIRequest) else pieces,  # noqa: SLF001 -- DRF has no other way to it
+            content_type=MEDIA_TYPES[output],
+            headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        )
+
+
+async def _apart(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Pieces made one by one in the thread of the database: ASGI would gather them all first."""
+    while (piece := await sync_to_async(_next)(pieces)) is not None:
+        yield piece
+
+
+def _next(pieces: Iterator[bytes]) -> bytes | None:
+    return next(pieces, None)

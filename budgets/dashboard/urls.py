@@ -1,6 +1,6 @@
 from django.urls import path
 
-from budgets.dashboard import alerts, backtest, changes, explain, prices, rerate, views
+from budgets.dashboard import alerts, backtest, changes, explain, prices, rerate, usage, views
 
 app_name = "budgets"
 urlpatterns = [
@@ -21,6 +21,7 @@ urlpatterns = [
         changes.cancel,
         name="change-cancel",
     ),
+    path("usage/", usage.explore, name="usage"),
     path("prices/", prices.price_list, name="prices"),
     path("prices/export.csv", prices.export, name="prices-export"),
     path("prices/rerate/", rerate.rerate_calls, name="price-rerate"),

@@ -6,7 +6,7 @@ temporary table; `STEPS` add it to the hourly rollups, name new values, and add 
 
 # ruff: noqa: S608 -- nothing stands in it but names of our own
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from budgets.domain.dimensions import (
     COLUMNS,
@@ -173,16 +173,28 @@ def _number_column(dimension: Dimension | None) -> str:
     return f"{dimension}_n" if dimension else str(NOTHING_SAID)
 
 
-def _cells(start: str, plain: Iterable[Pair], tagged: Iterable[Pair]) -> str:
-    """Sums of `folding` by these pairs and the span that begins at `start`."""
+def _cells(start: str, plain: Sequence[Pair], tagged: Sequence[Pair]) -> str:
+    """Sums of `folding` by these pairs and the span that begins at `start`.
+
+    Users make the most rows and take part in few pairs: all others are summed without them first.
+    """
+    of_user = [pair for pair in plain if Dimension.USER in pair]
+    others = [pair for pair in plain if Dimension.USER not in pair]
+    narrow = ", ".join(f"{name}_n" for name in PLAIN if name is not Dimension.USER)
     return f"""
-WITH keyed AS MATERIALIZED ({_keyed()}), tagged AS (
+WITH keyed AS MATERIALIZED ({_keyed()}), narrow AS (
+    SELECT organization_id, {start} AS start, {narrow}, {_SUMS} FROM keyed
+    GROUP BY organization_id, {start}, {narrow}
+), tagged AS (
     SELECT f.*, coalesce(t_n.id, {TOO_MANY}) AS tag_n
     FROM keyed f CROSS JOIN LATERAL jsonb_each_text(f.tags) AS t
     {_join("t_n", _TAG, "t.key || '=' || t.value")}
 ), counted AS (
-    SELECT organization_id, {start} AS start, p.*, {_NAMES} FROM keyed
-    CROSS JOIN LATERAL (VALUES {_rows(plain)}) AS p (dimensions, first, second)
+    SELECT organization_id, start, p.*, {_NAMES} FROM narrow
+    CROSS JOIN LATERAL (VALUES {_rows(others)}) AS p (dimensions, first, second)
+    UNION ALL
+    SELECT organization_id, {start}, p.*, {_NAMES} FROM keyed
+    CROSS JOIN LATERAL (VALUES {_rows(of_user)}) AS p (dimensions, first, second)
     UNION ALL
     SELECT organization_id, {start}, p.*, {_NAMES} FROM tagged
     CROSS JOIN LATERAL (VALUES {_rows(tagged)}) AS p (dimensions, first, second)

@@ -22,7 +22,9 @@ NAME = "usage"
 # Events become visible at their commit, a little after their receipt: look back that far.
 OVERLAP = timedelta(minutes=10)
 ROWS_AT_ONCE = 500
+EVENTS_AT_ONCE = 100_000
 MOST_BATCHES = 20
+WORK_MEM = "128MB"  # sums by every two dimensions at once: on disk they take many times as long
 _LEAVE = """
 INSERT INTO budgets_unfoldeduse (received_at, events, starts, ratings)
 VALUES (%s, %s::uuid[], %s::timestamptz[], %s::uuid[])
@@ -73,7 +75,7 @@ def _fold_batch(*, now: datetime) -> _Batch | None:
     )
     if watermark is None:
         return None
-    hours = _add(UnfoldedUse.objects.order_by("id").values_list("id", flat=True)[:ROWS_AT_ONCE])
+    hours = _add(_next_rows())
     oldest = UnfoldedUse.objects.aggregate(at=Min("received_at"))["at"]
     watermark.received_at = max(watermark.received_at, min(oldest or now, now))
     watermark.folded_at = now
@@ -81,13 +83,25 @@ def _fold_batch(*, now: datetime) -> _Batch | None:
     return _Batch(hours=hours, last=oldest is None)
 
 
-def _add(rows: Iterable[int]) -> int:
+def _next_rows() -> list[int]:
+    """The oldest rows, up to so many, or until they name so many events."""
+    sizes = UnfoldedUse.objects.order_by("id").values_list("id", "events__len", "ratings__len")
+    ids: list[int] = []
+    most = EVENTS_AT_ONCE
+    for row, events, ratings in sizes[:ROWS_AT_ONCE]:
+        most -= (events or 0) + (ratings or 0)
+        if ids and most < 0:
+            break
+        ids.append(row)
+    return ids
+
+
+def _add(ids: list[int]) -> int:
     """Take these rows away and add what they name to the rollups. How many hours that touched."""
-    ids = list(rows)
     if not ids:
         return 0
     with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL jit = off")
+        cursor.execute(f"SET LOCAL work_mem = '{WORK_MEM}'; SET LOCAL jit = off")
         for step in TAKE:
             cursor.execute(step, {"rows": ids})
         for step in STEPS:

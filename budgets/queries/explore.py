@@ -6,7 +6,7 @@ month. More, two tags, or sessions: the events themselves, which takes longer th
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from django.db import OperationalError, connection, transaction
@@ -90,11 +90,9 @@ def check_question(question: Question) -> None:
     Raises:
         UsageQueryError: with the argument that is wrong.
     """
-    days = (question.until - question.since) // timedelta(days=1)
+    check_days(question.since, question.until)
     names = [one.name for one in question.by]
     wrong = (
-        (days <= 0, "since", "must be before until"),
-        (days > LONGEST_DAYS, "since", f"at most {LONGEST_DAYS} days at once"),
         (len(names) > 2, "group_by", "at most two"),
         (len(set(names)) < len(names), "group_by", "the same twice"),
         (sum(one.is_time for one in question.by) > 1, "group_by", "one span of time at most"),
@@ -105,6 +103,18 @@ def check_question(question: Question) -> None:
     for is_wrong, field, message in wrong:
         if is_wrong:
             raise UsageQueryError(field, message)
+
+
+def check_days(since: date, until: date) -> None:
+    """Refuse days that are none, or too many.
+
+    Raises:
+        UsageQueryError: with the argument that is wrong.
+    """
+    if since >= until:
+        raise UsageQueryError("since", "must be before until")
+    if until - since > timedelta(days=LONGEST_DAYS):
+        raise UsageQueryError("since", f"at most {LONGEST_DAYS} days at once")
 
 
 def pair_behind(question: Question) -> Pair | None:

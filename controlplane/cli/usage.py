@@ -1,5 +1,6 @@
 """`comptroller usage`: what was used, of the installation of the data directory."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,18 @@ DataDir = Annotated[
 ArchiveDir = Annotated[str, typer.Option("--archive-dir", help="Default: COMPTROLLER_ARCHIVE_DIR.")]
 Wanted = Annotated[Format, typer.Option("--format", help="How to write the answer.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+
+
+class Spec(StrEnum):
+    FOCUS_1_3 = "focus-1.3"
+    FOCUS_1_4 = "focus-1.4"
+
+
+class FileKind(StrEnum):
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
 DEFAULT_DATA_DIR = Path(".comptroller")
 
 
@@ -94,3 +107,23 @@ def find(
     form = Format.JSON if as_json else wanted
     arguments = ["find_usage", f"--organization={organization}", f"--archive-dir={archive_dir}"]
     manage(data_dir, [*arguments, f"--format={form.value}", "--", event])
+
+
+@app.command()
+def export(
+    spec: Annotated[
+        Spec, typer.Option("--format", help="Which version of the FOCUS specification.")
+    ] = Spec.FOCUS_1_4,
+    output: Annotated[
+        FileKind, typer.Option(help="parquet needs the extra `archive`.")
+    ] = FileKind.CSV,
+    since: Since = "",
+    until: Until = "",
+    file: Annotated[str, typer.Option(help="Where to write it; - is standard output.")] = "-",
+    organization: Organization = "",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Charges of whole days (default: the last 30) as FOCUS rows, hour by hour."""
+    arguments = ["export_usage", f"--spec={spec.value}", f"--output={output.value}"]
+    arguments += [f"--since={since}", f"--until={until}", f"--file={file}"]
+    manage(data_dir, [*arguments, f"--organization={organization}"])

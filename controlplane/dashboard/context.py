@@ -33,6 +33,7 @@ NAVIGATION = (
         (
             Link("budgets", "Budgets", "wallet", "budgets:list"),
             Link("alerts", "Alerts", "circle-alert", "budgets:alerts"),
+            Link("usage", "Usage", "table", "budgets:usage"),
             Link("prices", "Prices", "circle-dollar-sign", "budgets:prices"),
         ),
     ),

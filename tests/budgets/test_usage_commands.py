@@ -1,6 +1,7 @@
 """`comptroller usage`, as the installation runs it."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,3 +60,14 @@ def test_without_groupings_there_is_the_total(
 def test_what_is_wrong_is_said(world: World, options: dict[str, Any], words: str) -> None:
     with pytest.raises(CommandError, match=words):
         call_command("query_usage", **RANGE | options)
+
+
+def test_an_export_is_written_to_a_file(used: World, tmp_path: Path) -> None:
+    file = tmp_path / "focus.csv"
+    call_command("export_usage", file=str(file), **RANGE)
+    lines = file.read_text().splitlines()
+    assert (len(lines), lines[0].split(",")[0]) == (3, "BilledCost")
+    with pytest.raises(CommandError, match="'soon' is no day"):
+        call_command("export_usage", since="soon")
+    with pytest.raises(CommandError, match="since: must be before until"):
+        call_command("export_usage", since="2026-05-02", until="2026-05-02")

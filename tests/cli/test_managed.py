@@ -16,6 +16,8 @@ import pytest
         ["reconcile", "--hours", "2"],
         ["nodes", "list"],
         ["usage", "query", "--group-by", "model,agent"],
+        ["usage", "export", "--output", "csv"],
+        ["seed", "--size", "small"],
         ["migrate"],
         ["tasks", "list"],
         ["tasks", "dead"],

@@ -42,6 +42,7 @@ def paths(sample: Sample) -> Mapping[str, str]:
         "efficiency": "/efficiency/",
         "enrol": "/sidecars/new/",
         "prices": "/prices/",
+        "usage": "/usage/?first=agent&second=tag:env",
         "new rate": "/prices/new/",
         "skills": "/skills/",
         "audit": "/audit/",

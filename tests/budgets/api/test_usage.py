@@ -86,3 +86,32 @@ def test_foreign_owners_are_unknown(used: World, owner: APIClient) -> None:
     foreign = make_world("third")
     answer = owner.get(URL, {"filter": f"agent={foreign.agent.id}", **RANGE})
     assert answer.status_code == 400
+
+
+def test_an_export_is_a_stream_with_a_name(used: World, owner: APIClient) -> None:
+    answer: Any = owner.get("/api/v1/usage/export", {"spec": "focus-1.3", **RANGE})
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+    name = f"focus-1.3-{RANGE['since']}-{RANGE['until']}.csv"
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}"'
+    head, *rows = b"".join(answer.streaming_content).decode().splitlines()
+    assert "PublisherName" in head
+    assert [("foreign" in row, "dear" in row or "cheap" in row) for row in rows] == [
+        (False, True)
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"spec": "focus-9"}, "spec"),
+        ({"output": "xml"}, "output"),
+        ({"since": "2026-01-02", "until": "2026-01-02"}, "since"),
+        ({"format": "csv"}, "format"),
+    ],
+)
+def test_an_export_that_cannot_be_meant_names_its_field(
+    world: World, owner: APIClient, asked: dict[str, str], field: str
+) -> None:
+    answer = owner.get("/api/v1/usage/export", asked)
+    assert (answer.status_code, list(answer.json()["errors"])) == (400, [field])

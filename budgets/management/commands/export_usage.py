@@ -1,0 +1,60 @@
+"""`manage.py export_usage`, behind `comptroller usage export`."""
+
+import sys
+from argparse import ArgumentParser
+from datetime import date
+from typing import Any, BinaryIO
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+
+class Command(BaseCommand):
+    help = "Charges of whole days as FOCUS rows, to standard output or a file."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--spec", default="focus-1.4", choices=["focus-1.3", "focus-1.4"])
+        parser.add_argument("--output", default="csv", choices=["csv", "parquet"])
+        parser.add_argument("--since", default="")
+        parser.add_argument("--until", default="")
+        parser.add_argument("--file", default="-", help="- is standard output")
+        parser.add_argument("--organization", default="", help="its slug, where there are several")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        from budgets.api.usage import days_asked
+        from budgets.errors import UsageQueryError
+        from budgets.queries.explore import check_days
+        from budgets.queries.focus import COLUMNS, Version, hours_of
+        from budgets.queries.focusfiles import Output, written
+        from controlplane.identity.queries import find_organization
+
+        organization = find_organization(options["organization"])
+        if organization is None:
+            raise CommandError("no such organization; name one with --organization")
+        version = Version(options["spec"])
+        try:
+            since, until = days_asked(
+                _day(options["since"]), _day(options["until"]), now=timezone.now()
+            )
+            check_days(since, until)
+            rows = hours_of(organization, since, until, version)
+            pieces = written(COLUMNS[version], rows, Output(options["output"]))
+        except UsageQueryError as error:
+            raise CommandError(f"{error.field}: {error}") from error
+        if options["file"] == "-":
+            _write(pieces, sys.stdout.buffer)
+            return
+        with open(options["file"], "wb") as file:  # noqa: PTH123 -- as open() says what is wrong
+            _write(pieces, file)
+
+
+def _day(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError as error:
+        raise CommandError(f"{text!r} is no day: write YYYY-MM-DD") from error
+
+
+def _write(pieces: Any, file: BinaryIO) -> None:
+    file.writelines(pieces)
+    file.flush()
