@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from budgets.domain import rollups
+from budgets.domain.foldsql import MOST
 from budgets.domain.rollups import Folded, fold_usage
 from budgets.domain.usage import book_usage
 from budgets.models import RollupWatermark, UnfoldedUse, UsageEvent, UsageRollup
@@ -43,6 +44,18 @@ def test_every_figure_is_summed(world: World) -> None:
     assert (row.calls, row.cut_calls, row.input_tokens, row.cached_input_tokens) == (2, 2, 200, 14)
     assert (row.output_tokens, row.reasoning_tokens, row.charge_nanos) == (40, 6, 3_000)
     assert (row.team, row.project, row.agent) == (world.team, world.project, world.agent)
+
+
+def test_what_no_call_can_have_used_holds_up_no_fold(world: World) -> None:
+    """An enemy with a sidecar's token may say the largest count of each call."""
+    for _ in range(3):
+        book(world, TEN, TEN, TEN, input_tokens=2**62, charge_nanos=2**62)
+        fold_usage(now=NOW)
+    book(world, TEN - HOUR)
+    assert fold_usage(now=NOW) == Folded(hours=1)
+    wild, honest = UsageRollup.objects.order_by("-hour")
+    assert (wild.calls, wild.input_tokens, wild.charge_nanos) == (9, 2 * MOST, 2 * MOST)
+    assert (honest.calls, honest.charge_nanos) == (1, 1_500)
 
 
 @pytest.mark.parametrize("field", ["model", "provider", "node"])
