@@ -1,13 +1,16 @@
 """The SQL of a fold, made from the dimensions once.
 
 `TAKE` sums the events and ratings of some rows of `UnfoldedUse` by hour and all dimensions, in a
-temporary table; `STEPS` add it to the hourly rollups, name new values, and add it to the cells.
+temporary table; `KEY` finds the number of each value; `VALUES` numbers new ones, after which
+`KEY` finds them; `STEPS` add all of it to the hourly rollups and to the cells.
 """
 
 # ruff: noqa: S608 -- nothing stands in it but names of our own
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
+from budgets.domain.cuboids import ALL, OF_DAYS, OF_HOURS, OF_TAGGED_DAYS, TAGGED, Cuboid, parents
 from budgets.domain.dimensions import (
     COLUMNS,
     MOST_TAG_VALUES,
@@ -48,6 +51,7 @@ def _within(number: str) -> str:
 
 _SUMS = ", ".join(f"{_within(f'sum({name})')} AS {name}" for name in MEASURES)
 _DIMENSIONS = ", ".join(f'"{name}"' for name in PLAIN)
+_NUMBERS = ", ".join(f"{name}_n" for name in PLAIN)
 _TAG = NUMBERS[Dimension.TAG]
 
 
@@ -110,13 +114,13 @@ FROM pg_temp.folding GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
 ON CONFLICT ON CONSTRAINT rollup_one_for_each_key DO UPDATE SET {added_to("kept")}
 """
 # The values most used come first, so that those beyond the bound are the rare ones.
-_VALUES = f"""
+VALUES = f"""
 WITH said AS (
     SELECT organization_id, v.dimension, v.value, sum(calls) AS calls
-    FROM pg_temp.folding CROSS JOIN LATERAL (
-        VALUES {", ".join(f'({NUMBERS[name]}, "{name}")' for name in PLAIN)}
-    ) AS v (dimension, value)
-    WHERE v.value <> '' GROUP BY 1, 2, 3
+    FROM pg_temp.folding_keyed CROSS JOIN LATERAL (
+        VALUES {", ".join(f'({NUMBERS[name]}, {name}_n, "{name}")' for name in PLAIN)}
+    ) AS v (dimension, number, value)
+    WHERE {TOO_MANY} IN ({_NUMBERS}) AND v.number = {TOO_MANY} GROUP BY 1, 2, 3
     UNION ALL
     SELECT organization_id, {_TAG}, t.key || '=' || t.value, sum(calls)
     FROM pg_temp.folding CROSS JOIN LATERAL jsonb_each_text(tags) AS t GROUP BY 1, 2, 3
@@ -154,22 +158,27 @@ ON CONFLICT DO NOTHING
 """
 
 
-def _keyed() -> str:
-    """The sums with the number of each value, in columns like `team_n`."""
-    numbers = ", ".join(
-        f"CASE f.\"{name}\" WHEN '' THEN {NOTHING_SAID}"
-        f" ELSE coalesce(v{NUMBERS[name]}.id, {TOO_MANY}) END AS {name}_n"
-        for name in PLAIN
-    )
-    joins = "\n".join(_join(f"v{NUMBERS[name]}", NUMBERS[name], f'f."{name}"') for name in PLAIN)
-    return (
-        f"SELECT f.organization_id, hour, tags, {numbers}, {_NAMES} FROM pg_temp.folding f {joins}"
-    )
-
-
 def _join(alias: str, number: int, value: str) -> str:
     return f"""LEFT JOIN budgets_usagevalue {alias} ON {alias}.organization_id = f.organization_id
         AND {alias}.dimension = {number} AND {alias}.value = {value}"""
+
+
+_CREATE_KEYED = f"""
+CREATE TEMPORARY TABLE IF NOT EXISTS folding_keyed (
+    LIKE pg_temp.folding, {", ".join(f"{name}_n int" for name in PLAIN)}
+) ON COMMIT DELETE ROWS
+"""
+_NUMBERED = ", ".join(
+    f"CASE f.\"{name}\" WHEN '' THEN {NOTHING_SAID}"
+    f" ELSE coalesce(v{NUMBERS[name]}.id, {TOO_MANY}) END AS {name}_n"
+    for name in PLAIN
+)
+_NAMED = "\n".join(_join(f"v{NUMBERS[name]}", NUMBERS[name], f'f."{name}"') for name in PLAIN)
+KEY = (
+    _CREATE_KEYED,
+    "TRUNCATE pg_temp.folding_keyed",
+    f"INSERT INTO pg_temp.folding_keyed SELECT f.*, {_NUMBERED} FROM pg_temp.folding f {_NAMED}",
+)
 
 
 def _rows(pairs: Iterable[Pair]) -> str:
@@ -184,35 +193,46 @@ def _number_column(dimension: Dimension | None) -> str:
     return f"{dimension}_n" if dimension else str(NOTHING_SAID)
 
 
-def _cells(start: str, plain: Sequence[Pair], tagged: Sequence[Pair]) -> str:
-    """Sums of `folding` by these pairs and the span that begins at `start`.
+class _Source(NamedTuple):
+    """Pairs, the cuboids on their way, and what stands before these."""
 
-    Users make the most rows and take part in few pairs: all others are summed without them first.
-    """
-    of_user = [pair for pair in plain if Dimension.USER in pair]
-    others = [pair for pair in plain if Dimension.USER not in pair]
-    narrow = ", ".join(f"{name}_n" for name in PLAIN if name is not Dimension.USER)
+    before: str
+    cuboids: Sequence[Cuboid]
+    pairs: Sequence[Pair]
+
+
+def _cells(start: str, plain: _Source, tagged: _Source) -> str:
+    """Sums of `folding` by these pairs and the span that begins at `start`."""
+    steps = [*_cuboids(plain, ""), *_cuboids(tagged, "tag_n, ")]
+    counted = " UNION ALL ".join((*_counted(plain), *_counted(tagged)))
     return f"""
-WITH keyed AS MATERIALIZED ({_keyed()}), narrow AS (
-    SELECT organization_id, {start} AS start, {narrow}, {_SUMS} FROM keyed
-    GROUP BY organization_id, {start}, {narrow}
+WITH keyed AS MATERIALIZED (
+    SELECT organization_id, {start} AS start, tags, {_NUMBERS}, {_NAMES}
+    FROM pg_temp.folding_keyed
 ), tagged AS (
     SELECT f.*, coalesce(t_n.id, {TOO_MANY}) AS tag_n
     FROM keyed f CROSS JOIN LATERAL jsonb_each_text(f.tags) AS t
     {_join("t_n", _TAG, "t.key || '=' || t.value")}
-), counted AS (
-    SELECT organization_id, start, p.*, {_NAMES} FROM narrow
-    CROSS JOIN LATERAL (VALUES {_rows(others)}) AS p (dimensions, first, second)
-    UNION ALL
-    SELECT organization_id, {start}, p.*, {_NAMES} FROM keyed
-    CROSS JOIN LATERAL (VALUES {_rows(of_user)}) AS p (dimensions, first, second)
-    UNION ALL
-    SELECT organization_id, {start}, p.*, {_NAMES} FROM tagged
-    CROSS JOIN LATERAL (VALUES {_rows(tagged)}) AS p (dimensions, first, second)
-)
+), {"".join(f"{step}, " for step in steps)} counted AS ({counted})
 SELECT organization_id, dimensions, start, first, second, {_SUMS} FROM counted
 GROUP BY organization_id, dimensions, start, first, second
 """
+
+
+def _cuboids(source: _Source, tag: str) -> Iterable[str]:
+    for one in source.cuboids:
+        columns = tag + ", ".join(f"{name}_n" for name in one.dimensions)
+        yield f"""{one.name} AS MATERIALIZED (
+    SELECT organization_id, start, {columns}, {_SUMS} FROM {one.of}
+    GROUP BY organization_id, start, {columns}
+)"""
+
+
+def _counted(source: _Source) -> Iterable[str]:
+    for name, pairs in parents(source.pairs, source.cuboids, source.before).items():
+        yield f"""
+    SELECT organization_id, start, p.*, {_NAMES} FROM {name}
+    CROSS JOIN LATERAL (VALUES {_rows(pairs)}) AS p (dimensions, first, second)"""
 
 
 def _upsert(hours: int, source: str) -> str:
@@ -233,7 +253,12 @@ CREATE TEMPORARY TABLE IF NOT EXISTS folding_days (
     {", ".join(f"{name} bigint" for name in MEASURES)}
 ) ON COMMIT DELETE ROWS
 """
-_DAYS = _cells("date_trunc('day', hour, 'UTC')", (*SINGLES, *PAIRS), (*TAG_SINGLES, *TAG_PAIRS))
+_HOURS = _cells("hour", _Source(ALL, OF_HOURS, SINGLES), _Source(TAGGED, (), TAG_SINGLES))
+_DAYS = _cells(
+    "date_trunc('day', hour, 'UTC')",
+    _Source(ALL, OF_DAYS, (*SINGLES, *PAIRS)),
+    _Source(TAGGED, OF_TAGGED_DAYS, (*TAG_SINGLES, *TAG_PAIRS)),
+)
 _WEEKS = f"""
 SELECT organization_id, dimensions, date_trunc('week', start, 'UTC') AS start, first, second,
     {_SUMS}
@@ -241,8 +266,7 @@ FROM pg_temp.folding_days GROUP BY 1, 2, 3, 4, 5
 """
 STEPS = (
     _HOURLY,
-    _VALUES,
-    _upsert(1, _cells("hour", SINGLES, TAG_SINGLES)),
+    _upsert(1, _HOURS),
     _CREATE_DAYS,
     "TRUNCATE pg_temp.folding_days",
     f"INSERT INTO pg_temp.folding_days {_DAYS}",

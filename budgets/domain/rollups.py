@@ -14,7 +14,7 @@ from uuid import UUID
 from django.db import connection, transaction
 from django.db.models import Min
 
-from budgets.domain.foldsql import STEPS, TAKE
+from budgets.domain.foldsql import KEY, STEPS, TAKE, VALUES
 from budgets.models import RollupWatermark, UnfoldedUse
 from enforcement.rules.windows import EPOCH
 
@@ -104,6 +104,10 @@ def _add(ids: list[int]) -> int:
         cursor.execute(f"SET LOCAL work_mem = '{WORK_MEM}'; SET LOCAL jit = off")
         for step in TAKE:
             cursor.execute(step, {"rows": ids})
+        for step in (*KEY, VALUES):
+            cursor.execute(step)
+        for step in KEY if cursor.rowcount else ():
+            cursor.execute(step)
         for step in STEPS:
             cursor.execute(step)
         cursor.execute("SELECT count(DISTINCT (organization_id, hour)) FROM pg_temp.folding")

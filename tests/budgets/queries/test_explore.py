@@ -175,8 +175,8 @@ def test_late_events_and_ratings_reach_the_cells(world: World) -> None:
 def test_values_beyond_the_bound_are_counted_together(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bounded = [step.replace("<= 10000", "<= 2") for step in foldsql.STEPS]
-    monkeypatch.setattr("budgets.domain.rollups.STEPS", bounded)
+    bounded = foldsql.VALUES.replace("<= 10000", "<= 2")
+    monkeypatch.setattr("budgets.domain.rollups.VALUES", bounded)
     for number in range(4):
         for _ in range(4 - number):
             book(world, user=f"u{number}")
