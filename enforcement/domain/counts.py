@@ -18,13 +18,13 @@ from budgets.models import UsageRollup
 from enforcement.domain.gather import Tokens, hour_of
 from enforcement.models import NodeSample, NodeUsage, ServingNode
 
-_BEFORE_FIRST_READING = """
+_SINCE_FIRST_READING = """
 SELECT n.name, n.hour, e.provider, e.model, count(*), coalesce(sum(e.input_tokens), 0),
     coalesce(sum(e.cached_input_tokens), 0), coalesce(sum(e.output_tokens), 0),
     coalesce(sum(e.charge_nanos), 0)
 FROM unnest(%s::text[], %s::timestamptz[], %s::timestamptz[]) AS n(name, hour, first)
 JOIN budgets_usageevent e ON e.organization_id = %s AND e.node = n.name
-    AND e.started_at >= n.hour AND e.started_at < n.first
+    AND e.started_at >= n.first AND e.started_at < n.hour + interval '1 hour'
 GROUP BY n.name, n.hour, e.provider, e.model
 """
 _RESTARTED = """
@@ -45,13 +45,10 @@ class Metered(NamedTuple):
     tokens: Tokens
     charge_nanos: int
 
-    def plus(self, other: "Metered", sign: int = 1) -> "Metered":
-        tokens = (a + sign * b for a, b in zip(self.tokens, other.tokens, strict=True))
-        return Metered(
-            self.calls + sign * other.calls,
-            Tokens(*tokens),
-            self.charge_nanos + sign * other.charge_nanos,
-        )
+    def plus(self, other: "Metered") -> "Metered":
+        tokens = (a + b for a, b in zip(self.tokens, other.tokens, strict=True))
+        charge_nanos = self.charge_nanos + other.charge_nanos
+        return Metered(self.calls + other.calls, Tokens(*tokens), charge_nanos)
 
 
 def total(told: Iterable[Metered]) -> Metered:
@@ -107,7 +104,7 @@ def counts_in(*, organization_id: UUID, since: datetime, until: datetime) -> Cou
         for name, read in nodes.items()
         if read.first_at is not None and since <= read.first_at < until
     }
-    _take_off(metered, organization_id, firsts)
+    _begin(metered, organization_id, firsts)
     return Counts(nodes=nodes, metered=metered, made=_made(organization_id, since, until))
 
 
@@ -157,25 +154,27 @@ def _metered(
     return found
 
 
-def _take_off(
+def _begin(
     metered: dict[Slot, dict[Kind, Metered]],
     organization_id: UUID,
     firsts: Mapping[str, datetime],
 ) -> None:
-    """Of the hour in which a node was first read, what began before: no engine counts it."""
+    """Of the hour in which a node was first read, only what began since: no engine counts the rest.
+
+    Out of the events: rollups know no part of an hour, and may lack what was booked just now.
+    """
     if not firsts:
         return
-    begun = [hour_of(first) for first in firsts.values()]
+    hours = {name: hour_of(first) for name, first in firsts.items()}
+    for name, hour in hours.items():
+        metered[Slot(name, hour)] = {}
     with connection.cursor() as cursor:
-        cursor.execute(
-            _BEFORE_FIRST_READING, [list(firsts), begun, list(firsts.values()), organization_id]
-        )
+        columns = [list(firsts), list(hours.values()), list(firsts.values())]
+        cursor.execute(_SINCE_FIRST_READING, [*columns, organization_id])
         for node, hour, provider, model, calls, *amounts in cursor.fetchall():
-            slot, kind = Slot(node, hour), Kind(provider, model)
             prompt, cached, generation, nanos = map(int, amounts)
-            earlier = Metered(calls, Tokens(prompt, cached, generation), nanos)
-            if kind in metered[slot]:  # else it is not folded yet
-                metered[slot][kind] = metered[slot][kind].plus(earlier, -1)
+            told = Metered(calls, Tokens(prompt, cached, generation), nanos)
+            metered[Slot(node, hour)][Kind(provider, model)] = told
 
 
 def _made(organization_id: UUID, since: datetime, until: datetime) -> dict[Slot, Made]:

@@ -10,10 +10,12 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
+from budgets.domain.usage import book_usage
+from controlplane.identity.ids import new_id
 from enforcement.domain.reconciliation import reconcile, reconciled
 from enforcement.models import Reconciliation, ServingNode
 from enforcement.rules.reconcile import Threshold
-from tests.budgets.world import NOW, World
+from tests.budgets.world import NOW, World, call, ms
 from tests.enforcement.domain.nodes import make_node, meter, read
 
 HOUR = timedelta(hours=1)
@@ -145,6 +147,21 @@ def test_hours_before_the_first_reading_are_unknown_and_what_began_before_it_is_
     earlier, first = rows_of(world)
     assert (earlier.verdict, earlier.cause_kind, earlier.calls) == ("unknown", "not_read", 1)
     assert (first.verdict, first.calls, first.metered_generation_tokens) == ("agrees", 1, 20)
+
+
+def test_no_use_is_below_zero_while_some_of_the_first_hour_is_not_folded(
+    world: World, node: ServingNode
+) -> None:
+    """Seen a minute after a start: the calls before the first reading were booked, not yet folded."""
+    meter(world, START + timedelta(minutes=1))
+    read(node, 0, at=START + timedelta(minutes=5))
+    events = [
+        call(world, node="gpu-a", started_at_ms=ms(START + timedelta(minutes=minute)))
+        for minute in (2, 3, 6)
+    ]
+    book_usage(organization_id=world.id, sidecar_id=new_id(), events=events, now=NOW)
+    (first,) = rows_of(world)
+    assert (first.calls, first.metered_prompt_tokens, first.charge_nanos) == (1, 100, 1_500)
 
 
 def test_models_are_told_apart_and_the_engine_counts_them_together(
