@@ -6,7 +6,6 @@ from django.http import HttpResponse
 
 from controlplane.dashboard.web import PageRequest, csv_file, page, show
 from enforcement.domain.efficiency import NodeEfficiency, efficiency
-from enforcement.rules.efficiency import permille
 
 DAYS = {"1": "the last 24 hours", "7": "the last 7 days", "30": "the last 30 days"}
 CHARGES_SHOWN = 50
@@ -29,7 +28,6 @@ def listing(request: PageRequest) -> HttpResponse:
         "window": DAYS[days],
         "cost_nanos": cost,
         "idle_nanos": idle,
-        "idle_permille": permille(idle, cost),
         "tokens": sum(node.tokens for node in nodes),
         "joules": sum(node.energy_millijoules or 0 for node in nodes) // 1_000,
     }

@@ -156,8 +156,8 @@ def tokens_per_usd(tokens: int, cost_nanos: int) -> int | None:
 
 
 def nanos_per_million(cost_nanos: int, tokens: int) -> int | None:
-    """What a million tokens cost, rounded up; None without tokens."""
-    return -(-cost_nanos * MILLION // tokens) if tokens > 0 else None
+    """What a million tokens cost, rounded up; None without tokens, or where no cost is known."""
+    return -(-cost_nanos * MILLION // tokens) if min(tokens, cost_nanos) > 0 else None
 
 
 def millijoules_per_token(millijoules: int | None, tokens: int) -> int | None:

@@ -73,7 +73,7 @@ class Installation:
     def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Another command on the same data."""
         return subprocess.run(
-            [*self._command, command, "--data-dir", str(self.data), *arguments],
+            [*self._command, command, *arguments, "--data-dir", str(self.data)],
             capture_output=True,
             text=True,
             check=False,

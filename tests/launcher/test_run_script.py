@@ -68,3 +68,10 @@ def test_the_second_start_installs_nothing(installation: Installation, clone: Pa
 
     assert (answer.returncode, "installing" in answer.stderr) == (3, False)
     assert (clone / ".venv/comptroller.installed").stat().st_mtime_ns == before
+
+
+def test_a_command_on_nodes_needs_no_tools_of_developers(installation: Installation) -> None:
+    answer = installation.run("nodes", "list")
+
+    assert "installing" not in answer.stderr
+    assert "nothing is running" in answer.stderr

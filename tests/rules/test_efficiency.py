@@ -87,6 +87,7 @@ def test_ratios_say_nothing_of_nothing() -> None:
     assert rule.tokens_per_usd(1_000, 0) is None
     assert rule.nanos_per_million(3, 2_000_000) == 2
     assert rule.nanos_per_million(3, 0) is None
+    assert rule.nanos_per_million(0, 3) is None
     assert rule.millijoules_per_token(1_001, 10) == 100
     assert rule.millijoules_per_token(None, 10) is None
     assert rule.permille(1, 3) == 333
