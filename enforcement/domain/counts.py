@@ -169,8 +169,10 @@ def _begin(
     for name, hour in hours.items():
         metered[Slot(name, hour)] = {}
     with connection.cursor() as cursor:
-        columns = [list(firsts), list(hours.values()), list(firsts.values())]
-        cursor.execute(_SINCE_FIRST_READING, [*columns, organization_id])
+        cursor.execute(
+            _SINCE_FIRST_READING,
+            [list(firsts), list(hours.values()), list(firsts.values()), organization_id],
+        )
         for node, hour, provider, model, calls, *amounts in cursor.fetchall():
             prompt, cached, generation, nanos = map(int, amounts)
             told = Metered(calls, Tokens(prompt, cached, generation), nanos)

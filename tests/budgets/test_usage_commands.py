@@ -71,3 +71,21 @@ def test_an_export_is_written_to_a_file(used: World, tmp_path: Path) -> None:
         call_command("export_usage", since="soon")
     with pytest.raises(CommandError, match="since: must be before until"):
         call_command("export_usage", since="2026-05-02", until="2026-05-02")
+
+
+def test_a_file_is_written_whole_or_not_at_all(
+    used: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "focus.csv"
+    options = {"since": RANGE["since"], "until": RANGE["until"], "file": str(path)}
+    call_command("export_usage", **options)
+    whole = path.read_bytes()
+    with pytest.raises(CommandError, match="No such file or directory"):
+        call_command("export_usage", **options | {"file": str(tmp_path / "none" / "x.csv")})
+    with Path("/dev/full").open("wb") as full:
+        monkeypatch.setattr(Path, "open", lambda *_: full)
+        with pytest.raises(CommandError, match="No space left on device"):
+            call_command("export_usage", **options)
+        monkeypatch.undo()
+    assert path.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,8 +1,10 @@
 """`manage.py export_usage`, behind `comptroller usage export`."""
 
+import os
 import sys
 from argparse import ArgumentParser
 from datetime import date
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from django.core.management.base import BaseCommand, CommandError
@@ -42,10 +44,13 @@ class Command(BaseCommand):
         except UsageQueryError as error:
             raise CommandError(f"{error.field}: {error}") from error
         if options["file"] == "-":
-            _write(pieces, sys.stdout.buffer)
+            _write_out(pieces)
             return
-        with open(options["file"], "wb") as file:  # noqa: PTH123 -- as open() says what is wrong
-            _write(pieces, file)
+        path = Path(options["file"])
+        try:
+            _write_file(pieces, path)
+        except OSError as error:
+            raise CommandError(f"{path}: {error.strerror}") from error
 
 
 def _day(text: str) -> date | None:
@@ -53,6 +58,25 @@ def _day(text: str) -> date | None:
         return date.fromisoformat(text) if text else None
     except ValueError as error:
         raise CommandError(f"{text!r} is no day: write YYYY-MM-DD") from error
+
+
+def _write_out(pieces: Any) -> None:
+    """To standard output; a reader that has enough, as `head`, is no failure."""
+    try:
+        _write(pieces, sys.stdout.buffer)
+    except BrokenPipeError:  # and Python's own last flush would fail once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _write_file(pieces: Any, path: Path) -> None:
+    """The whole file, or none: a full disk leaves no half of it under this name."""
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        with draft.open("wb") as file:
+            _write(pieces, file)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _write(pieces: Any, file: BinaryIO) -> None:
