@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from budgets import tasks
 from budgets.domain.usage import book_usage
-from budgets.models import RollupWatermark, SealHorizon, UsageRollup
+from budgets.models import RollupWatermark, SealHorizon, Transfer, UsageRollup
 from enforcement.rules.policy import Mode
 from tests.budgets.constraints.attack import sql
 from tests.budgets.world import World, amounts, call, make_balance, make_budget, make_lease, ms
@@ -36,6 +36,7 @@ def test_announcing_begins_with_a_watermark() -> None:
 def test_writing_off_an_idle_ledger_is_nothing(world: World) -> None:
     make_budget(world)
     tasks.write_off()
+    assert not Transfer.objects.exists()
 
 
 def test_a_broken_ledger_is_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:

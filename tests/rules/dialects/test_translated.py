@@ -151,10 +151,10 @@ def test_nothing_that_an_engine_says_breaks_a_translation(
     frames = chat(3)
     frames.insert(at, noise)
     meter = dialect.meter(parse(Endpoint.OLLAMA_CHAT))
-    meter.feed(b"".join(frames))
+    written = meter.feed(b"".join(frames))
     meter.end()
-    meter.missing_end()
+    assert all("model" in line for line in lines(written + meter.missing_end()))
     for body in (noise, b"{}", b'{"choices":"x","data":[1],"usage":5}'):
-        dialect.answer_body(body)
-        dialect.error_body(body)
-        dialect.read_answer(body)
+        assert "model" in json.loads(dialect.answer_body(body))
+        assert dialect.error_body(body) == body or "error" in json.loads(dialect.error_body(body))
+        assert dialect.read_answer(body).usage is None

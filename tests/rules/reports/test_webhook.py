@@ -135,4 +135,7 @@ def test_what_is_no_json_is_an_error_in_words(body: bytes) -> None:
 
 
 def test_every_field_can_be_pointed_at() -> None:
-    Mapped({name: f"/{name}" for name in ("items", *FIELDS)})
+    """Under another name it is read as under its own."""
+    plain = dict.fromkeys(FIELDS, 1) | {"url": "http://a", "tags": {"team": "red"}, "failed": True}
+    elsewhere = {f"my_{name}": value for name, value in plain.items()}
+    assert told(elsewhere, **{name: f"/my_{name}" for name in FIELDS}) == told(plain) is not None
