@@ -103,7 +103,7 @@ def test_a_file_comes_by_stdin(capsys: Said, monkeypatch: pytest.MonkeyPatch) ->
         (["/"], "Is a directory"),
         (["SHEET", "--as=excel"], "--as is one of genai-prices, litellm, csv"),
         (["SHEET", "--as=litellm"], "not a litellm price file"),
-        (["SHEET", "--organization=nobody"], "no organization 'nobody'"),
+        (["SHEET", "--organization=nobody"], "no such organization"),
     ],
 )
 def test_a_wish_that_cannot_be_meant(

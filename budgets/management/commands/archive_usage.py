@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from controlplane.cli.output import Format, Output
+from controlplane.identity.commands import add_format, output_of
 
 COLUMNS = ("day", "file", "events", "size_bytes", "sha256")
 
@@ -20,7 +20,7 @@ class Command(BaseCommand):
         parser.add_argument("--keep-days", type=int, default=0, help="how many days stay")
         parser.add_argument("--archive-dir", default="", help="where the files are")
         parser.add_argument("--dry-run", action="store_true", help="only say what is due")
-        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+        add_format(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         from budgets.domain.archive import archive_day, due_days
@@ -32,7 +32,7 @@ class Command(BaseCommand):
             raise CommandError("say --keep-days, or set COMPTROLLER_USAGE_KEEP_DAYS")
         if not folder:
             raise CommandError("say --archive-dir, or set COMPTROLLER_ARCHIVE_DIR")
-        output, now = Output(Format(options["format"])), timezone.now()
+        output, now = output_of(options), timezone.now()
         done: list[list[str]] = []
         try:
             days = due_days(keep_days=keep_days, now=now)

@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from controlplane.cli.output import Format, Output
+from controlplane.identity.commands import add_format, add_organization, organization_of, output_of
 
 
 class Command(BaseCommand):
@@ -15,17 +16,15 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("wish", help="the request as a JSON object, as the API takes it")
-        parser.add_argument("--organization", default="", help="its slug, where there are several")
-        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+        add_organization(parser)
+        add_format(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         from budgets.api.explain import ExplainedSerializer, WishSerializer
         from budgets.queries.explain import Wish, explain_request
-        from controlplane.identity.queries import find_agent, find_organization
+        from controlplane.identity.queries import find_agent
 
-        organization = find_organization(options["organization"])
-        if organization is None:
-            raise CommandError("no such organization; name one with --organization")
+        organization = organization_of(options)
         given = WishSerializer(data=json.loads(options["wish"]))
         if not given.is_valid():
             raise CommandError(
@@ -37,7 +36,7 @@ class Command(BaseCommand):
         if agent is None:
             raise CommandError(f"no agent {name!r} in {organization.slug}")
         found = explain_request(Wish(agent=agent, **values), now=timezone.now())
-        _tell(ExplainedSerializer(found).data, Output(Format(options["format"])))
+        _tell(ExplainedSerializer(found).data, output_of(options))
 
 
 def _tell(data: dict[str, Any], output: Output) -> None:

@@ -10,6 +10,8 @@ from typing import Any, BinaryIO
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
+from controlplane.identity.commands import add_organization, organization_of
+
 
 class Command(BaseCommand):
     help = "Charges of whole days as FOCUS rows, to standard output or a file."
@@ -20,7 +22,7 @@ class Command(BaseCommand):
         parser.add_argument("--since", default="")
         parser.add_argument("--until", default="")
         parser.add_argument("--file", default="-", help="- is standard output")
-        parser.add_argument("--organization", default="", help="its slug, where there are several")
+        add_organization(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         from budgets.api.usage import days_asked
@@ -28,11 +30,8 @@ class Command(BaseCommand):
         from budgets.queries.explore import check_days
         from budgets.queries.focus import COLUMNS, Version, hours_of
         from budgets.queries.focusfiles import Output, written
-        from controlplane.identity.queries import find_organization
 
-        organization = find_organization(options["organization"])
-        if organization is None:
-            raise CommandError("no such organization; name one with --organization")
+        organization = organization_of(options)
         version = Version(options["spec"])
         try:
             since, until = days_asked(

@@ -8,7 +8,7 @@ from uuid import UUID
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from controlplane.cli.output import Format, Output
+from controlplane.identity.commands import add_format, add_organization, organization_of, output_of
 
 if TYPE_CHECKING:
     from budgets.domain.archive import Found
@@ -19,18 +19,15 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("event", help="its id")
-        parser.add_argument("--organization", default="", help="its slug, where there are several")
+        add_organization(parser)
         parser.add_argument("--archive-dir", default="", help="where the files are")
-        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+        add_format(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         from budgets.domain.archive import find_event
         from budgets.errors import ArchiveError
-        from controlplane.identity.queries import find_organization
 
-        organization = find_organization(options["organization"])
-        if organization is None:
-            raise CommandError("no such organization; name one with --organization")
+        organization = organization_of(options)
         try:
             event_id = UUID(options["event"])
         except ValueError:
@@ -44,7 +41,7 @@ class Command(BaseCommand):
             raise CommandError(f"it stands in an archive: {error}") from error
         place = found.archive.file if found.archive else "database"
         told = {"stands_in": place, "id": event_id, "started_at": found.started_at, **said}
-        Output(Format(options["format"])).result({name: str(told[name]) for name in told})
+        output_of(options).result({name: str(told[name]) for name in told})
 
 
 def _said(found: "Found", *, folder: str) -> dict[str, Any]:

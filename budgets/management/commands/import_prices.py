@@ -4,11 +4,13 @@ import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from controlplane.cli.output import Format, Output
+from controlplane.identity.commands import add_format, organization_of, output_of
 
 MOST_ROWS = 200
 
@@ -23,12 +25,12 @@ class Command(BaseCommand):
         parser.add_argument("--confirm", action="append", default=[], help="a jump that is meant")
         parser.add_argument("--reason", default="")
         parser.add_argument("--dry-run", action="store_true", help="only tell what would change")
-        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+        add_format(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         from budgets.errors import PriceError
 
-        output = Output(Format(options["format"]))
+        output = output_of(options)
         try:
             diff = _imported(options)
         except PriceError as error:
@@ -55,7 +57,7 @@ def _imported(options: dict[str, Any]) -> Any:
         raise CommandError(f"--as is one of {', '.join(PriceFormat)}") from error
     return import_prices(
         read_prices(content, named or format_of(options["file"], content)),
-        organization_id=_organization_id(options["organization"]),
+        organization_id=_organization_id(options),
         actor=Actor.system("command line"),
         now=now,
         reason=options["reason"],
@@ -76,15 +78,9 @@ def _content(file: str) -> bytes:
         raise CommandError(f"{file}: {error.strerror}") from error
 
 
-def _organization_id(slug: str) -> Any:
-    from controlplane.identity.queries import find_organization
-
-    if not slug:
-        return None
-    organization = find_organization(slug)
-    if organization is None:
-        raise CommandError(f"no organization {slug!r}")
-    return organization.id
+def _organization_id(options: dict[str, Any]) -> UUID | None:
+    """Whose own rates; without a name it is the catalogue of all."""
+    return organization_of(options).id if options["organization"] else None
 
 
 def _tell(diff: Any, output: Output, *, booked: bool) -> None:

@@ -5,10 +5,11 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 from django.utils import timezone
 
-from controlplane.cli.output import Format, Output
+from controlplane.cli.output import Output
+from controlplane.identity.commands import add_format, add_organization, organization_of, output_of
 
 _COLUMNS = ("name", "input", "cached_input", "cache_write", "output", "also", "own", "source")
 
@@ -21,16 +22,13 @@ class Command(BaseCommand):
         parser.add_argument("--provider", default="", help="only this provider")
         parser.add_argument("--own", action="store_true", help="only own rates")
         parser.add_argument("--csv", action="store_true", help="as `import` reads it")
-        parser.add_argument("--organization", default="", help="its slug, where there are several")
-        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+        add_organization(parser)
+        add_format(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         from budgets.domain.prices import prices_at
-        from controlplane.identity.queries import find_organization
 
-        organization = find_organization(options["organization"])
-        if organization is None:
-            raise CommandError("no such organization; name one with --organization")
+        organization = organization_of(options)
         rows = [
             row
             for row in prices_at(organization_id=organization.id, now=timezone.now())
@@ -41,7 +39,7 @@ class Command(BaseCommand):
         if options["csv"]:
             _write_csv(rows)
         else:
-            _tell(rows, Output(Format(options["format"])))
+            _tell(rows, output_of(options))
 
 
 def _write_csv(rows: list[Any]) -> None:

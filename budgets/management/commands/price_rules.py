@@ -8,7 +8,8 @@ from uuid import UUID
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from controlplane.cli.output import Format, Output
+from controlplane.cli.output import Output
+from controlplane.identity.commands import add_format, add_organization, organization_of, output_of
 
 _COLUMNS = ("id", "kind", "says", "valid_from", "valid_to", "reason")
 
@@ -20,17 +21,14 @@ class Command(BaseCommand):
         parser.add_argument("--set", default="", help="a rule, as a JSON object, as the API has it")
         parser.add_argument("--end", default="", help="the id of one that ends now")
         parser.add_argument("--reason", default="")
-        parser.add_argument("--organization", default="", help="its slug, where there are several")
-        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+        add_organization(parser)
+        add_format(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         from budgets.errors import PriceError, PriceRuleNotFoundError
         from budgets.models import PriceRule
-        from controlplane.identity.queries import find_organization
 
-        organization = find_organization(options["organization"])
-        if organization is None:
-            raise CommandError("no such organization; name one with --organization")
+        organization = organization_of(options)
         try:
             _change(organization.id, options)
         except PriceError as error:
@@ -38,7 +36,7 @@ class Command(BaseCommand):
         except PriceRuleNotFoundError as error:
             raise CommandError("no such rule, or it has ended") from error
         rows = PriceRule.objects.filter(organization=organization).order_by("valid_from", "id")
-        _tell(list(rows), Output(Format(options["format"])))
+        _tell(list(rows), output_of(options))
 
 
 def _change(organization_id: UUID, options: dict[str, Any]) -> None:

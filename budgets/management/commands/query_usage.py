@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from controlplane.cli.output import Format, Output
+from controlplane.identity.commands import add_format, add_organization, organization_of, output_of
 
 SUMS = ("calls", "cut_calls", "input_tokens", "cached_input_tokens", "output_tokens", "charge")
 
@@ -20,18 +21,15 @@ class Command(BaseCommand):
         parser.add_argument("--until", default="")
         parser.add_argument("--filter", action="append", default=[])
         parser.add_argument("--limit", type=int, default=100)
-        parser.add_argument("--organization", default="", help="its slug, where there are several")
-        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+        add_organization(parser)
+        add_format(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         from budgets.api.usage import QuestionSerializer, question_of, told
         from budgets.errors import UsageQueryError
         from budgets.queries.explore import ask
-        from controlplane.identity.queries import find_organization
 
-        organization = find_organization(options["organization"])
-        if organization is None:
-            raise CommandError("no such organization; name one with --organization")
+        organization = organization_of(options)
         days = {name: options[name] for name in ("since", "until") if options[name]}
         names = ("group_by", "limit")
         given = QuestionSerializer(data={name: options[name] for name in names} | days)
@@ -44,7 +42,7 @@ class Command(BaseCommand):
             body = told(question, ask(question))
         except UsageQueryError as error:
             raise CommandError(f"{error.field}: {error}") from error
-        _tell(body, Output(Format(options["format"])))
+        _tell(body, output_of(options))
 
 
 def _tell(body: dict[str, Any], output: Output) -> None:

@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from controlplane.cli.output import Format, Output
+from controlplane.identity.commands import add_format, add_organization, organization_of, output_of
 
 MOST_ROWS = 50
 
@@ -17,19 +18,16 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("wish", help="which calls, as a JSON object, as the API takes it")
-        parser.add_argument("--organization", default="", help="its slug, where there are several")
-        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+        add_organization(parser)
+        add_format(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         from budgets.api.rerate import RerateSerializer, ReratingSerializer, told
         from budgets.domain.rerate import Wish, preview, rerate
         from budgets.errors import RerateError
         from controlplane.audit.domain import Actor
-        from controlplane.identity.queries import find_organization
 
-        organization = find_organization(options["organization"])
-        if organization is None:
-            raise CommandError("no such organization; name one with --organization")
+        organization = organization_of(options)
         given = RerateSerializer(data=json.loads(options["wish"]))
         if not given.is_valid():
             raise CommandError("; ".join(f"{k}: {v[0]}" for k, v in given.errors.items()))
@@ -46,7 +44,7 @@ class Command(BaseCommand):
         except RerateError as error:
             raise CommandError(f"{error.field}: {error}") from error
         data = ReratingSerializer(told(result, applied=booked)).data
-        _tell(data, Output(Format(options["format"])))
+        _tell(data, output_of(options))
 
 
 def _tell(data: dict[str, Any], output: Output) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from controlplane.cli.output import Format, Output
+from controlplane.identity.commands import add_format, output_of
 
 
 class Command(BaseCommand):
@@ -17,7 +17,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--size", default="small", choices=["small", "large"])
         parser.add_argument("--slug", default="seed")
-        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+        add_format(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         from budgets.domain.seed import SHAPES, Size, seed
@@ -36,4 +36,4 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         took = time.monotonic() - begun
         body = {"organization": options["slug"], "events": events, "seconds": int(took)}
-        Output(Format(options["format"])).result(body)
+        output_of(options).result(body)

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from controlplane.cli.output import Format, Output
+from controlplane.identity.commands import add_format, output_of
 
 
 class Command(BaseCommand):
@@ -18,7 +18,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--organization", default="", help="the slug of one; default: all")
         parser.add_argument("--head", default="", help="a digest kept elsewhere: must be there")
-        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+        add_format(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         from budgets.domain.seals import check_chain, holds_digest
@@ -45,7 +45,7 @@ class Command(BaseCommand):
         lost = bool(options["head"]) and not holds_digest(options["head"], organization_id=scope)
         if lost:
             self.stderr.write(f"no seal has the digest {options['head']}: the chain was rewritten")
-        output = Output(Format(options["format"]))
+        output = output_of(options)
         output.result(
             {
                 "verdict": "intact" if report.holds and not chain.breaks and not lost else "broken",

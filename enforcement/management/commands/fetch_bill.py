@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from controlplane.cli.output import Format, Output
+from controlplane.identity.commands import add_format, add_organization, organization_of, output_of
 
 LONGEST_DAYS = 31
 
@@ -21,19 +21,16 @@ class Command(BaseCommand):
         parser.add_argument("--days", type=int, default=2, help="how far back, whole days of UTC")
         parser.add_argument("--base-url", default="", help="a gateway in front of the provider")
         parser.add_argument("--account", default="", help="whose bill, where there are several")
-        parser.add_argument("--organization", default="", help="its slug, where there are several")
-        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+        add_organization(parser)
+        add_format(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         from controlplane.audit.domain import Actor
-        from controlplane.identity.queries import find_organization
         from enforcement.domain.bills.fetching import SOURCES, fetch_bill
         from enforcement.domain.bills.storing import keep_bill
         from enforcement.errors import BillError
 
-        organization = find_organization(options["organization"])
-        if organization is None:
-            raise CommandError("no such organization; name one with --organization")
+        organization = organization_of(options)
         source = SOURCES.get(options["provider"])
         if source is None:
             raise CommandError(f"bills can be asked of {', '.join(SOURCES)}")
@@ -63,4 +60,4 @@ class Command(BaseCommand):
             )
         except BillError as error:
             raise CommandError(f"{source.name}: {error}") from error
-        Output(Format(options["format"])).result(kept._asdict())
+        output_of(options).result(kept._asdict())

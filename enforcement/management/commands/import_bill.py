@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from controlplane.cli.output import Format, Output
+from controlplane.identity.commands import add_format, add_organization, organization_of, output_of
 
 
 class Command(BaseCommand):
@@ -18,19 +18,16 @@ class Command(BaseCommand):
         parser.add_argument("file", help="CSV or JSON; - for stdin")
         parser.add_argument("--provider", default="", help="as calls name it, if not the bill's")
         parser.add_argument("--account", default="", help="whose bill, where there are several")
-        parser.add_argument("--organization", default="", help="its slug, where there are several")
-        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+        add_organization(parser)
+        add_format(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         from controlplane.audit.domain import Actor
-        from controlplane.identity.queries import find_organization
         from enforcement.domain.bills.reading import read_bill
         from enforcement.domain.bills.storing import keep_bill
         from enforcement.errors import BillError
 
-        organization = find_organization(options["organization"])
-        if organization is None:
-            raise CommandError("no such organization; name one with --organization")
+        organization = organization_of(options)
         try:
             kept = keep_bill(
                 organization_id=organization.id,
@@ -42,7 +39,7 @@ class Command(BaseCommand):
             )
         except (BillError, OSError) as error:
             raise CommandError(f"{options['file']}: {error}") from error
-        Output(Format(options["format"])).result(kept._asdict())
+        output_of(options).result(kept._asdict())
 
 
 def _content(name: str) -> bytes:

@@ -10,6 +10,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from controlplane.cli.output import Format, Output
+from controlplane.identity.commands import add_format, add_organization, organization_of, output_of
 
 _PER_MILLE = 1000
 _SHOWN = ("input", "cached_input", "cache_write", "output")
@@ -37,20 +38,17 @@ class Command(BaseCommand):
         parser.add_argument("--apply", action="store_true", help="make them the own rates")
         parser.add_argument("--confirm", action="store_true", help="a hundredfold jump is meant")
         parser.add_argument("--reason", default="")
-        parser.add_argument("--organization", default="", help="its slug, where there are several")
-        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+        add_organization(parser)
+        add_format(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         from budgets.errors import PriceError
         from controlplane.audit.domain import Actor
-        from controlplane.identity.queries import find_organization
         from enforcement.domain.noderates import measure, set_measured_price
         from enforcement.errors import NodeCostError
         from enforcement.rules.noderates import Weights
 
-        organization = find_organization(options["organization"])
-        if organization is None:
-            raise CommandError("no such organization; name one with --organization")
+        organization = organization_of(options)
         who: dict[str, Any] = {"organization_id": organization.id, "now": timezone.now()}
         try:
             weights = Weights(
@@ -74,7 +72,7 @@ class Command(BaseCommand):
                 )
         except (NodeCostError, PriceError) as error:
             raise CommandError(str(error)) from error
-        _tell(found, Output(Format(options["format"])), applied=options["apply"])
+        _tell(found, output_of(options), applied=options["apply"])
 
 
 def _per_mille(text: str) -> int:

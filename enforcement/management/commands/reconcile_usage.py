@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from controlplane.cli.output import Format, Output
+from controlplane.identity.commands import add_format, add_organization, organization_of, output_of
 
 COLUMNS = (
     *("node", "provider", "model", "starts_at", "ends_at", "verdict"),
@@ -24,18 +24,15 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--hours", type=int, default=24, help="how far back")
         parser.add_argument("--until", default="", help="the end (ISO 8601); default: now")
-        parser.add_argument("--organization", default="", help="its slug, where there are several")
-        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+        add_organization(parser)
+        add_format(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        from controlplane.identity.queries import find_organization
         from enforcement.domain.drift import configured_threshold
         from enforcement.domain.reconciliation import reconcile, reconciled
         from enforcement.rules.reconcile import Verdict
 
-        organization = find_organization(options["organization"])
-        if organization is None:
-            raise CommandError("no such organization; name one with --organization")
+        organization = organization_of(options)
         if not 1 <= options["hours"] <= LONGEST_H:
             raise CommandError(f"--hours is 1 to {LONGEST_H}")
         now = timezone.now()
@@ -48,7 +45,7 @@ class Command(BaseCommand):
         by = configured_threshold()
         reconcile(**window, now=now, by=by)
         rows = reconciled(**window)
-        output = Output(Format(options["format"]))
+        output = output_of(options)
         output.table(COLUMNS, [[_cell(row, name) for name in COLUMNS] for row in rows])
         if not rows:
             output.text("Nothing was metered, produced or billed in this time.")

@@ -7,7 +7,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from controlplane.cli.output import Format, Output
+from controlplane.cli.output import Output
+from controlplane.identity.commands import add_format, add_organization, organization_of, output_of
 from enforcement.rules.money import usd_text
 
 NODES = (
@@ -28,17 +29,14 @@ class Command(BaseCommand):
         parser.add_argument("--node", default="", help="only this one, by name")
         parser.add_argument("--charges", action="store_true", help="who the cost was for")
         parser.add_argument("--models", action="store_true", help="by model")
-        parser.add_argument("--organization", default="", help="its slug, where there are several")
-        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+        add_organization(parser)
+        add_format(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        from controlplane.identity.queries import find_organization
         from enforcement.domain.activity import measure_activity
         from enforcement.domain.efficiency import efficiency
 
-        organization = find_organization(options["organization"])
-        if organization is None:
-            raise CommandError("no such organization; name one with --organization")
+        organization = organization_of(options)
         if not 1 <= options["hours"] <= LONGEST_H:
             raise CommandError(f"--hours is 1 to {LONGEST_H}")
         now = timezone.now()
@@ -51,7 +49,7 @@ class Command(BaseCommand):
         ]
         if options["node"] and not found:
             raise CommandError(f"no node {options['node']!r} was read or has a cost")
-        _tell(found, Output(Format(options["format"])), options)
+        _tell(found, output_of(options), options)
 
 
 def _tell(found: list[Any], output: Output, options: dict[str, Any]) -> None:

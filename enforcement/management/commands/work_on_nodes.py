@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from controlplane.cli.output import Exit, Format, Output
+from controlplane.identity.commands import add_format, add_organization, organization_of, output_of
 
 COLUMNS = ("name", "engine", "state", "cost_per_hour", "accelerators", "read_at", "problem")
 STATES = {"drain": "draining", "activate": "active", "remove": "gone"}
@@ -22,25 +23,21 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("verb", choices=VERBS)
         parser.add_argument("wish", help="of which node, and what, as a JSON object")
-        parser.add_argument("--organization", default="", help="its slug, where there are several")
-        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+        add_organization(parser)
+        add_format(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         from controlplane.audit.domain import Actor
         from controlplane.identity.errors import NotFoundInOrganizationError
-        from controlplane.identity.queries import find_organization
         from enforcement.errors import EnforcementError, NodeNameTakenError, NodeStateError
 
-        organization = find_organization(options["organization"])
-        if organization is None:
-            told = "no such organization; name one with --organization"
-            raise CommandError(told, returncode=Exit.NOT_FOUND)
+        organization = organization_of(options)
         who = {
             "organization_id": organization.id,
             "actor": Actor.system("command line"),
             "now": timezone.now(),
         }
-        output = Output(Format(options["format"]))
+        output = output_of(options)
         try:
             _do(options["verb"], json.loads(options["wish"]), who, output)
         except NotFoundInOrganizationError as error:

@@ -8,7 +8,8 @@ from uuid import UUID
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from controlplane.cli.output import Exit, Format, Output
+from controlplane.cli.output import Exit, Output
+from controlplane.identity.commands import add_format, organization_of, output_of
 
 MOST_ROWS = 200
 DUTY_COLUMNS = ("task", "due_at", "started_at", "last_ms", "runs", "failures", "attempts")
@@ -23,10 +24,10 @@ class Command(BaseCommand):
         parser.add_argument("letter", nargs="?", default="", help="the id of a dead letter")
         parser.add_argument("--reason", default="", help="why; needed to retry and to dismiss")
         parser.add_argument("--organization", default="", help="whose trail; its slug")
-        parser.add_argument("--format", default="auto", choices=[kind.value for kind in Format])
+        add_format(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        output = Output(Format(options["format"]))
+        output = output_of(options)
         match options["verb"]:
             case "list":
                 _list(output)
@@ -78,13 +79,8 @@ def _settle(verb: str, options: dict[str, Any], output: Output) -> None:
         ReasonMissingError,
     )
     from controlplane.duties.sending import send
-    from controlplane.identity.queries import find_organization
 
-    organization = find_organization(options["organization"])
-    if organization is None:
-        raise CommandError(
-            "no such organization; name one with --organization", returncode=Exit.NOT_FOUND
-        )
+    organization = organization_of(options)
     who = {
         "organization_id": organization.id,
         "actor": Actor.system("command line"),
