@@ -170,23 +170,24 @@ def _schema() -> "pa.Schema":
 
 
 class _Stream(io.RawIOBase):
-    """What `COPY` sends, as a file."""
+    """What `COPY` sends, a row at a time, as a file of which blocks of megabytes are read."""
 
     def __init__(self, copy: Any) -> None:
         self._copy = copy
-        self._rest = b""
+        self._rest = bytearray()  # grows in place: a block has tens of thousands of rows
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
         while size < 0 or len(self._rest) < size:
-            more = bytes(self._copy.read())
+            more = self._copy.read()
             if not more:
                 break
             self._rest += more
         cut = len(self._rest) if size < 0 else size
-        told, self._rest = self._rest[:cut], self._rest[cut:]
+        told = bytes(self._rest[:cut])
+        del self._rest[:cut]
         return told
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from django.db import connection
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from budgets.domain import archive as archiving
-from budgets.domain.archive import archive_day, due_days, find_event, read_event
+from budgets.domain.archive import _Stream, archive_day, due_days, find_event, read_event
 from budgets.domain.rollups import fold_usage
 from budgets.domain.usage import Booked, book_usage
 from budgets.domain.usagestore import ARCHIVED_AFTER_DAYS, make_partitions
@@ -207,3 +209,23 @@ def test_an_empty_day_has_an_empty_file(tmp_path: Path) -> None:
     make_partitions([DAY])
     assert archive_day(DAY, folder=tmp_path, now=LATER).events == 0
     assert parquet.read_table(tmp_path / "usage-20310506.parquet").num_rows == 0
+
+
+class Rows:
+    """What psycopg gives: a row at each reading, then nothing."""
+
+    def __init__(self, rows: list[bytes]) -> None:
+        self._rows = rows
+
+    def read(self) -> memoryview:
+        return memoryview(self._rows.pop(0) if self._rows else b"")
+
+
+@given(rows=st.lists(st.binary(min_size=1, max_size=9)), sizes=st.lists(st.integers(1, 20)))
+def test_blocks_are_cut_anywhere_and_lose_nothing(rows: list[bytes], sizes: list[int]) -> None:
+    stream, whole = _Stream(Rows(list(rows))), b"".join(rows)
+    at = 0
+    for size in sizes:
+        assert stream.read(size) == whole[at : at + size]
+        at = min(at + size, len(whole))
+    assert stream.read() == whole[at:]
