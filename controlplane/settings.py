@@ -24,8 +24,8 @@ DATA_DIR = env_text("COMPTROLLER_DATA_DIR")
 # As long as the longest request that any sidecar allows: permits of a dead one wait for it.
 LONGEST_REQUEST_S = env_int("COMPTROLLER_LONGEST_REQUEST_S", default=600, minimum=1)
 GATHER_EVERY_S = env_int("COMPTROLLER_GATHER_EVERY_S", default=5, minimum=5)  # of a serving node
-# A file of targets that names serving nodes, and the slug of the organization that they are of.
-NODES_FILE = env_text("COMPTROLLER_NODES_FILE")
+# Where serving nodes are found (`enforcement.domain.places`), and the slug of whose they are.
+NODES_FROM = tuple(env_text("COMPTROLLER_NODES_FROM").split())
 NODES_ORGANIZATION = env_text("COMPTROLLER_NODES_ORGANIZATION")
 # What metered use and an engine's count may differ by in an hour, before it is called drift.
 DRIFT_PER_MILLE = env_int("COMPTROLLER_DRIFT_PER_MILLE", default=5)

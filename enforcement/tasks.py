@@ -47,7 +47,7 @@ def forget_samples() -> None:
     name="enforcement.discover_nodes", ignore_result=True, soft_time_limit=50, time_limit=60
 )  # type: ignore[untyped-decorator]
 def discover_nodes() -> None:
-    """Take up what the file of targets says, where one is configured. Beat: every minute."""
+    """Take up what the configured places say of nodes. Beat: every minute."""
     from django.utils import timezone
 
     from enforcement.domain.discovery import discover_configured

@@ -121,17 +121,21 @@ def label(
 
 @app.command()
 def discover(
-    file: Annotated[Path, typer.Argument(help="Targets, JSON or YAML, as Prometheus reads them.")],
+    place: Annotated[
+        str,
+        typer.Argument(help="A file, dns:NAME:PORT, or kubernetes:NAMESPACE[/SELECTOR]."),
+    ],
     organization: Organization = "",
     data_dir: DataDir = HERE,
     wanted: Wanted = Format.AUTO,
     as_json: AsJson = False,
 ) -> None:
-    """Enter the nodes that a file of targets names; those that it names no more are gone.
+    """Enter the nodes that a place names; those that it names no more are gone.
 
-    COMPTROLLER_NODES_FILE has the worker do so every minute.
+    COMPTROLLER_NODES_FROM has the worker do so every minute.
     """
-    wish = {"file": str(file.absolute())}
+    is_path = not place.startswith(("dns:", "kubernetes:"))
+    wish = {"place": str(Path(place).absolute()) if is_path else place}
     _run(data_dir, "discover", wish, organization, Format.JSON if as_json else wanted)
 
 

@@ -49,22 +49,27 @@ async def fetch(
     within: float = WITHIN_S,
     most: int = MOST_BYTES,
     headers: Mapping[str, str] = _NO_HEADERS,
+    trust: ssl.SSLContext | None = None,
 ) -> Answer:
-    """A 200 answer. `headers` are sent too. Raises CollectorError, in words for the node's page."""
-    place = _place(base_url)
+    """A 200 answer. `headers` are sent too; `trust` stands in for the machine's certificates.
+
+    Raises CollectorError, in words for the node's page.
+    """
+    place = _place(base_url, trust)
+    asked = path.partition("?")[0]
     try:
         async with asyncio.timeout(within):
             return await _exchange(place, path, most, headers)
     except TimeoutError:
-        raise CollectorError(f"{path} did not answer within {within:g} s") from None
+        raise CollectorError(f"{asked} did not answer within {within:g} s") from None
     except HttpError as error:
-        words = _too_much(most) if error.status == _TOO_LARGE else f"{path}: {error}"
+        words = _too_much(most) if error.status == _TOO_LARGE else f"{asked}: {error}"
         raise CollectorError(words) from error
     except (OSError, EOFError, asyncio.LimitOverrunError, ValueError) as error:
-        raise CollectorError(f"{path}: {_words(error)}") from error
+        raise CollectorError(f"{asked}: {_words(error)}") from error
 
 
-def _place(base_url: str) -> _Place:
+def _place(base_url: str, trust: ssl.SSLContext | None) -> _Place:
     try:
         parts = urlsplit(base_url)
         host, port = parts.hostname, parts.port
@@ -72,7 +77,7 @@ def _place(base_url: str) -> _Place:
         raise CollectorError("the address is no URL") from None
     if not host or parts.scheme not in ("http", "https") or parts.username is not None:
         raise CollectorError("the address must be http(s)://host, without a user")
-    tls = _trust() if parts.scheme == "https" else None
+    tls = (trust or _trust()) if parts.scheme == "https" else None
     return _Place(host, port or (443 if tls else 80), tls, parts.netloc, parts.path.rstrip("/"))
 
 
@@ -93,7 +98,8 @@ async def _exchange(place: _Place, path: str, most: int, headers: Mapping[str, s
         head = parse_response_head(await reader.readuntil(b"\r\n\r\n"))
         if head.status != 200:
             moved = ", redirects are not followed" if 300 <= head.status < 400 else ""
-            raise CollectorError(f"{path} answered {head.status}{moved}")
+            asked = path.partition("?")[0]
+            raise CollectorError(f"{asked} answered {head.status}{moved}")
         body = await _body(reader, head, most)
     finally:
         writer.transport.abort()

@@ -1,25 +1,17 @@
-"""Many nodes at once: each visit has a deadline of its own, and none holds another up.
-
-A worker process keeps one event loop in a thread, for as long as it lives. A name server that
-hangs keeps a thread of that loop, not the batch: the visit still ends at its deadline.
-"""
+"""Many nodes at once: each visit has a deadline of its own, and none holds another up."""
 
 import asyncio
-import functools
-import os
-import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from uuid import UUID
 
+from enforcement.collectors import loop
 from enforcement.collectors.base import Collector, CollectorError, Reading
 from enforcement.collectors.fetch import fetch
 from enforcement.collectors.registry import read_page
 
 AT_ONCE = 256  # open connections of a process; its usual limit of files is 1,024
-_NAMES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -50,22 +42,7 @@ class Visit:
 
 def visit_all(targets: Sequence[Target], *, spread_s: float, within_s: float) -> list[Visit]:
     """Read all of them. Their begins are spread over `spread_s`, each node's always alike."""
-    work = _visit_all(targets, spread_s, within_s)
-    running = asyncio.run_coroutine_threadsafe(work, _loop_of(os.getpid()))
-    try:
-        return running.result()
-    except BaseException:  # a task's time limit arrives here
-        running.cancel()
-        raise
-
-
-@functools.cache
-def _loop_of(pid: int) -> asyncio.AbstractEventLoop:
-    """The loop of this process: one from before a fork has lost its thread."""
-    loop = asyncio.new_event_loop()
-    loop.set_default_executor(ThreadPoolExecutor(_NAMES_AT_ONCE, thread_name_prefix="names"))
-    threading.Thread(target=loop.run_forever, name=f"visits-{pid}", daemon=True).start()
-    return loop
+    return loop.run(_visit_all(targets, spread_s, within_s))
 
 
 async def _visit_all(targets: Sequence[Target], spread_s: float, within_s: float) -> list[Visit]:

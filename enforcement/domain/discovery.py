@@ -1,30 +1,28 @@
-"""Nodes that a file of targets names, entered, changed and taken out as it says.
+"""Nodes that a place names (`enforcement.domain.places`): entered, changed, taken out as it says.
 
-A node that was found carries the label `comptroller/source`. Nodes without it belong to people or
-sidecars and are left alone; whoever takes the label away keeps the node.
+A node that was found carries the place as its label `comptroller/source`. Nodes without it belong
+to people or sidecars, those with another to that place: they are left alone. Whoever takes the
+label away keeps the node.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from uuid import UUID
 
-import yaml
 from django.conf import settings
 from django.db import transaction
 
 from controlplane.audit.domain import Actor, record
 from controlplane.identity.queries import find_organization
 from enforcement.domain.nodes import check_address, check_labels, insert_node, same_place
+from enforcement.domain.places import PlaceError, read_places
 from enforcement.enums import NodeState
 from enforcement.errors import EnforcementError, NodeNameTakenError
 from enforcement.models import ServingNode
-from enforcement.rules.targetfile import Target, TargetFileError, targets_of
+from enforcement.rules.targetfile import Target
 
 SOURCE = "comptroller/source"
-FILE = "file"
-MOST_BYTES = 4 * 1024 * 1024
 
 
 @dataclass
@@ -34,37 +32,18 @@ class Discovered:
     entered: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
-    kept: list[str] = field(default_factory=list)  # as they were, or not of this file
+    kept: list[str] = field(default_factory=list)  # as they were, or not of this place
     refused: dict[str, str] = field(default_factory=dict)
-
-
-def read_targets(path: Path) -> list[Target]:
-    """The targets of a file, JSON or YAML.
-
-    Raises TargetFileError: it cannot be read, or says something else.
-    """
-    try:
-        with path.open("rb") as file:
-            text = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise TargetFileError(f"{path}: {error.strerror}") from error
-    if len(text) > MOST_BYTES:
-        raise TargetFileError(f"{path}: more than {MOST_BYTES // 2**20} MiB")
-    try:
-        return targets_of(yaml.safe_load(text))
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
-        raise TargetFileError(f"{path}: neither JSON nor YAML") from error
-    except TargetFileError as error:
-        raise TargetFileError(f"{path}: {error}") from error
 
 
 @transaction.atomic
 def discover(
-    *, organization_id: UUID, targets: Sequence[Target], actor: Actor, now: datetime
+    *, organization_id: UUID, place: str, targets: Sequence[Target], actor: Actor, now: datetime
 ) -> Discovered:
-    """Make the registry say what the file says. What one target does wrong costs only itself."""
+    """Make the registry say what the place says. What one target does wrong costs only itself."""
     rows = ServingNode.objects.select_for_update().filter(organization_id=organization_id)
-    visit = _Visit(organization_id, actor, now, {node.name: node for node in rows.order_by("id")})
+    known = {node.name: node for node in rows.order_by("id")}
+    visit = _Visit(organization_id, place, actor, now, known)
     for target in targets:
         visit.take(target)
     visit.leave({target.name for target in targets})
@@ -72,13 +51,18 @@ def discover(
 
 
 class _Visit:
-    """One reading of the file."""
+    """One reading of a place."""
 
     def __init__(
-        self, organization_id: UUID, actor: Actor, now: datetime, known: dict[str, ServingNode]
+        self,
+        organization_id: UUID,
+        place: str,
+        actor: Actor,
+        now: datetime,
+        known: dict[str, ServingNode],
     ) -> None:
         self.found = Discovered()
-        self._organization_id, self._known = organization_id, known
+        self._organization_id, self._place, self._known = organization_id, place, known
         self._actor, self._now = actor, now
         self._places = {
             _place(node.base_url, node.metrics_path): node.name
@@ -88,8 +72,8 @@ class _Visit:
 
     def take(self, target: Target) -> None:
         node = self._known.get(target.name)
-        labels = {**target.labels, SOURCE: FILE}
-        if node is not None and (not _is_ours(node) or node.removed_at is not None):
+        labels = {**target.labels, SOURCE: self._place}
+        if node is not None and (not self._is_ours(node) or node.removed_at is not None):
             self.found.kept.append(target.name)
             return
         try:
@@ -104,11 +88,14 @@ class _Visit:
             self.found.refused[target.name] = str(error)
 
     def leave(self, named: set[str]) -> None:
-        """Nodes of the file that it names no more are gone."""
+        """Nodes of the place that it names no more are gone."""
         for node in self._known.values():
-            if _is_ours(node) and node.name not in named and node.state != NodeState.GONE:
+            if self._is_ours(node) and node.name not in named and node.state != NodeState.GONE:
                 self._change(node, {"state": NodeState.GONE.value})
                 self.found.gone.append(node.name)
+
+    def _is_ours(self, node: ServingNode) -> bool:
+        return bool(node.labels.get(SOURCE) == self._place)
 
     def _check_place(self, target: Target) -> None:
         place = _place(target.base_url, target.metrics_path)
@@ -162,23 +149,27 @@ def _place(base_url: str, metrics_path: str) -> str:
     return same_place(base_url) + metrics_path
 
 
-def _is_ours(node: ServingNode) -> bool:
-    return bool(node.labels.get(SOURCE) == FILE)
+def discover_configured(*, now: datetime) -> None:
+    """What COMPTROLLER_NODES_FROM names, for COMPTROLLER_NODES_ORGANIZATION.
 
-
-def discover_configured(*, now: datetime) -> Discovered | None:
-    """What COMPTROLLER_NODES_FILE names, for COMPTROLLER_NODES_ORGANIZATION; None without a file.
-
-    Raises TargetFileError: the file, or its organization, is not there or says something else.
+    Raises PlaceError: a place that cannot be read, after all others were; or no organization.
     """
-    if not settings.NODES_FILE:
-        return None
+    if not settings.NODES_FROM:
+        return
     organization = find_organization(settings.NODES_ORGANIZATION)
     if organization is None:
-        raise TargetFileError("COMPTROLLER_NODES_ORGANIZATION names no organization")
-    return discover(
-        organization_id=organization.id,
-        targets=read_targets(Path(settings.NODES_FILE)),
-        actor=Actor.system("discovery"),
-        now=now,
-    )
+        raise PlaceError("COMPTROLLER_NODES_ORGANIZATION names no organization")
+    failures = []
+    for place, told in read_places(settings.NODES_FROM).items():
+        if isinstance(told, PlaceError):
+            failures.append(str(told))
+            continue
+        discover(
+            organization_id=organization.id,
+            place=place,
+            targets=told,
+            actor=Actor.system("discovery"),
+            now=now,
+        )
+    if failures:
+        raise PlaceError("; ".join(failures))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MOST_TARGETS = 5_000
+LONGEST_NAME = 100  # characters of a node's name
 _TARGET = re.compile(r"[A-Za-z0-9._-]{1,253}:[0-9]{1,5}|\[[0-9A-Fa-f:.]{2,45}\]:[0-9]{1,5}")
 _SCHEME, _PATH, _NODE = "__scheme__", "__metrics_path__", "node"
 
@@ -77,7 +78,7 @@ def _target(host: str, labels: Mapping[str, str], where: str) -> Target:
     if not path.startswith("/") or len(path) > 200:
         raise TargetFileError(f"{where}: {_PATH} begins with a slash, of at most 200 characters")
     name = labels.get(_NODE, host)
-    if not 0 < len(name) <= 100 or not name.isprintable():
-        raise TargetFileError(f"{where}: a node's name is 1 to 100 printable characters")
+    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+        raise TargetFileError(f"{where}: a node's name is 1 to {LONGEST_NAME} printable characters")
     own = {k: v for k, v in labels.items() if not k.startswith("__") and k != _NODE}
     return Target(name, f"{scheme}://{host}", path, own)

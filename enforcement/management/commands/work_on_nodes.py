@@ -2,7 +2,6 @@
 
 import json
 from argparse import ArgumentParser
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -150,12 +149,13 @@ def _add(wish: dict[str, Any], who: dict[str, Any], output: Output) -> None:
 
 
 def _discover(wish: dict[str, Any], who: dict[str, Any], output: Output) -> None:
-    from enforcement.domain.discovery import discover, read_targets
-    from enforcement.rules.targetfile import TargetFileError
+    from enforcement.domain.discovery import discover
+    from enforcement.domain.places import PlaceError, read_place
 
+    place = wish["place"]
     try:
-        found = discover(targets=read_targets(Path(wish["file"])), **who)
-    except TargetFileError as error:
+        found = discover(place=place, targets=read_place(place), **who)
+    except PlaceError as error:
         raise CommandError(f"nothing was changed: {error}", returncode=Exit.USAGE) from error
     rows = [
         [name, outcome, None]
