@@ -6,7 +6,6 @@ from zoneinfo import ZoneInfo
 
 from django import forms
 from django.contrib import messages
-from django.forms import BoundField
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_POST
@@ -16,6 +15,7 @@ from budgets.domain.changes import cancel_change, plan_change
 from budgets.enums import ChangeKind
 from budgets.errors import BudgetValidationError, ChangeClosedError, ChangeNotFoundError
 from budgets.models import Budget
+from controlplane.dashboard.localforms import InstantField, LocalForm
 from controlplane.dashboard.web import PageRequest, show, writing
 
 KINDS = [
@@ -24,23 +24,15 @@ KINDS = [
 ]
 
 
-class _Instant(forms.DateTimeInput):
-    input_type = "datetime-local"
-
-
-class ChangeForm(forms.Form):
+class ChangeForm(LocalForm):
     """A change to plan, with instants in the organization's time zone."""
 
     kind = forms.ChoiceField(
         label="What changes", choices=KINDS, widget=forms.RadioSelect, initial=KINDS[0][0]
     )
     amount = forms.CharField(help_text="How much more, or the new limit.")
-    starts_at = forms.DateTimeField(
-        label="From", required=False, widget=_Instant, help_text="Empty: from now on."
-    )
-    ends_at = forms.DateTimeField(
-        label="Until", required=False, widget=_Instant, help_text="Of an increase."
-    )
+    starts_at = InstantField(label="From", required=False, help_text="Empty: from now on.")
+    ends_at = InstantField(label="Until", required=False, help_text="Of an increase.")
     reason = forms.CharField(max_length=500, help_text="Kept in the audit trail with your name.")
     layout = (
         ("kind", ""),
@@ -50,26 +42,15 @@ class ChangeForm(forms.Form):
         ("reason", ""),
     )
 
-    def __init__(self, *args: Any, unit: str, zone: ZoneInfo, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, unit: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._unit, self._zone = unit, zone
-
-    @property
-    def rows(self) -> list[tuple[BoundField, str]]:
-        return [(self[name], css) for name, css in self.layout]
+        self._unit = unit
 
     def clean_amount(self) -> int:
         try:
             return parse_amount(self.cleaned_data["amount"], self._unit)
         except ValueError as error:
             raise forms.ValidationError(str(error)) from error
-
-    def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or {}
-        for name in ("starts_at", "ends_at"):
-            if cleaned.get(name):
-                cleaned[name] = cleaned[name].replace(tzinfo=self._zone)
-        return cleaned
 
 
 @writing
@@ -97,8 +78,7 @@ def plan(request: PageRequest, budget_id: UUID) -> HttpResponse:
                 now=request.now,
             )
         except BudgetValidationError as error:
-            name = error.field if error.field in form.fields else None
-            form.add_error(name, error.message[:1].upper() + error.message[1:] + ".")
+            form.refuse(error.field, error.message)
         else:
             messages.success(request, "Planned. Sidecars learn of it when it begins.")
             return redirect("enforcement:budget", budget.id)

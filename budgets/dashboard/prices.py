@@ -8,6 +8,7 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 
 from budgets.dashboard.forms import RateForm
+from budgets.dashboard.rules import rules_shown
 from budgets.domain.pricecsv import COLUMNS, rows_of
 from budgets.domain.prices import set_own_price
 from budgets.domain.priceversions import key_of, span_of
@@ -32,6 +33,7 @@ def price_list(request: PageRequest) -> HttpResponse:
         "rates": rates,
         "pager": pager,
         "own": _own(request),
+        "rules": rules_shown(request),
         "unpriced": unpriced_models(request.organization, now=request.now),
         "catalogue": _source(catalogue),
     }

@@ -6,7 +6,6 @@ from zoneinfo import ZoneInfo
 from django import forms
 from django.contrib import messages
 from django.db import transaction
-from django.forms import BoundField
 from django.http import HttpResponse
 from django.shortcuts import redirect
 
@@ -14,22 +13,19 @@ from budgets.api.rerate import MOST_CALLS, told
 from budgets.domain.rerate import Wish, preview, rerate
 from budgets.errors import RerateError
 from controlplane.dashboard.formats import exact_usd
+from controlplane.dashboard.localforms import InstantField, LocalForm
 from controlplane.dashboard.web import PageRequest, show, writing
 
 SHOWN = 50
 
 
-class RerateForm(forms.Form):
+class RerateForm(LocalForm):
     """Which calls, with instants in the organization's time zone."""
 
     model = forms.CharField(max_length=200, help_text="As calls name it; a * may end the name.")
     provider = forms.CharField(max_length=64, required=False, help_text="Empty: any provider.")
-    since = forms.DateTimeField(
-        label="Begun from", widget=forms.DateTimeInput(attrs={"type": "datetime-local"})
-    )
-    until = forms.DateTimeField(
-        label="Until", widget=forms.DateTimeInput(attrs={"type": "datetime-local"})
-    )
+    since = InstantField(label="Begun from")
+    until = InstantField(label="Until")
     reason = forms.CharField(
         max_length=300, required=False, help_text="Needed to book. Kept with every correction."
     )
@@ -40,21 +36,6 @@ class RerateForm(forms.Form):
         ("until", "field-half"),
         ("reason", ""),
     )
-
-    def __init__(self, *args: Any, zone: ZoneInfo, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._zone = zone
-
-    @property
-    def rows(self) -> list[tuple[BoundField, str]]:
-        return [(self[name], css) for name, css in self.layout]
-
-    def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or {}
-        for name in ("since", "until"):
-            if cleaned.get(name):
-                cleaned[name] = cleaned[name].replace(tzinfo=self._zone)
-        return cleaned
 
 
 @writing
@@ -70,8 +51,7 @@ def rerate_calls(request: PageRequest) -> HttpResponse:
                 return redirect("budgets:prices")
             found, status = _preview(request, form.cleaned_data), 200
         except RerateError as error:
-            name = error.field if error.field in form.fields else None
-            form.add_error(name, error.message[:1].upper() + error.message[1:] + ".")
+            form.refuse(error.field, error.message)
     context = {"section": "prices", "form": form, "zone": zone.key, "found": found, "shown": SHOWN}
     return show(request, "budgets/rerate.html", context, status=status)
 

@@ -1,6 +1,17 @@
 from django.urls import path
 
-from budgets.dashboard import alerts, backtest, changes, explain, prices, rerate, usage, views
+from budgets.dashboard import (
+    alerts,
+    backtest,
+    changes,
+    explain,
+    prices,
+    rerate,
+    rules,
+    usage,
+    views,
+)
+from budgets.enums import PriceRuleKind
 
 app_name = "budgets"
 urlpatterns = [
@@ -26,4 +37,12 @@ urlpatterns = [
     path("prices/export.csv", prices.export, name="prices-export"),
     path("prices/rerate/", rerate.rerate_calls, name="price-rerate"),
     path("prices/new/", prices.set_rate, name="price-set"),
+    path("prices/aliases/new/", rules.create, {"kind": PriceRuleKind.ALIAS}, name="alias-set"),
+    path(
+        "prices/discounts/new/",
+        rules.create,
+        {"kind": PriceRuleKind.DISCOUNT},
+        name="discount-set",
+    ),
+    path("prices/rules/<uuid:rule_id>/end/", rules.end, name="rule-end"),
 ]

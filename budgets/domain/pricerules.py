@@ -11,7 +11,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from budgets.domain.derivedprices import (
     PER_MILLE,
@@ -105,7 +105,7 @@ def end_rule(
     """
     take_turn()
     organization = Organization.objects.select_for_update(no_key=True).get(id=organization_id)
-    rule = _living(now).filter(organization=organization, id=rule_id).first()
+    rule = living(now).filter(organization=organization, id=rule_id).first()
     if rule is None:
         raise PriceRuleNotFoundError
     rule.valid_to = max(now, rule.valid_from)
@@ -141,13 +141,15 @@ def _check_alias(rule: PriceRule) -> None:
         raise PriceError("percent", "an alias has no discount; it follows that of its model")
 
 
-def _living(now: datetime) -> QuerySet[PriceRule]:
-    return PriceRule.objects.filter(Q(valid_to=None) | Q(valid_to__gt=now))
+def living(now: datetime) -> QuerySet[PriceRule]:
+    """Rules that hold now or will; not those that were withdrawn before they began."""
+    rows = PriceRule.objects.filter(Q(valid_to=None) | Q(valid_to__gt=now))
+    return rows.exclude(valid_to=F("valid_from"))
 
 
 def _end_same(rule: PriceRule) -> None:
     """A rule of the same name ends where this one begins; one that is announced gives way to it."""
-    same = _living(rule.valid_from).filter(
+    same = living(rule.valid_from).filter(
         organization_id=rule.organization_id,
         kind=rule.kind,
         provider=rule.provider,
@@ -183,7 +185,7 @@ def _tell(rule: PriceRule, action: str, *, actor: Actor, reason: str, now: datet
 
 def follow_all(*, now: datetime) -> None:
     """Every organization's rules, after the catalogue has changed."""
-    owners = _living(now).values("organization_id")
+    owners = living(now).values("organization_id")
     for organization in (
         Organization.objects.filter(id__in=owners).order_by("id").select_for_update(no_key=True)
     ):
@@ -208,7 +210,7 @@ def follow_rules(organization: Organization, *, now: datetime) -> dict[UUID, int
 
     Safe to run again: what is written already stays.
     """
-    rules = list(_living(now).filter(organization=organization).order_by("valid_from", "id"))
+    rules = list(living(now).filter(organization=organization).order_by("valid_from", "id"))
     rows = list(_rows(now).filter(organization=organization, rule__isnull=False))
     if not rules and not rows:
         return {}

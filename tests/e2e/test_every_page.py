@@ -44,6 +44,8 @@ def paths(sample: Sample) -> Mapping[str, str]:
         "prices": "/prices/",
         "usage": "/usage/?first=agent&second=tag:env",
         "new rate": "/prices/new/",
+        "new alias": "/prices/aliases/new/",
+        "new discount": "/prices/discounts/new/",
         "skills": "/skills/",
         "audit": "/audit/",
         "background work": "/tasks/",

@@ -129,7 +129,7 @@ def test_the_list_asks_as_often_for_three_rates_as_for_one(
     for index in range(count):
         make_rate(f"model-{index}")
         make_rate(f"own-{index}", own=True, organization=world.organization)
-    with django_assert_num_queries(11):
+    with django_assert_num_queries(12):
         assert visitors.viewer.get("/prices/").status_code == 200
 
 
