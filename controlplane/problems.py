@@ -8,7 +8,9 @@ import re
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from django.core.exceptions import PermissionDenied
+from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
 from rest_framework import exceptions
@@ -18,6 +20,8 @@ from rest_framework.views import set_rollback
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:comptroller:problem:"
 API_PREFIX = "/api/"
+DATABASE_BACK_S = "1"
+log = structlog.get_logger("controlplane.problems")
 
 _registry: dict[type[Exception], int] = {}
 
@@ -33,6 +37,8 @@ def handle(error: Exception, _context: dict[str, Any]) -> Response | None:
     if status is not None:
         set_rollback()
         return problem(status, kind_of(error), str(error), **_extras_of(error))
+    if isinstance(error, OperationalError):
+        return _database_away(error)
     if isinstance(error, Http404):
         error = exceptions.NotFound()
     elif isinstance(error, PermissionDenied):
@@ -49,6 +55,17 @@ def handle(error: Exception, _context: dict[str, Any]) -> Response | None:
         return problem(400, "invalid", "Some fields are not valid.", errors=error.detail)
     kind = str(error.default_code).replace("_", "-")
     return problem(error.status_code, kind, str(error.detail), headers=headers)
+
+
+def _database_away(error: OperationalError) -> Response:
+    """Lost, locked for too long, or one of two that waited for each other: the next try is another.
+
+    Whether the change was made is not known if the connection was lost at its commit.
+    """
+    set_rollback()
+    log.error("the database did not answer", exc_info=error)
+    words = "The database is away or busy. Try again; an Idempotency-Key lets it be done once."
+    return problem(503, "database-away", words, headers={"Retry-After": DATABASE_BACK_S})
 
 
 def problem(

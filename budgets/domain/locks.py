@@ -1,4 +1,4 @@
-"""Advisory locks of the ledger, for one transaction. Row locks come after them, by id.
+"""Advisory locks of an organization, for one transaction. Row locks come after them, by id.
 
 Bookings of usage share an organization's lock; making or changing a budget takes it alone. So a
 new budget sees every event that was booked without it, and every later booking sees the budget.
@@ -11,6 +11,7 @@ from django.db import connection
 _BUDGETS = 0x6275  # the first key of the pair: which lock
 _RATINGS = 0x7261
 _REPORTS = 0x7270
+_NODES = 0x6E6F
 
 
 def share_budgets(organization_id: UUID) -> None:
@@ -31,6 +32,11 @@ def rate_alone(organization_id: UUID) -> None:
 def report_alone(organization_id: UUID) -> None:
     """Let one batch of reported calls at a time in: two may tell of one call. Taken first."""
     _take("pg_advisory_xact_lock", organization_id, kind=_REPORTS)
+
+
+def name_nodes_alone(organization_id: UUID) -> None:
+    """Let one at a time enter nodes: hellos, discovery and people. Taken first."""
+    _take("pg_advisory_xact_lock", organization_id, kind=_NODES)
 
 
 def key_pair(organization_id: UUID) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 
+from budgets.domain.locks import name_nodes_alone
 from controlplane.audit.domain import Actor, record
 from controlplane.identity.queries import find_organization
 from enforcement.domain.nodes import check_address, check_labels, insert_node, same_place
@@ -41,6 +42,7 @@ def discover(
     *, organization_id: UUID, place: str, targets: Sequence[Target], actor: Actor, now: datetime
 ) -> Discovered:
     """Make the registry say what the place says. What one target does wrong costs only itself."""
+    name_nodes_alone(organization_id)
     rows = ServingNode.objects.select_for_update().filter(organization_id=organization_id)
     known = {node.name: node for node in rows.order_by("id")}
     visit = _Visit(organization_id, place, actor, now, known)

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.db import transaction
 
+from budgets.domain.locks import name_nodes_alone
 from controlplane.audit.domain import Actor, record
 from controlplane.audit.enums import ActorKind
 from controlplane.identity.domain import bump_policy
@@ -33,6 +34,7 @@ def register_upstreams(
     A node that its sidecar names no more is gone, unless a person entered it: nobody reads its
     counters any longer.
     """
+    name_nodes_alone(sidecar.organization_id)
     Sidecar.objects.filter(pk=sidecar.pk).update(version=version[:40], last_seen_at=now)
     new = _insert_missing(sidecar, upstreams, now)
     known = _locked(sidecar.organization_id)
@@ -57,7 +59,7 @@ def register_upstreams(
 def _insert_missing(
     sidecar: Sidecar, upstreams: Sequence[UpstreamInfo], now: datetime
 ) -> set[UUID]:
-    """Rows for names that nobody has: two sidecars that come at once do not both get one."""
+    """Rows for names that nobody has."""
     names = {upstream.name for upstream in upstreams}
     nodes = ServingNode.objects.filter(organization_id=sidecar.organization_id, name__in=names)
     missing = names - set(nodes.values_list("name", flat=True))
@@ -67,7 +69,7 @@ def _insert_missing(
         )
         for name in sorted(missing)
     ]
-    ServingNode.objects.bulk_create(rows, ignore_conflicts=True)
+    ServingNode.objects.bulk_create(rows)
     return {row.pk for row in rows}
 
 

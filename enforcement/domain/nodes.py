@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.db import IntegrityError, transaction
 
+from budgets.domain.locks import name_nodes_alone
 from controlplane.audit.domain import Actor, record
 from controlplane.identity.domain import bump_policy, find
 from enforcement.enums import NodeState
@@ -55,6 +56,7 @@ def create_node(
         NodeNameTakenError: the organization has a node of this name, or at this address.
     """
     check_address(base_url)
+    name_nodes_alone(organization_id)
     _check_is_new(organization_id, name, base_url, metrics_path)
     return insert_node(
         organization_id=organization_id,
@@ -79,7 +81,7 @@ def insert_node(
     metrics_path: str,
     labels: dict[str, str],
 ) -> ServingNode:
-    """The same for callers that know that nobody else is read at this address."""
+    """The same for callers that name nodes alone, and know that nobody else is read there."""
     check_address(base_url)
     check_labels(labels)
     if metrics_path and not metrics_path.startswith("/"):

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import psycopg
 import pytest
 from django.apps import apps
+from django.db import connection
 from rest_framework import exceptions
 from rest_framework.response import Response
 
@@ -18,7 +20,7 @@ from controlplane.identity.errors import (
     SlugTakenError,
     TooManyAttemptsError,
 )
-from tests.controlplane.world import Api, World
+from tests.controlplane.world import Api, World, make_world
 
 APPS = (budgets.errors, controlplane.identity.errors, enforcement.errors, skills.errors)
 
@@ -60,6 +62,23 @@ def test_a_wrong_argument_is_named() -> None:
 
 def test_our_own_mistakes_are_not_explained(world: World) -> None:
     assert problems.handle(ZeroDivisionError("secret"), {}) is None
+
+
+def test_a_database_that_does_not_answer_is_no_mistake_of_ours(
+    transactional_db: None, database_url: str
+) -> None:
+    """The row that every change of policy writes is locked by somebody who does not let go."""
+    world = make_world()
+    node = {"name": "gpu-a", "base_url": "http://gpu-a:8000"}
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = '50ms'")
+    with psycopg.connect(database_url, dbname=connection.settings_dict["NAME"]) as other:
+        other.execute("SELECT 1 FROM identity_organization FOR UPDATE")
+        answer = world.clients["admin"].call("POST", "nodes", node)
+    connection.close()  # the next one has the usual patience
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert answer.json()["type"] == "urn:comptroller:problem:database-away"
+    assert world.clients["admin"].call("POST", "nodes", node).status_code == 201
 
 
 def test_addresses_that_are_none_are_problems_too(world: World) -> None:

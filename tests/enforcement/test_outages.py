@@ -28,6 +28,7 @@ def cut_all(administrator: psycopg.Connection) -> None:
     administrator.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE application_name = 'comptroller-leases' AND pid <> pg_backend_pid()"
+        " AND datname = current_database()"  # other tests have theirs in this server
     )
 
 
