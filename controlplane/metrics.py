@@ -26,6 +26,7 @@ from controlplane.duties import metrics as work
 from controlplane.identity.domain import upkeep
 from controlplane.identity.enums import State
 from controlplane.identity.models import Agent, Organization
+from enforcement import metrics as gathering
 
 REQUESTS = Counter(
     "comptroller_http_requests_total",
@@ -73,6 +74,7 @@ class Totals(Collector):
         for outcome, calls in unpriced_calls(now=now).items():
             unpriced.add_metric([outcome], calls)
         yield unpriced
+        yield from gathering.of_drift(now=now)
         yield from work.of_duties(now=now)
         yield from work.of_letters()
         yield from work.of_broker(settings.BROKER_URL, [queue.name for queue in QUEUES])

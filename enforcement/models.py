@@ -297,6 +297,11 @@ class Reconciliation(models.Model):
                 condition=Q(verdict=Verdict.DRIFTS.value),
                 name="reconciled_drifting",
             ),
+            models.Index(
+                fields=["-computed_at"],
+                condition=Q(verdict=Verdict.DRIFTS.value),
+                name="reconciled_drift_found",
+            ),
         ]
         constraints = [
             models.UniqueConstraint(

@@ -1,0 +1,67 @@
+"""What `/metrics` tells of gathering: where the counts of sidecars, engines and bills drift apart.
+
+Totals of the installation. Which node drifts is told by the page of reconciliation and its
+notification: as a label, each pod that ever lived would stay a series.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from django.db import connection
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from budgets.models import RollupWatermark
+from enforcement.domain.drift import NAME, SETTLED
+from enforcement.rules.reconcile import Verdict
+
+LOOKED_BACK = timedelta(days=1)
+NANOS_PER_USD = 1_000_000_000
+
+# Each row once for each side that tells more or less than was metered; a row may have an engine's
+# count and a bill's. Found, not begun, in the last day: bills come late.
+_DRIFT = """
+SELECT side, CASE WHEN apart > 0 THEN 'unmetered' ELSE 'uncounted' END, cause_kind, sum(abs(apart))
+FROM enforcement_reconciliation r
+CROSS JOIN LATERAL (VALUES
+    ('engine', produced_prompt_tokens - metered_prompt_tokens),
+    ('engine', produced_generation_tokens - metered_generation_tokens),
+    ('bill', billed_prompt_tokens - metered_prompt_tokens),
+    ('bill', billed_generation_tokens - metered_generation_tokens),
+    ('money', billed_nanos - charge_nanos)
+) sides (side, apart)
+WHERE verdict = %s AND computed_at > %s AND ends_at <= %s AND apart <> 0
+GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+"""
+
+
+def of_drift(*, now: datetime) -> Iterator[Metric]:
+    """Tokens and dollars apart by side, direction and cause, and how old the comparison is."""
+    tokens = GaugeMetricFamily(
+        "comptroller_drift_tokens_last_day",
+        "Tokens by which an engine or a bill differs from what was metered, where that is drift.",
+        labels=["side", "direction", "cause"],
+    )
+    dollars = GaugeMetricFamily(
+        "comptroller_drift_dollars_last_day",
+        "Dollars by which a bill differs from what was charged, where that is drift.",
+        labels=["direction", "cause"],
+    )
+    for side, direction, cause, apart in _drift(now):
+        if side == "money":
+            dollars.add_metric([direction, cause], float(apart) / NANOS_PER_USD)
+        else:
+            tokens.add_metric([side, direction, cause], float(apart))
+    age = GaugeMetricFamily(
+        "comptroller_reconciliation_age_seconds", "Since the counts were compared."
+    )
+    compared = RollupWatermark.objects.filter(name=NAME).first()
+    if compared is not None:
+        age.add_metric([], max(now - compared.folded_at, timedelta()).total_seconds())
+    yield from (tokens, dollars, age)
+
+
+def _drift(now: datetime) -> list[tuple[str, str, str, int]]:
+    with connection.cursor() as cursor:
+        cursor.execute(_DRIFT, [Verdict.DRIFTS.value, now - LOOKED_BACK, now - SETTLED])
+        return list(cursor.fetchall())
