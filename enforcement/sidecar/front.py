@@ -313,15 +313,14 @@ class HttpClient(asyncio.Protocol):
         transport = self.transport
         if transport is None:
             return
-        if close:
-            if self._refused:
-                self._linger(transport)
-            else:
-                transport.close()
+        if close and self._refused:
+            self._linger(transport)
             return
         self.busy = False
         self.deadline_ns = clock.now_ns() + self._front.idle_ns
-        if self._pipelined:  # not at once: a client could make the stack as deep as it likes
+        if close:  # over TLS it stays until the caller has said goodbye too, and may make room
+            transport.close()
+        elif self._pipelined:  # not at once: a client could make the stack as deep as it likes
             self.busy = True
             asyncio.get_running_loop().call_soon(self._next)
 

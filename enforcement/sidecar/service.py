@@ -17,6 +17,7 @@ from enforcement.sidecar.config import Config, parse_listen
 from enforcement.sidecar.configfile import Source
 from enforcement.sidecar.engines import Upstream
 from enforcement.sidecar.front import Front, HttpClient
+from enforcement.sidecar.handshakes import TlsListener, listen_with_tls
 from enforcement.sidecar.journal import SpoolError
 from enforcement.sidecar.reloading import Reloader
 from enforcement.sidecar.routes import Routes
@@ -24,11 +25,11 @@ from enforcement.sidecar.worker import Worker
 
 BACKLOG = 4096
 SEND_BUFFER_BYTES = 256 * 1024  # else the kernel takes up to 4 MB of what a client does not read
-HANDSHAKE_S = 10.0
 FENCED = 3
 
 log = logging.getLogger(__name__)
 Beat = Callable[[int], None]  # told at each turn of the loop, with the time in ns
+Listener = asyncio.Server | TlsListener
 
 
 def _silent(now_ns: int) -> None:
@@ -54,6 +55,10 @@ class Service:
         self.desk.metrics.gauge(
             "connections", "Client connections", lambda: len(self._front.connections)
         )
+        self._listeners: list[Listener] = []
+        self.desk.metrics.gauge(
+            "tls_handshakes", "Connections inside a TLS handshake", self._handshakes
+        )
         self._reloader = (
             Reloader(source, self.desk, taken=self._take_config) if source is not None else None
         )
@@ -70,7 +75,7 @@ class Service:
         """Serve until told to stop."""
         loop = asyncio.get_running_loop()
         try:
-            servers = await self._listen()
+            await self._listen()
         except OSError as error:
             log.critical("cannot listen: %s", error)
             self._worker.close()
@@ -93,38 +98,47 @@ class Service:
         failed = [task for task in tasks if task.done() and not task.cancelled()]
         for task in failed:
             log.critical("%s ended", task.get_name(), exc_info=task.exception())
-        await self._shut_down(servers, tasks)
+        await self._shut_down(tasks)
         return FENCED if self._worker.fenced else 1 if failed else 0
 
     def _sweep(self, now_ns: int) -> None:
         self._pulse(now_ns)
         self._front.sweep(now_ns)
 
-    async def _listen(self) -> list[asyncio.Server]:
+    def _handshakes(self) -> int:
+        return sum(
+            listener.handshakes for listener in self._listeners if isinstance(listener, TlsListener)
+        )
+
+    async def _listen(self) -> None:
         """Open the port that workers share, and this worker's own one if there is to be any."""
         config = self.config
-        servers = [await self._serve_at(config.listen_host, config.listen_port, shared=True)]
-        self.port = servers[0].sockets[0].getsockname()[1]
+        self.port = await self._listen_at(config.listen_host, config.listen_port, shared=True)
         if config.admin_listen:
             host, port = parse_listen(config.admin_listen)
             port += config.worker if port else 0
-            servers.append(await self._serve_at(host, port, shared=False))
-            self.admin_port = servers[1].sockets[0].getsockname()[1]
-        return servers
+            self.admin_port = await self._listen_at(host, port, shared=False)
 
-    async def _serve_at(self, host: str, port: int, *, shared: bool) -> asyncio.Server:
-        server = await asyncio.get_running_loop().create_server(
-            lambda: HttpClient(self._front),
-            host,
-            port,
-            backlog=BACKLOG,
-            reuse_port=True if shared and self.config.workers > 1 else None,
-            ssl=self._tls,
-            ssl_handshake_timeout=HANDSHAKE_S if self._tls is not None else None,
-        )
-        for listener in server.sockets:  # what connects there inherits it
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        return server
+    async def _listen_at(self, host: str, port: int, *, shared: bool) -> int:
+        """Open one port; which one it became."""
+        shared = shared and self.config.workers > 1
+        listener: Listener
+        if self._tls is not None:
+            listener = await listen_with_tls(
+                self._front, self._tls, host, port, backlog=BACKLOG, reuse_port=shared
+            )
+        else:
+            listener = await asyncio.get_running_loop().create_server(
+                lambda: HttpClient(self._front),
+                host,
+                port,
+                backlog=BACKLOG,
+                reuse_port=True if shared else None,
+            )
+        for place in listener.sockets:  # what connects there inherits it
+            place.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        self._listeners.append(listener)
+        return int(listener.sockets[0].getsockname()[1])
 
     def _on_signal(self, number: int, then: Callable[[], None]) -> None:
         with suppress(NotImplementedError, ValueError, RuntimeError):
@@ -143,13 +157,11 @@ class Service:
             self._tls.load_cert_chain(config.tls.cert_file, config.tls.key_file or None)
         self._worker.configure(config)
 
-    async def _shut_down(
-        self, servers: list[asyncio.Server], tasks: list[asyncio.Task[None]]
-    ) -> None:
+    async def _shut_down(self, tasks: list[asyncio.Task[None]]) -> None:
         """Take no new request, let running ones end, then send home what is left."""
         self.desk.closing = self._front.closing = True
-        for server in servers:
-            server.close()
+        for listener in self._listeners:
+            listener.close()
         for connection in list(self._front.connections):
             if not connection.busy:
                 connection.close()

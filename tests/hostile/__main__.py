@@ -25,7 +25,7 @@ from tests.hostile.case import Case
 from tests.hostile.cases import GROUPS, harmless, upstreams
 from tests.hostile.cases.upstreams import Misdeed
 from tests.hostile.refusing import guarded, leak_of, problem_of, proper_call_is_served
-from tests.hostile.resources import attacked, enough_descriptors, judged
+from tests.hostile.resources import Verdict, attacked, enough_descriptors, judged
 from tests.hostile.suffering import suffering, trouble_of
 
 
@@ -85,19 +85,23 @@ async def resist_all(*, only: str, rounds: int, seconds: float) -> bool:
         print("the limit of open files is too low here for all connections: ulimit -Hn")
     good = 0
     print(f"{'attack':<24} size   p99 quiet  attacked  failed  memory")
-    with tempfile.TemporaryDirectory() as spool_dir:
-        async with attacked(Path(spool_dir)) as guarded:
-            for name in names:
-                found = await judged(name, guarded, rounds=rounds, seconds=seconds)
-                good += found.holds
-                print(
-                    f"{name:<24} {found.size:>5}  {found.quiet_p99_ms:>6.1f} ms {found.p99_ms:>6.1f} ms"
-                    f"  {found.failed:>6}  {found.resident_mb:>3.0f} MB"
-                    f"  {'holds' if found.holds else 'MISSED'}",
-                    flush=True,
-                )
+    for tls in (False, True):
+        chosen = [name for name in names if ATTACKS[name].tls == tls]
+        with tempfile.TemporaryDirectory() as spool_dir:
+            async with attacked(Path(spool_dir), tls=tls) as guarded:
+                for name in chosen:
+                    found = await judged(name, guarded, rounds=rounds, seconds=seconds)
+                    good += found.holds
+                    print(_line_of(found), flush=True)
     print(f"{good} resisted of {len(names)}")
     return good == len(names)
+
+
+def _line_of(found: Verdict) -> str:
+    return (
+        f"{found.name:<24} {found.size:>5}  {found.quiet_p99_ms:>6.1f} ms {found.p99_ms:>6.1f} ms"
+        f"  {found.failed:>6}  {found.resident_mb:>3.0f} MB  {'holds' if found.holds else 'MISSED'}"
+    )
 
 
 def main() -> None:

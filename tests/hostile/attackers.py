@@ -10,9 +10,11 @@ import gzip
 import json
 import os
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 ENEMY = "cmp_live_enemy_secret"  # an agent of its own: an enemy with a valid key
@@ -118,6 +120,44 @@ async def new_connections(attack: Attack) -> None:
     await asyncio.sleep(0.01)
 
 
+def client_hello() -> bytes:
+    """The first flight of a TLS handshake, as OpenSSL writes it."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with suppress(ssl.SSLWantReadError):
+        context.wrap_bio(incoming, outgoing, server_hostname="sidecar").do_handshake()
+    return outgoing.read()
+
+
+async def slow_handshakes(attack: Attack) -> None:
+    """Not a whole hello in the time that a handshake may take."""
+    await attack.trickle(client_hello()[:100], b"\0")
+
+
+async def unfinished_handshakes(attack: Attack) -> None:
+    """A whole hello, which makes the sidecar sign, and nothing behind it."""
+    reader, writer = await attack.open()
+    try:
+        writer.write(client_hello())
+        while not attack.over and await reader.read(1 << 16):
+            pass
+    finally:
+        writer.transport.abort()
+
+
+async def endless_hellos(attack: Attack) -> None:
+    """As much of a hello as TLS allows, all of which has to be kept until its end comes."""
+    message = b"\x01\x01\xff\x00" + bytes(7 * 16_384 - 4)
+    records = [message[start : start + 16_384] for start in range(0, len(message), 16_384)]
+    reader, writer = await attack.open()
+    try:
+        writer.writelines(b"\x16\x03\x01\x40\x00" + record for record in records)
+        while not attack.over and await reader.read(1 << 16):
+            pass
+    finally:
+        writer.transport.abort()
+
+
 async def refused_requests(attack: Attack) -> None:
     await attack.repeat(b"GET /nothing HTTP/1.1\r\nHost: node\r\n\r\n")
 
@@ -173,6 +213,7 @@ class Kind(NamedTuple):
     run: Callable[[Attack], Awaitable[None]]
     size: int
     warm_s: float = 2.0
+    tls: bool = False  # against a sidecar that speaks it
 
 
 ATTACKS: dict[str, Kind] = {
@@ -190,6 +231,9 @@ ATTACKS: dict[str, Kind] = {
     "keys that could collide": Kind(colliding_keys, 2),
     "tiny chunks": Kind(tiny_chunks, 2),
     "large bodies": Kind(large_bodies, 20, warm_s=4.0),
+    "slow handshakes": Kind(slow_handshakes, 2_000, warm_s=5.0, tls=True),
+    "unfinished handshakes": Kind(unfinished_handshakes, 2_000, warm_s=5.0, tls=True),
+    "endless hellos": Kind(endless_hellos, 500, warm_s=5.0, tls=True),
 }
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import resource
+import ssl
 import subprocess
 import sys
 import time
@@ -14,11 +15,13 @@ from typing import NamedTuple
 from benchmarks.common import ROOT, engine, median, percentile
 from enforcement.rules.policy import AgentPolicy, Unit
 from tests.hostile.attackers import ATTACKS, ENEMY
+from tests.sidecar.certificates import Authority
 from tests.sidecar.plane import TOKEN, Plane, key_policy
 from tests.sidecar.stack import KEY, agent, budget
 
 RATE = 50  # calls of the other tenant in a second
 MOST_MB = 400
+_STANDING = 20  # connections that the other tenant has, where they speak TLS
 _RESERVE = 500  # descriptors beside an attack's own
 
 
@@ -32,11 +35,16 @@ class Figures(NamedTuple):
     resident_mb: float
 
 
+Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
 class Guarded(NamedTuple):
-    """A sidecar that can be attacked."""
+    """A sidecar that can be attacked. `trust`: it speaks TLS, and who vouches for it."""
 
     port: int
     pid: int
+    trust: ssl.SSLContext | None
+    standing: list[Pair]  # connections of the other tenant that wait for its next call
 
     def resident_mb(self) -> float:
         status = Path(f"/proc/{self.pid}/status").read_text()
@@ -52,23 +60,31 @@ def enough_descriptors(wanted: int) -> bool:
 
 
 @asynccontextmanager
-async def attacked(spool_dir: Path) -> AsyncIterator[Guarded]:
+async def attacked(spool_dir: Path, *, tls: bool = False) -> AsyncIterator[Guarded]:
     """A control plane, a fast serving node, a sidecar; two tenants, one of them an enemy."""
     plane = Plane(
         agents=[agent(), AgentPolicy(id="enemy", slug="enemy", keys=[key_policy(ENEMY)])],
         budgets=[budget(10**9, Unit.TOKENS)],
     )
-    async with plane.running(), _node_and_sidecar(spool_dir, plane.url) as process:
+    authority = Authority(spool_dir / "tls") if tls else None
+    trust = ssl.create_default_context(cafile=authority.ca_file) if authority else None
+    async with plane.running(), _node_and_sidecar(spool_dir, plane.url, authority) as process:
         port = await asyncio.to_thread(_port_of, process)
-        guarded = Guarded(port, process.pid)
+        guarded = Guarded(port, process.pid, trust, [])
         await _served(guarded)
+        if tls:
+            await asyncio.gather(*(_call(guarded) for _ in range(_STANDING)))
         yield guarded
+        for _, writer in guarded.standing:
+            writer.transport.abort()
 
 
 @asynccontextmanager
-async def _node_and_sidecar(spool_dir: Path, control: str) -> AsyncIterator[subprocess.Popen[str]]:
+async def _node_and_sidecar(
+    spool_dir: Path, control: str, authority: Authority | None
+) -> AsyncIterator[subprocess.Popen[str]]:
     with engine() as upstream:
-        process = _sidecar(spool_dir, upstream, control)
+        process = _sidecar(spool_dir, upstream, control, authority)
         try:
             yield process
         finally:
@@ -76,7 +92,9 @@ async def _node_and_sidecar(spool_dir: Path, control: str) -> AsyncIterator[subp
             await asyncio.to_thread(process.communicate, timeout=30)
 
 
-def _sidecar(spool_dir: Path, upstream: str, control: str) -> subprocess.Popen[str]:
+def _sidecar(
+    spool_dir: Path, upstream: str, control: str, authority: Authority | None
+) -> subprocess.Popen[str]:
     command = [
         Path(sys.executable).parent / "comptroller",
         "sidecar",
@@ -84,7 +102,13 @@ def _sidecar(spool_dir: Path, upstream: str, control: str) -> subprocess.Popen[s
         "--listen",
         "127.0.0.1:0",
     ]
-    places = ["--upstream", f"node={upstream}", "--control-url", control, "--spool-dir", spool_dir]
+    places = ["--upstream", f"node={upstream}", "--control-url", control]
+    places += ["--spool-dir", str(spool_dir)]
+    if authority is not None:
+        certificate, key = authority.sign("127.0.0.1")
+        settings = spool_dir / "tls" / "sidecar.toml"
+        settings.write_text(f'[tls]\ncert_file = "{certificate}"\nkey_file = "{key}"\n')
+        places += ["--config", str(settings)]
     return subprocess.Popen(
         [*command, *places, "--shutdown-timeout", "1"],
         env={**os.environ, "COMPTROLLER_SIDECAR_TOKEN": TOKEN},
@@ -103,27 +127,52 @@ def _port_of(process: subprocess.Popen[str]) -> int:
 
 async def _served(guarded: Guarded) -> None:
     async with asyncio.timeout(20):
-        while await _call(guarded.port) is None:
+        while await _call(guarded) is None:
             await asyncio.sleep(0.1)
 
 
-async def _call(port: int) -> float | None:
-    """One small call of the other tenant on a connection of its own: seconds, None if it failed."""
+async def _call(guarded: Guarded) -> float | None:
+    """One small call of the other tenant: seconds, None if it failed.
+
+    A plain connection is a new one; one with TLS is used again, as clients do.
+    """
     body = b'{"model":"fast","messages":[{"role":"user","content":"hello"}],"max_tokens":1}'
     began = time.perf_counter()
     try:
         async with asyncio.timeout(10):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await _connection(guarded)
             writer.write(
-                b"POST /v1/chat/completions HTTP/1.1\r\nHost: node\r\nConnection: close\r\n"
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: node\r\n%b"
                 b"Content-Type: application/json\r\nAuthorization: Bearer %b\r\n"
-                b"Content-Length: %d\r\n\r\n%b" % (KEY.encode(), len(body), body)
+                b"Content-Length: %d\r\n\r\n%b"
+                % (
+                    b"" if guarded.trust else b"Connection: close\r\n",
+                    KEY.encode(),
+                    len(body),
+                    body,
+                )
             )
-            answer = await reader.read()
-            writer.close()
-    except (OSError, TimeoutError):
+            answer = await _answer(reader)
+    except (OSError, EOFError, TimeoutError):
         return None
-    return time.perf_counter() - began if b" 200 " in answer[:16] else None
+    took = time.perf_counter() - began
+    if guarded.trust:
+        guarded.standing.append((reader, writer))
+    else:
+        writer.close()
+    return took if b" 200 " in answer[:16] else None
+
+
+async def _connection(guarded: Guarded) -> Pair:
+    if guarded.standing:
+        return guarded.standing.pop()
+    return await asyncio.open_connection("127.0.0.1", guarded.port, ssl=guarded.trust)
+
+
+async def _answer(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+    return head
 
 
 async def felt(guarded: Guarded, seconds: float) -> Figures:
@@ -133,7 +182,7 @@ async def felt(guarded: Guarded, seconds: float) -> Figures:
     began = time.perf_counter()
     for number in range(int(seconds * RATE)):
         await asyncio.sleep(max(0.0, began + number / RATE - time.perf_counter()))
-        calls.append(asyncio.create_task(_call(guarded.port)))
+        calls.append(asyncio.create_task(_call(guarded)))
         most_mb = max(most_mb, guarded.resident_mb())
     answers = await asyncio.gather(*calls)
     good = [seconds * 1_000 for seconds in answers if seconds is not None] or [10_000.0]
@@ -179,7 +228,7 @@ class Verdict(NamedTuple):
 
 async def judged(name: str, guarded: Guarded, *, rounds: int, seconds: float) -> Verdict:
     """Attack some times, with quiet between."""
-    _, size, warm_s = ATTACKS[name]
+    _, size, warm_s, _ = ATTACKS[name]
     quiet, attacked = [], []
     for _ in range(rounds):
         quiet.append(await felt(guarded, seconds))

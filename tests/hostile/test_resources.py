@@ -32,13 +32,22 @@ def guarded(runner: asyncio.Runner) -> Iterator[Guarded]:
         runner.run(serving.__aexit__(None, None, None))
 
 
+@pytest.fixture(scope="module")
+def encrypted(runner: asyncio.Runner) -> Iterator[Guarded]:
+    with tempfile.TemporaryDirectory() as spool_dir:
+        serving = attacked(Path(spool_dir), tls=True)
+        yield runner.run(serving.__aenter__())
+        runner.run(serving.__aexit__(None, None, None))
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_others_are_served_under_attack(
-    runner: asyncio.Runner, guarded: Guarded, name: str
+    runner: asyncio.Runner, guarded: Guarded, encrypted: Guarded, name: str
 ) -> None:
     size = min(ATTACKS[name].size, MOST_CONNECTIONS)
+    target = encrypted if ATTACKS[name].tls else guarded
 
-    figures = runner.run(under(name, guarded, size=size, seconds=0.5, warm_s=0.7))
+    figures = runner.run(under(name, target, size=size, seconds=0.5, warm_s=0.7))
 
     assert (figures.calls, figures.failed) == (25, 0)
     assert figures.resident_mb <= MOST_MB
