@@ -16,7 +16,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _django = get_asgi_application()
 
-from enforcement.leasing.asgi import application as _leasing  # noqa: E402 -- needs Django's apps
+from controlplane.bodies import bounded  # noqa: E402 -- needs Django's apps
+from enforcement.leasing.asgi import application as _leasing  # noqa: E402
 
 gc.freeze()  # what is loaded stays: each full collection would look at all of it again
 
@@ -24,4 +25,7 @@ gc.freeze()  # what is loaded stays: each full collection would look at all of i
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     """Lifespan events go to the lease protocol: it alone has a pool to open and to close."""
     leasing = scope["type"] == "lifespan" or scope.get("path", "").startswith("/sidecar/v1/")
-    await (_leasing if leasing else _django)(scope, receive, send)  # type: ignore[arg-type]
+    if leasing:
+        await _leasing(scope, receive, send)
+    else:
+        await bounded(_django, scope, receive, send)  # type: ignore[arg-type]

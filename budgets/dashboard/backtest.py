@@ -11,7 +11,9 @@ from django.http import HttpResponse
 from budgets.errors import BudgetValidationError
 from budgets.queries.backtest import Replay, replay_trace, replay_usage
 from controlplane.dashboard.formats import amount
+from controlplane.dashboard.uploads import SmallFile
 from controlplane.dashboard.web import PageRequest, page, show
+from controlplane.filetext import text_of
 from enforcement.rules.backtest import Episode, lowest
 from enforcement.rules.policy import BudgetPolicy
 
@@ -44,8 +46,13 @@ class BacktestForm(forms.Form):
         " agent:SLUG; all fields are in the documentation.",
     )
     period = forms.ChoiceField(label="Calls of", choices=PERIODS, initial="7")
-    trace = forms.FileField(
-        label="Or a CSV", required=False, help_text="As comptroller backtest reads it."
+    trace = SmallFile(
+        label="Or a CSV",
+        required=False,
+        help_text="As comptroller backtest reads it.",
+        most_bytes=MAX_TRACE_BYTES,
+        larger="Use the command.",
+        accept=".csv,text/csv",
     )
 
     def clean_budgets(self) -> Any:
@@ -56,15 +63,10 @@ class BacktestForm(forms.Form):
         return found if isinstance(found, dict) else {"budgets": found}
 
     def clean_trace(self) -> str:
-        file = self.cleaned_data["trace"]
-        if file is None:
-            return ""
-        if file.size > MAX_TRACE_BYTES:
-            raise forms.ValidationError("The file has more than 8 MB; use the command.")
         try:
-            return str(file.read().decode("utf-8-sig"))
-        except UnicodeDecodeError as error:
-            raise forms.ValidationError("The file is no UTF-8 text.") from error
+            return text_of(self.cleaned_data["trace"] or b"")
+        except ValueError as error:
+            raise forms.ValidationError(f"Not a CSV: {error}.") from error
 
 
 @page

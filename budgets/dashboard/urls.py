@@ -5,6 +5,7 @@ from budgets.dashboard import (
     backtest,
     changes,
     explain,
+    pricefile,
     prices,
     rerate,
     rules,
@@ -37,6 +38,7 @@ urlpatterns = [
     path("prices/export.csv", prices.export, name="prices-export"),
     path("prices/rerate/", rerate.rerate_calls, name="price-rerate"),
     path("prices/new/", prices.set_rate, name="price-set"),
+    path("prices/import/", pricefile.bring, name="price-file"),
     path("prices/aliases/new/", rules.create, {"kind": PriceRuleKind.ALIAS}, name="alias-set"),
     path(
         "prices/discounts/new/",

@@ -17,6 +17,7 @@ from budgets.domain.pricecsv import read_csv
 from budgets.domain.pricelist import PriceList
 from budgets.domain.pricemap import read_map
 from budgets.errors import PriceError
+from controlplane.filetext import text_of
 
 MOST_BYTES = 32 * 1024 * 1024
 _DIGEST_CHARS = 16
@@ -38,7 +39,7 @@ def read_prices(content: bytes, form: PriceFormat) -> PriceList:
         raise PriceError("content", f"a price file has up to {MOST_BYTES} bytes")
     left_out: list[str] = []
     try:
-        text = content.decode("utf-8-sig")
+        text = text_of(content)
         if form is PriceFormat.CSV:
             prices = read_csv(text)
         elif form is PriceFormat.LITELLM:
@@ -46,7 +47,7 @@ def read_prices(content: bytes, form: PriceFormat) -> PriceList:
         else:
             prices = read_catalogue(providers_of(_json(text)))
     except (ValueError, InvalidOperation, OverflowError, RecursionError, csv.Error) as error:
-        said = f"{type(error).__name__}: {error}"
+        said = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
         raise PriceError("content", f"not a {form} price file: {said[:300]}") from error
     if not prices:
         raise PriceError("content", f"no price of tokens in this {form} file")

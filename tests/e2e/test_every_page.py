@@ -44,6 +44,7 @@ def paths(sample: Sample) -> Mapping[str, str]:
         "prices": "/prices/",
         "usage": "/usage/?first=agent&second=tag:env",
         "new rate": "/prices/new/",
+        "price file": "/prices/import/",
         "new alias": "/prices/aliases/new/",
         "new discount": "/prices/discounts/new/",
         "skills": "/skills/",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
+from controlplane.filetext import text_of
 from enforcement.domain.bills import anthropic, openai
 from enforcement.domain.bills.lines import Line, in_usd, nanos, period, summed, text, tokens
 from enforcement.errors import BillError
@@ -26,9 +27,9 @@ def read_bill(content: bytes, *, provider: str = "") -> list[Line]:
     if len(content) > MOST_BYTES:
         raise BillError(f"more than {MOST_BYTES >> 20} MiB: import it in parts")
     try:
-        written = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise BillError("a bill is text in UTF-8: CSV or JSON") from None
+        written = text_of(content)
+    except ValueError as error:
+        raise BillError(f"a bill is CSV or JSON in UTF-8: {error}") from None
     if written.lstrip()[:1] in ("{", "["):
         lines = _from_json(written, provider)
     else:

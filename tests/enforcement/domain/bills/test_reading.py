@@ -167,8 +167,9 @@ OWN = "provider,model,starts_at,ends_at,prompt_tokens,cost_usd\n"
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"<html>sign in</html>", "not a table of OpenAI's or Anthropic's console"),
-        (b"\xff\xfe{", "text in UTF-8"),
+        (b"<html>sign in</html>", "perhaps a sign-in page was saved instead"),
+        (b"a,b\n1,2\n", "not a table of OpenAI's or Anthropic's console"),
+        (b"\xff\xfe{", "in UTF-8: the text is in UTF-16"),
         (b'{"data": 3}', "no list named data"),
         (b"[" * 100_000, "not JSON"),
         (b'{"data": [{"x": 1}]}', "page 0, bucket 0: neither a bucket of OpenAI nor of Anthropic"),
