@@ -8,6 +8,8 @@
 
 import asyncio
 import logging
+import os
+import socket
 from collections import deque
 from typing import Any, Protocol, cast
 
@@ -252,12 +254,20 @@ class NodeConnection(asyncio.Protocol):
             self.transport.writelines(pieces)
 
     def half_close(self) -> bool:
-        """Tell the engine that nobody waits any more, and go on reading what it still sends."""
+        """Tell the engine that nobody waits any more, and go on reading what it still sends.
+
+        A paid API behind TLS is left at once: that its edge hangs up says nothing of its engine.
+        """
         transport = self.transport
-        if transport is None or transport.is_closing() or not transport.can_write_eof():
+        if transport is None or transport.is_closing():
             return False
-        transport.resume_reading()
-        transport.write_eof()
+        if transport.can_write_eof():
+            transport.resume_reading()
+            transport.write_eof()
+        elif self._pool.target.local and _end_below_tls(transport):
+            transport.resume_reading()
+        else:
+            return False
         self._half_closed = True  # an engine that answers to the end all the same: not reusable
         return True
 
@@ -287,6 +297,22 @@ class NodeConnection(asyncio.Protocol):
         if self.sink is not None and now_ns >= self.deadline_ns:
             what = "did not answer in time" if self.head is None else "stopped sending"
             self._fail(f"upstream {what}")
+
+
+def _end_below_tls(transport: asyncio.Transport) -> bool:
+    """End the TCP stream that TLS writes to; whether that could be done.
+
+    TLS libraries close both ways at once, and then read nothing more. The request has been sent
+    whole, so that a stream which ends without `close_notify` cuts nothing off (RFC 8446, 6.1), and
+    servers take it for what it is: their client has gone.
+    """
+    descriptor = transport.get_extra_info("socket").fileno()
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as below:
+            below.shutdown(socket.SHUT_WR)
+    except OSError:
+        return False
+    return True
 
 
 class Pool:
