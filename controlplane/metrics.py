@@ -74,6 +74,7 @@ class Totals(Collector):
         for outcome, calls in unpriced_calls(now=now).items():
             unpriced.add_metric([outcome], calls)
         yield unpriced
+        yield from gathering.of_readings(now=now)
         yield from gathering.of_drift(now=now)
         yield from work.of_duties(now=now)
         yield from work.of_letters()

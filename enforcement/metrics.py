@@ -1,18 +1,23 @@
-"""What `/metrics` tells of gathering: where the counts of sidecars, engines and bills drift apart.
+"""What `/metrics` tells of gathering: how nodes are read, where counts drift apart.
 
-Totals of the installation. Which node drifts is told by the page of reconciliation and its
-notification: as a label, each pod that ever lived would stay a series.
+Totals of the installation. Which node fails or drifts is told by its page and by notifications: as
+a label, each pod that ever lived would stay a series.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from django.db import connection
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from budgets.models import RollupWatermark
 from enforcement.domain.drift import NAME, SETTLED
+from enforcement.domain.nodes import health_of
+from enforcement.enums import NodeState
+from enforcement.models import ReadingCount, ServingNode
+from enforcement.rules.readings import Outcome
 from enforcement.rules.reconcile import Verdict
 
 LOOKED_BACK = timedelta(days=1)
@@ -33,6 +38,38 @@ CROSS JOIN LATERAL (VALUES
 WHERE verdict = %s AND computed_at > %s AND ends_at <= %s AND apart <> 0
 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """
+
+
+def of_readings(*, now: datetime) -> Iterator[Metric]:
+    """How visits of nodes ended since ever, how late they were, and how the nodes are now."""
+    readings = CounterMetricFamily(
+        "comptroller_node_readings",
+        "Visits of serving nodes by how they ended.",
+        labels=["outcome"],
+    )
+    late = CounterMetricFamily(
+        "comptroller_node_readings_late_seconds", "From when readings were due to when they came."
+    )
+    counted = {row.outcome: row for row in ReadingCount.objects.all()}
+    for outcome in Outcome:
+        row = counted.get(outcome)
+        readings.add_metric([outcome.value], row.readings if row else 0)
+    late.add_metric([], sum(row.late_ms for row in counted.values()) / 1_000)
+    yield from (readings, late, _health(now))
+
+
+def _health(now: datetime) -> Metric:
+    nodes = GaugeMetricFamily(
+        "comptroller_nodes",
+        "Serving nodes by their health; those that are gone left out.",
+        labels=["health"],
+    )
+    living = ServingNode.objects.exclude(state=NodeState.GONE)
+    known = living.only("state", "last_error", "last_scraped_at", "created_at", "patience_s")
+    found = Counter(health_of(node, now=now) for node in known.iterator(2_000))
+    for health in ("active", "draining", "unscraped", "away", "failing"):
+        nodes.add_metric([health], found[health])
+    return nodes
 
 
 def of_drift(*, now: datetime) -> Iterator[Metric]:

@@ -7,6 +7,7 @@ from controlplane.identity.ids import new_id
 from enforcement.enums import NodeState
 from enforcement.rules.nodecost import MOST_ACCELERATORS, MOST_PER_HOUR_NANOS, MOST_WATTS
 from enforcement.rules.policy import AgentState, OrderKind, ScopeKind
+from enforcement.rules.readings import Outcome
 from enforcement.rules.reconcile import CauseKind, Verdict
 
 MOST_PATIENCE_S = 30 * 24 * 3600
@@ -171,6 +172,32 @@ class NodeSample(models.Model):
 
     def __str__(self) -> str:
         return f"{self.node_id} {self.at:%Y-%m-%d %H:%M:%S}"
+
+
+class ReadingCount(models.Model):
+    """How many visits of nodes ended so, in the whole installation, and how late those were that
+    nodes were read at. It only grows: for metrics.
+    """
+
+    outcome = models.CharField(
+        primary_key=True, max_length=20, choices=[(o.value, o.value) for o in Outcome]
+    )
+    readings = models.BigIntegerField(default=0)
+    late_ms = models.BigIntegerField(default=0)  # since they were due, all together
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(outcome__in=[outcome.value for outcome in Outcome]),
+                name="reading_count_outcome_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(readings__gte=0, late_ms__gte=0), name="reading_count_counts_up"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.outcome}: {self.readings}"
 
 
 class DeviceSample(models.Model):

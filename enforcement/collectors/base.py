@@ -7,12 +7,17 @@ from decimal import Decimal
 from typing import Protocol
 
 from enforcement.collectors.prometheus import Page
+from enforcement.rules.readings import Outcome
 
 LARGEST = 2**62
 
 
 class CollectorError(Exception):
     """A node did not tell its counters. The text is short, for people, and shown with the node."""
+
+    def __init__(self, text: str, why: Outcome = Outcome.UNREADABLE) -> None:
+        super().__init__(text)
+        self.why = why
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from enforcement.collectors.base import CollectorError
 from enforcement.rules.addresses import Address, literal, refusal
+from enforcement.rules.readings import Outcome
 from enforcement.sidecar.http1 import ChunkedBody, HttpError, ResponseHead, parse_response_head
 
 WITHIN_S = 3.0
@@ -61,12 +62,17 @@ async def fetch(
         async with asyncio.timeout(within):
             return await _exchange(place, path, most, headers)
     except TimeoutError:
-        raise CollectorError(f"{asked} did not answer within {within:g} s") from None
+        raise CollectorError(
+            f"{asked} did not answer within {within:g} s", Outcome.SILENT
+        ) from None
     except HttpError as error:
-        words = _too_much(most) if error.status == _TOO_LARGE else f"{asked}: {error}"
-        raise CollectorError(words) from error
+        if error.status == _TOO_LARGE:
+            raise _too_much(most) from error
+        raise CollectorError(f"{asked}: {error}") from error
     except (OSError, EOFError, asyncio.LimitOverrunError, ValueError) as error:
-        raise CollectorError(f"{asked}: {_words(error)}") from error
+        broken = not isinstance(error, OSError | EOFError)
+        why = Outcome.UNREADABLE if broken else Outcome.UNREACHABLE
+        raise CollectorError(f"{asked}: {_words(error)}", why) from error
 
 
 def _place(base_url: str, trust: ssl.SSLContext | None) -> _Place:
@@ -74,9 +80,10 @@ def _place(base_url: str, trust: ssl.SSLContext | None) -> _Place:
         parts = urlsplit(base_url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise CollectorError("the address is no URL") from None
+        raise CollectorError("the address is no URL", Outcome.FORBIDDEN) from None
     if not host or parts.scheme not in ("http", "https") or parts.username is not None:
-        raise CollectorError("the address must be http(s)://host, without a user")
+        words = "the address must be http(s)://host, without a user"
+        raise CollectorError(words, Outcome.FORBIDDEN)
     tls = (trust or _trust()) if parts.scheme == "https" else None
     return _Place(host, port or (443 if tls else 80), tls, parts.netloc, parts.path.rstrip("/"))
 
@@ -99,7 +106,7 @@ async def _exchange(place: _Place, path: str, most: int, headers: Mapping[str, s
         if head.status != 200:
             moved = ", redirects are not followed" if 300 <= head.status < 400 else ""
             asked = path.partition("?")[0]
-            raise CollectorError(f"{asked} answered {head.status}{moved}")
+            raise CollectorError(f"{asked} answered {head.status}{moved}", Outcome.STATUS)
         body = await _body(reader, head, most)
     finally:
         writer.transport.abort()
@@ -118,7 +125,7 @@ async def _connect(place: _Place) -> tuple[asyncio.StreamReader, asyncio.StreamW
     addresses = await _addresses(place)
     refused = next(filter(None, map(refusal, addresses)), "")
     if refused:
-        raise CollectorError(refused)
+        raise CollectorError(refused, Outcome.FORBIDDEN)
     name = place.host.removesuffix(".") if place.tls else None
     failed: OSError = socket.gaierror()
     for address in addresses:
@@ -150,7 +157,7 @@ def _lines(headers: Mapping[str, str]) -> str:
 
 async def _body(reader: asyncio.StreamReader, head: ResponseHead, most: int) -> bytes:
     if head.length is not None and head.length > most:
-        raise CollectorError(_too_much(most))
+        raise _too_much(most)
     chunked = ChunkedBody(limit=most) if head.chunked else None
     parts: list[bytes] = []
     size = 0
@@ -158,7 +165,7 @@ async def _body(reader: asyncio.StreamReader, head: ResponseHead, most: int) -> 
         piece = await reader.read(_PIECE)
         if not piece:
             if chunked or head.length is not None:  # a cut number is another number
-                raise CollectorError("the answer ended early")
+                raise CollectorError("the answer ended early", Outcome.UNREACHABLE)
             break
         if chunked:
             if chunked.feed(piece) is not None:
@@ -167,12 +174,12 @@ async def _body(reader: asyncio.StreamReader, head: ResponseHead, most: int) -> 
         size += len(piece)
         parts.append(piece)
         if size > most:
-            raise CollectorError(_too_much(most))
+            raise _too_much(most)
     return b"".join(parts)[: head.length]
 
 
-def _too_much(most: int) -> str:
-    return f"answered more than {most // (1024 * 1024)} MiB"
+def _too_much(most: int) -> CollectorError:
+    return CollectorError(f"answered more than {most // (1024 * 1024)} MiB", Outcome.TOO_LARGE)
 
 
 def _words(error: Exception) -> str:

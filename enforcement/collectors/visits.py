@@ -10,6 +10,7 @@ from enforcement.collectors import loop
 from enforcement.collectors.base import Collector, CollectorError, Reading
 from enforcement.collectors.fetch import fetch
 from enforcement.collectors.registry import read_page
+from enforcement.rules.readings import Outcome
 
 AT_ONCE = 256  # open connections of a process; its usual limit of files is 1,024
 
@@ -28,7 +29,7 @@ class Target:
 class Visit:
     """What came of one. `after_s` counts from the batch's begin to the answer.
 
-    Either `reading` is there, or `error` says why not.
+    Either `reading` is there, or `error` and `outcome` say why not.
     """
 
     node_id: UUID
@@ -38,6 +39,7 @@ class Visit:
     peer: str = ""
     version: str = ""
     error: str = ""
+    outcome: Outcome = Outcome.READ
 
 
 def visit_all(targets: Sequence[Target], *, spread_s: float, within_s: float) -> list[Visit]:
@@ -63,7 +65,8 @@ async def _visit(target: Target, began: float, within_s: float) -> Visit:
         after_s = time.monotonic() - began
         collector, reading = read_page(answer.body.decode("utf-8", "replace"), answer.headers)
     except CollectorError as error:
-        return Visit(target.node_id, time.monotonic() - began, error=str(error)[:500])
+        after_s = time.monotonic() - began
+        return Visit(target.node_id, after_s, error=str(error)[:500], outcome=error.why)
     version = await _version(target, collector, within_s) if target.wants_version else ""
     return Visit(
         target.node_id,

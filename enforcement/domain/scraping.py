@@ -7,6 +7,7 @@ since counters only grow: the next reading has it all.
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -17,10 +18,12 @@ from enforcement.collectors.base import Reading
 from enforcement.collectors.fetch import WITHIN_S
 from enforcement.collectors.visits import Target, Visit, visit_all
 from enforcement.domain.gather import EVERY, SLACK
+from enforcement.domain.readingcounts import Ended, count_readings
 from enforcement.domain.storing import Found, note_errors, store_batch
 from enforcement.domain.targets import same_address
 from enforcement.enums import NodeState
 from enforcement.models import NodeSample, ServingNode
+from enforcement.rules.readings import Outcome
 
 SPREAD_OF_ONE_S = 0.002  # the answers of a batch do not arrive all at once
 _LOCK_SPACE = 0x6E6F6465  # "node": keeps our advisory locks apart from others'
@@ -51,6 +54,7 @@ def scrape_batch(node_ids: Sequence[UUID], now: datetime) -> dict[UUID, Scraped]
         scraped |= {node.pk: Scraped(busy=True) for node in fresh}
         due = [node for node in nodes if not _is_fresh(node, now)]
         errors = same_address(due)
+        twins = set(errors)
         visits = visit_all(
             [_target(node) for node in due if node.pk not in errors],
             spread_s=SPREAD_OF_ONE_S * len(due),
@@ -62,6 +66,7 @@ def scrape_batch(node_ids: Sequence[UUID], now: datetime) -> dict[UUID, Scraped]
         )
         errors |= stored.refused
         note_errors(errors)
+        count_readings(_ended(due, visits, twins | set(stored.refused), now))
     scraped |= {node_id: Scraped(error=words) for node_id, words in errors.items()}
     return scraped | {node_id: Scraped(sample=s) for node_id, s in stored.samples.items()}
 
@@ -100,6 +105,23 @@ def _is_fresh(node: ServingNode, now: datetime) -> bool:
 
 def _target(node: ServingNode) -> Target:
     return Target(node.pk, node.base_url, node.metrics_path, not node.engine_version)
+
+
+def _ended(
+    nodes: Sequence[ServingNode], visits: Sequence[Visit], twins: AbstractSet[UUID], now: datetime
+) -> Iterator[Ended]:
+    """A node that failed before is read again when it is well: that is not late."""
+    due_at = {node.pk: node.last_scraped_at for node in nodes if not node.last_error}
+    for visit in visits:
+        last_at = due_at.get(visit.node_id)
+        if visit.outcome is not Outcome.READ or last_at is None:
+            late = timedelta()
+        else:
+            late = now + timedelta(seconds=visit.after_s) - last_at - EVERY
+        if visit.node_id not in twins:
+            yield Ended(visit.outcome, late)
+    for _ in twins:
+        yield Ended(Outcome.COUNTED_ELSEWHERE)
 
 
 def _found(visit: Visit, reading: Reading, now: datetime) -> Found:

@@ -2,19 +2,23 @@
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 from prometheus_client.metrics_core import Metric
 
 from enforcement.domain.drift import keep_reconciled
-from enforcement.metrics import of_drift
+from enforcement.domain.readingcounts import Ended, count_readings
+from enforcement.metrics import of_drift, of_readings
 from enforcement.models import Reconciliation, ServingNode
+from enforcement.rules.readings import Outcome
 from enforcement.rules.reconcile import CauseKind
-from tests.budgets.world import World, make_world
+from tests.budgets.world import NOW, World, make_world
 from tests.enforcement.domain.bills.pages import completions, costs
 from tests.enforcement.domain.bills.test_bills import MODEL, READ_AT, call, keep, whole_day
 from tests.enforcement.domain.nodes import make_node
 from tests.enforcement.domain.test_reconciliation import HOUR, START, read_often
+from tests.races.crowd import at_once
 
 SETTLED_AT = START + HOUR + timedelta(minutes=15)
 Samples = dict[tuple[str, ...], float]
@@ -118,3 +122,35 @@ def test_the_age_of_the_comparison_is_told_once_there_is_one(
     keep_reconciled(now=SETTLED_AT)
     later = SETTLED_AT + timedelta(minutes=7)
     assert samples(of_drift(now=later))["reconciliation_age_seconds",] == 420
+
+
+# ------------------------------------------------------------------------------- readings
+
+
+def test_readings_are_told_by_how_they_ended(world: World) -> None:
+    count_readings([Ended(Outcome.READ, timedelta(seconds=2.5)), Ended(Outcome.SILENT)])
+    count_readings([Ended(Outcome.READ, -timedelta(seconds=1)), Ended(Outcome.READ)])
+    told = samples(of_readings(now=NOW))
+    assert told["node_readings_total", "read"] == 3
+    assert told["node_readings_total", "silent"] == 1
+    assert told["node_readings_total", "too_large"] == 0
+    assert told["node_readings_late_seconds_total",] == 2.5
+
+
+def test_batches_that_count_at_once_lose_nothing(transactional_db: None) -> None:
+    both = [Ended(Outcome.READ), Ended(Outcome.SILENT)]
+    at_once([partial(count_readings, both[:: 1 - 2 * (n % 2)]) for n in range(8)])
+    told = samples(of_readings(now=NOW))
+    assert told["node_readings_total", "read"] == told["node_readings_total", "silent"] == 8
+
+
+def test_nodes_are_told_by_their_health_and_gone_ones_are_not(world: World) -> None:
+    make_node(world, "new")
+    make_node(world, "well", last_scraped_at=NOW)
+    make_node(world, "ill", last_error="x")
+    make_node(world, "van", last_error="x", patience_s=60)
+    make_node(world, "old", state="gone")
+    make_node(world, "out", state="draining")
+    told = samples(of_readings(now=NOW + timedelta(seconds=30)))
+    health = {key[1]: value for key, value in told.items() if key[0] == "nodes"}
+    assert health == {"active": 1, "draining": 1, "unscraped": 1, "away": 1, "failing": 1}

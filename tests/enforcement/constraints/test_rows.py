@@ -19,6 +19,7 @@ from enforcement.models import (
     NodeUsage,
     Order,
     OrderAcknowledgement,
+    ReadingCount,
     Reconciliation,
     ServingNode,
     Sidecar,
@@ -157,6 +158,15 @@ def test_a_node_works_and_waits_no_longer_than_an_hour_has(node: ServingNode) ->
     for change in ("idle_ms = 1", "busy_ms = -1", "running_ms = 0", "prefill_ms = -1"):
         with refused_by("activity_fits_its_hour"):
             sql(f"UPDATE enforcement_nodeactivity SET {change}")
+
+
+def test_readings_are_counted_up_by_known_outcomes(world: World) -> None:
+    ReadingCount.objects.create(outcome="read", readings=1)
+    for change in ("readings = -1", "late_ms = -1"):
+        with refused_by("reading_count_counts_up"):
+            sql(f"UPDATE enforcement_readingcount SET {change}")
+    with refused_by("reading_count_outcome_known"):
+        sql("UPDATE enforcement_readingcount SET outcome = 'gpu-a is away'")
 
 
 def test_an_hour_is_reconciled_once_and_drift_has_two_sides(world: World) -> None:

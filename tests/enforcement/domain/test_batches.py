@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
-from enforcement.domain.gather import SAMPLES_KEPT, Tokens, due_nodes, forget_samples
+from enforcement.domain.gather import EVERY, SAMPLES_KEPT, Tokens, due_nodes, forget_samples
 from enforcement.domain.scraping import scrape_batch
-from enforcement.models import DeviceSample, NodeSample, ServingNode
+from enforcement.models import DeviceSample, NodeSample, ReadingCount, ServingNode
 from tests.budgets.world import NOW, World
 from tests.collectors import servers
 from tests.enforcement.domain.nodes import hours, make_node, read
@@ -90,6 +90,7 @@ def test_bad_exporters_are_marked_and_hold_nobody_up(world: World) -> None:
     for name, node in bad.items():
         node.refresh_from_db()
         assert (node.last_error, node.last_scraped_at) == (BAD[name][1], None)
+    assert counted() == {"read": 20, "too_large": 3, "silent": 2, "status": 1, "unreadable": 4}
 
 
 def test_an_optional_metric_that_is_no_number_costs_only_itself(world: World) -> None:
@@ -142,6 +143,61 @@ def test_devices_of_an_exporter_are_kept_with_its_samples(world: World) -> None:
     ]
     forget_samples(now=NOW + SAMPLES_KEPT + SECOND)
     assert not DeviceSample.objects.exists()
+
+
+# ------------------------------------------------------------------------------- counted
+
+
+def counted() -> dict[str, int]:
+    return dict(ReadingCount.objects.values_list("outcome", "readings"))
+
+
+def late_ms() -> int:
+    return ReadingCount.objects.get(outcome="read").late_ms
+
+
+def test_addresses_that_lead_nowhere_are_counted_by_why(world: World, tmp_path: Path) -> None:
+    nodes = [
+        make_node(world, "dead", base_url=dead_address()),
+        make_node(world, "metadata", base_url="http://169.254.169.254"),
+        make_node(world, "no-url", base_url="http://[::1"),
+    ]
+    tls = Authority(tmp_path).server("127.0.0.1")
+    with servers.serving(servers.closes) as url, servers.serving(servers.hangs, tls=tls) as safe:
+        nodes.append(make_node(world, "closes", base_url=url))
+        nodes.append(make_node(world, "untrusted", base_url=safe))
+        scrape_batch([node.pk for node in nodes], NOW)
+    assert counted() == {"unreachable": 3, "forbidden": 2}
+
+
+def dead_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def test_a_reading_is_late_by_what_is_above_its_interval(world: World) -> None:
+    with servers.serving(servers.says(PAGE)) as url:
+        node = make_node(world, base_url=url, engine_version="0.32.0")
+        scrape_batch([node.pk], NOW)
+        assert late_ms() == 0
+        ServingNode.objects.update(last_scraped_at=NOW)  # to the millisecond
+        scrape_batch([node.pk], NOW + EVERY + 2 * SECOND)
+        first = late_ms()
+        assert 2_000 <= first < 4_000
+        ServingNode.objects.update(last_error="it was away")
+        scrape_batch([node.pk], NOW + 90 * SECOND)
+    assert late_ms() == first
+    assert counted() == {"read": 3}
+
+
+def test_one_process_under_two_names_is_counted_as_read_once(world: World) -> None:
+    with servers.serving(servers.says(PAGE)) as url:
+        first = make_node(world, "first", base_url=url)
+        alias = url.replace("127.0.0.1", "localhost")
+        second = make_node(world, "second", base_url=alias, created_at=NOW + SECOND)
+        third = make_node(world, "third", base_url=url, created_at=NOW + SECOND)
+        scrape_batch([first.pk, second.pk, third.pk], NOW)
+    assert counted() == {"read": 1, "counted_elsewhere": 2}
 
 
 # ------------------------------------------------------------------------------- one process twice
