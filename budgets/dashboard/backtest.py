@@ -63,8 +63,9 @@ class BacktestForm(forms.Form):
         return found if isinstance(found, dict) else {"budgets": found}
 
     def clean_trace(self) -> str:
+        trace = self.cleaned_data["trace"]
         try:
-            return text_of(self.cleaned_data["trace"] or b"")
+            return text_of(trace.content) if trace else ""
         except ValueError as error:
             raise forms.ValidationError(f"Not a CSV: {error}.") from error
 

@@ -74,7 +74,7 @@ def bring(request: PageRequest) -> HttpResponse:
     if form.is_valid():
         fresh, kept = form.cleaned_data["file"], form.cleaned_data["content"]
         is_wanted = "apply" in request.POST and fresh is None
-        content = kept if fresh is None else fresh
+        content = kept if fresh is None else fresh.content
         try:
             if is_wanted and _take(request, form.cleaned_data, content):
                 return redirect("budgets:prices")

@@ -2,6 +2,7 @@ from django.urls import path
 
 from enforcement.dashboard import (
     agent_views,
+    bills,
     efficiency,
     exposure,
     node_page,
@@ -35,6 +36,8 @@ urlpatterns = [
     path("efficiency/", efficiency.listing, name="efficiency"),
     path("efficiency/export.csv", efficiency.export, name="efficiency-export"),
     path("reconciliation/", reconciliation.listing, name="reconciliation"),
+    path("reconciliation/bills/new/", bills.import_file, name="bill-import"),
+    path("reconciliation/bills/enter/", bills.enter, name="bill-enter"),
     path("reconciliation/export.csv", reconciliation.export, name="reconciliation-export"),
     path("sidecars/<uuid:sidecar_id>/revoke/", node_views.revoke, name="sidecar-revoke"),
     path("sidecars/new/", node_views.enrol, name="sidecar-enrol"),

@@ -39,6 +39,8 @@ def paths(sample: Sample) -> Mapping[str, str]:
         "node": f"/nodes/{node}/",
         "cost of a node": f"/nodes/{node}/costs/new/",
         "reconciliation": "/reconciliation/",
+        "bill": "/reconciliation/bills/new/",
+        "bill by hand": "/reconciliation/bills/enter/",
         "efficiency": "/efficiency/",
         "enrol": "/sidecars/new/",
         "prices": "/prices/",

@@ -104,7 +104,7 @@ def _reader(columns: frozenset[str]) -> tuple[Reader, str]:
     if columns >= anthropic.CSV:
         return anthropic.from_csv, anthropic.PROVIDER
     if columns >= OWN_COLUMNS:
-        return _own, ""
+        return own_lines, ""
     raise BillError(
         "not a table of OpenAI's or Anthropic's console; one of your own has the columns"
         " provider, model, starts_at, ends_at, and of prompt_tokens, cached_tokens,"
@@ -112,8 +112,11 @@ def _reader(columns: frozenset[str]) -> tuple[Reader, str]:
     )
 
 
-def _own(row: Mapping[str, str], provider: str) -> Iterator[Line]:
-    """A row may tell tokens, money, or both."""
+def own_lines(row: Mapping[str, str], provider: str) -> Iterator[Line]:
+    """Lines of one row with columns of our own: it may tell tokens, money, or both.
+
+    Raises BillError: it says too little, or something that cannot be.
+    """
     line = Line(
         provider or text(row["provider"]),
         period(row["starts_at"], row["ends_at"]),

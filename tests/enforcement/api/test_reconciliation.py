@@ -61,7 +61,8 @@ def test_a_bill_is_kept_and_compared(admin: Api, viewer: Api) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        ({"content": "<html>"}, 422, "not a table of OpenAI's"),
+        ({"content": "<html>"}, 422, "a web page or XML"),
+        ({"content": "a,b"}, 422, "not a table of OpenAI's"),
         ({"content": ""}, 400, "may not be blank"),
         ({"content": PAGE, "acount": "x"}, 400, "unknown field"),
         ({}, 400, "required"),

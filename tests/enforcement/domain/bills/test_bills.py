@@ -222,7 +222,9 @@ def test_the_command_reads_a_file_or_stdin(
 
 def test_the_command_says_what_is_wrong_with_a_file(world: World, tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text("<html>")
-    with pytest.raises(CommandError, match=r"page.html: line 1: not a table"):
+    with pytest.raises(
+        CommandError, match=r"page.html: a bill is CSV or JSON in UTF-8: this is a web page"
+    ):
         call_command("import_bill", str(tmp_path / "page.html"))
     with pytest.raises(CommandError, match="No such file"):
         call_command("import_bill", str(tmp_path / "none.csv"))
