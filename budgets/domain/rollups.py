@@ -75,7 +75,7 @@ def _fold_batch(*, now: datetime) -> _Batch | None:
     )
     if watermark is None:
         return None
-    hours = _add(_next_rows())
+    hours = fold_rows(_next_rows())
     oldest = UnfoldedUse.objects.aggregate(at=Min("received_at"))["at"]
     watermark.received_at = max(watermark.received_at, min(oldest or now, now))
     watermark.folded_at = now
@@ -96,8 +96,11 @@ def _next_rows() -> list[int]:
     return ids
 
 
-def _add(ids: list[int]) -> int:
-    """Take these rows away and add what they name to the rollups. How many hours that touched."""
+def fold_rows(ids: list[int]) -> int:
+    """Take these rows away and add what they name to the rollups. How many hours that touched.
+
+    In a transaction of the caller's, who sees to it that no other one adds to the same hours.
+    """
     if not ids:
         return 0
     with connection.cursor() as cursor:

@@ -3,23 +3,28 @@
 The use is as booked use is: every guard of the database holds, each event has its receipt, its
 charge follows from its price version, and rollups are folded by the one fold there is. There are no
 budgets in it, so nothing else had to be charged.
+
+Two connections are at work, each on a week of its own: no two folds add to the same cells, and no
+event is seen before it is counted.
 """
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
-from threading import Event, Thread
+from threading import Event, Lock
 from typing import Any
 
 from django.db import connection, transaction
 
 from budgets.domain.prices import set_own_price
-from budgets.domain.rollups import fold_usage
+from budgets.domain.rollups import fold_rows, fold_usage
 from budgets.domain.seedsql import SEED_DAY
 from budgets.domain.usagestore import make_partitions
 from budgets.errors import SeedError
-from budgets.models import PriceVersion, UnfoldedUse
+from budgets.models import PriceVersion
 from controlplane.audit.domain import Actor
 from controlplane.identity.domain import (
     create_agent,
@@ -31,6 +36,7 @@ from controlplane.identity.models import Agent, Organization
 from enforcement.rules.policy import Rates
 
 DAYS = 90
+CONNECTIONS = 2
 ACTOR = Actor.system("seed")
 MODELS = 16
 PROVIDERS = ("openai", "anthropic", "mistral", "self-hosted")
@@ -77,16 +83,29 @@ def seed(
     first = now.astimezone(UTC).date() - timedelta(days=DAYS)
     given = _world(slug, shape, begin=_midnight(first))
     make_partitions(first + timedelta(days=day) for day in range(DAYS))
-    made = 0
-    with _Folding(now):
-        for day in range(DAYS):
-            count = shape.events * (day + 1) // DAYS - made
-            _seed_day(given, first + timedelta(days=day), count, now=now)
-            made += count
-            told(made)
+    making = _Making(given, now=now, told=told)
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        weeks = [pool.submit(making.week, counts) for counts in _weeks(first, shape.events)]
+        try:
+            for week in weeks:
+                week.result()
+        except BaseException:
+            making.give_up()
+            raise
+    fold_usage(now=now)  # tells readers how far the rollups go
     with connection.cursor() as cursor:  # what has just been filled, the planner should know
         cursor.execute("ANALYZE budgets_usagecell, budgets_usagevalue, budgets_usagerollup")
-    return made
+    return making.made
+
+
+def _weeks(first: date, events: int) -> list[dict[date, int]]:
+    """How many events each day gets, by weeks as cells have them."""
+    weeks: defaultdict[date, dict[date, int]] = defaultdict(dict)
+    for n in range(DAYS):
+        day = first + timedelta(days=n)
+        count = events * (n + 1) // DAYS - events * n // DAYS
+        weeks[day - timedelta(days=day.weekday())][day] = count
+    return list(weeks.values())
 
 
 @transaction.atomic
@@ -151,38 +170,38 @@ def _midnight(day: date) -> datetime:
     return datetime.combine(day, time.min, UTC)
 
 
-def _seed_day(given: dict[str, Any], day: date, count: int, *, now: datetime) -> None:
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SET LOCAL jit = off")
-        cursor.execute("SET LOCAL synchronous_commit = off")  # a lost seed is made again
-        cursor.execute(SEED_DAY, given | {"day": _midnight(day), "count": count, "now": now})
+class _Making:
+    """Makes and folds days, each in a transaction, by several threads."""
 
-
-class _Folding:
-    """Folds beside the making of events, on a connection of its own, and to the end at the end."""
-
-    def __init__(self, now: datetime) -> None:
-        self._now = now
+    def __init__(
+        self, given: dict[str, Any], *, now: datetime, told: Callable[[int], object]
+    ) -> None:
+        self.made = 0
+        self._given = given | {"now": now}
+        self._told = told
+        self._lock = Lock()
         self._over = Event()
-        self._thread = Thread(target=self._fold, name="fold")
-        self._failure: Exception | None = None
 
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
+    def give_up(self) -> None:
         self._over.set()
-        self._thread.join()
-        if self._failure is not None:
-            raise self._failure
 
-    def _fold(self) -> None:
+    def week(self, counts: Mapping[date, int]) -> None:
+        """Each of these days, on a connection of this thread."""
         try:
-            over = False
-            while not over:
-                over = self._over.wait(timeout=0.5) and not UnfoldedUse.objects.exists()
-                fold_usage(now=self._now)
-        except Exception as error:  # noqa: BLE001 -- raised where the thread is joined
-            self._failure = error
+            for day, count in counts.items():
+                if self._over.is_set():
+                    return
+                self._day(day, count)
+                with self._lock:
+                    self.made += count
+                    self._told(self.made)
         finally:
             connection.close()
+
+    @transaction.atomic
+    def _day(self, day: date, count: int) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL jit = off")
+            cursor.execute("SET LOCAL synchronous_commit = off")  # a lost seed is made again
+            cursor.execute(SEED_DAY, self._given | {"day": _midnight(day), "count": count})
+            fold_rows([row for (row,) in cursor.fetchall()])

@@ -29,14 +29,16 @@ WITH agents AS MATERIALIZED (
         WITH ORDINALITY AS m (
             model, provider, price_id, input_rate, cached_rate, output_rate, place
         )
+), hashed AS MATERIALIZED (  -- once for each event, not once for each draw
+    SELECT n, sha256(convert_to(%(slug)s || %(day)s || n, 'UTF8')) AS h
+    FROM generate_series(0, %(count)s - 1) AS n
 ), drawn AS (
     SELECT n, h, floor(cardinality(%(agents)s::uuid[]) * power({_draw(0)}, 2))::int AS agent,
         {_draw(1)} AS which_user, {_draw(2)} AS which_model, {_draw(3)} AS which_skill,
         {_draw(4)} AS prompt, {_draw(5)} AS kept, {_draw(6)} AS answer, {_draw(7)} AS ending,
         {_draw(8)} AS tier, {_draw(9)} AS env, {_draw(10)} AS node,
         %(day)s::timestamptz + n * (interval '1 day' / %(count)s) AS started_at
-    FROM generate_series(0, %(count)s - 1) AS n
-    CROSS JOIN LATERAL (SELECT sha256(convert_to(%(slug)s || %(day)s || n, 'UTF8')) AS h) AS hashed
+    FROM hashed
 ), used AS (
     SELECT d.*, 50 + floor(8000 * power(prompt, 3))::bigint AS input_tokens,
         1 + floor(1500 * power(answer, 2))::bigint AS output_tokens,
@@ -85,4 +87,5 @@ WITH agents AS MATERIALIZED (
 )
 INSERT INTO budgets_unfoldeduse (received_at, events, starts, ratings)
 SELECT %(now)s, array_agg(id), array_agg(started_at), '{{}}' FROM batches GROUP BY batch
+RETURNING id
 """

@@ -50,7 +50,6 @@ class Source:
 
     sql: str
     values: Sequence[str]
-    joins: str
     given: dict[str, Any]
 
 
@@ -86,15 +85,11 @@ def of_cells(question: Question, pair: Pair) -> Source:
         given[f"value{number}"] = f"{one.tag}={value}" if one.tag and value else value
     sql = f"SELECT {', '.join([*keys, _NAMES])} FROM ({cells}) AS cells WHERE {' AND '.join(where)}"  # noqa: S608 -- of our own words alone
     values = [_text_of(one, number) for number, one in enumerate(question.by)]
-    joins = " ".join(
-        f"LEFT JOIN budgets_usagevalue v{number} ON v{number}.id = k{number}"
-        for number, one in enumerate(question.by)
-        if not one.is_time
-    )
-    return Source(sql, values, joins, given)
+    return Source(sql, values, given)
 
 
-def _periods(question: Question, step: str | None, given: dict[str, Any]) -> str:
+def _periods(question: Question, step: str | None, given: dict[str, Any]) -> list[str]:
+    """Conditions, each of them one range of the cells' key."""
     parts = (
         [(TIMES["hour"], question.since, question.until)]
         if step == "hour"
@@ -103,35 +98,37 @@ def _periods(question: Question, step: str | None, given: dict[str, Any]) -> str
     for number, (hours, since, until) in enumerate(parts):
         given[f"hours{number}"] = hours
         given[f"since{number}"], given[f"until{number}"] = midnight(since), midnight(until)
-    return " OR ".join(
-        f"(hours = %(hours{n})s AND start >= %(since{n})s AND start < %(until{n})s)"
+    return [
+        f"hours = %(hours{n})s AND start >= %(since{n})s AND start < %(until{n})s"
         for n in range(len(parts))
-    )
+    ]
 
 
 def midnight(day: date) -> datetime:
     return datetime.combine(day, time.min, UTC)
 
 
-def _of_pair(pair: Pair, periods: str, measures: str = _NAMES) -> str:
-    return (
-        f"SELECT start, first, second, {measures} FROM budgets_usagecell"  # noqa: S608 -- constants
-        f" WHERE organization_id = %(organization)s AND dimensions = {pair.code} AND ({periods})"
+def _of_pair(pair: Pair, periods: Sequence[str], more: str = "") -> str:
+    return " UNION ALL ".join(
+        f"SELECT start, first, second, {_NAMES} FROM budgets_usagecell"  # noqa: S608 -- constants
+        f" WHERE organization_id = %(organization)s AND dimensions = {pair.code} AND {period}{more}"
+        for period in periods
     )
 
 
-def _tagged(pair: Pair, periods: str) -> str:
+def _tagged(pair: Pair, periods: Sequence[str]) -> str:
     """Cells of one tag, and as value 0 what has not this tag: all without those that have it."""
     other = None if pair.second is None else pair.first
     keys = ("first", "0") if pair.second is None else ("first", "second")
     unsaid = "0, 0" if other is None else "first, 0"
-    mine = f"""
-    SELECT cells.* FROM ({_of_pair(pair, periods)}) AS cells
-    JOIN budgets_usagevalue v ON v.id = cells.{"first" if other is None else "second"}
-        AND v.dimension = {NUMBERS[Dimension.TAG]} AND left(v.value, %(tag_length)s) = %(tag)s
+    ids = f"""
+    SELECT id FROM budgets_usagevalue WHERE organization_id = %(organization)s
+        AND dimension = {NUMBERS[Dimension.TAG]} AND left(value, %(tag_length)s) = %(tag)s
     """  # noqa: S608 -- constants
+    # "Is true" keeps it one look-up in a hash for each cell: a join would be planned by its size.
+    has_tag = f" AND ({'first' if other is None else 'second'} IN ({ids})) IS TRUE"
     return f"""
-    WITH mine AS MATERIALIZED ({mine})
+    WITH mine AS MATERIALIZED ({_of_pair(pair, periods, has_tag)})
     SELECT start, {", ".join(keys)}, {_NAMES} FROM mine
     UNION ALL SELECT start, {unsaid}, {_NEGATIVE} FROM mine
     UNION ALL SELECT start, {unsaid}, {_NAMES} FROM ({_of_pair(Pair(other), periods)}) AS every
@@ -156,10 +153,9 @@ def _value_number(one: Grouping, number: int) -> str:
 def _text_of(one: Grouping, number: int) -> str:
     if one.is_time:
         return f"k{number}::text"
-    value = f"v{number}.value"
-    if one.tag:
-        value = f"substr({value}, %(tag_length)s + 1)"
-    return f"CASE k{number} WHEN 0 THEN '' ELSE coalesce({value}, %(other)s) END"
+    value = "substr(value, %(tag_length)s + 1)" if one.tag else "value"
+    found = f"SELECT {value} FROM budgets_usagevalue WHERE id = k{number}"  # noqa: S608 -- constants
+    return f"CASE k{number} WHEN 0 THEN '' ELSE coalesce(({found}), %(other)s) END"
 
 
 # ------------------------------------------------------------------------------ events
@@ -193,7 +189,7 @@ def of_events(question: Question) -> Source:
     WHERE {" AND ".join([*where, of_range.format("r"), of_range.format("e")])}
         AND r.organization_id = %(organization)s
     """  # noqa: S608 -- of our own words alone
-    return Source(sql, [f"k{n}::text" for n in range(len(keys))], "", given)
+    return Source(sql, [f"k{n}::text" for n in range(len(keys))], given)
 
 
 def _event_key(one: Grouping, name: str, given: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from budgets.domain import foldsql
 from budgets.domain.dimensions import COLUMNS, Dimension, Pair, pair_of
@@ -16,8 +17,8 @@ from budgets.domain.rollups import fold_usage
 from budgets.domain.usage import book_usage
 from budgets.errors import UsageQueryError
 from budgets.models import UsageCell, UsageEvent, UsageValue
-from budgets.queries.explore import Answer, ask, grouping_of, pair_behind
-from budgets.queries.exploresql import Question, spans
+from budgets.queries.explore import Answer, ask, grouping_of, pair_behind, planned, statement
+from budgets.queries.exploresql import Question, of_cells, spans
 from enforcement.rules.policy import Rates
 from enforcement.rules.wire import Outcome
 from tests.budgets.world import ACTOR, NOW, World, call, make_world, ms
@@ -257,3 +258,27 @@ def test_values_are_only_values(world: World, value: str) -> None:
 
 def test_there_is_a_partition_for_each_pair(busy: World) -> None:
     assert UsageCell.objects.values("dimensions").distinct().count() == 79
+
+
+def plan(question: Question) -> str:
+    pair = pair_behind(question)
+    assert pair is not None
+    source = of_cells(question, pair)
+    with planned(of_cells=True) as cursor:
+        cursor.execute(
+            f"EXPLAIN (COSTS OFF) {statement(source, question)}",
+            source.given | {"most": question.most},
+        )
+        return "\n".join(line for (line,) in cursor.fetchall())
+
+
+def test_a_plan_is_the_same_however_many_cells_there_are(busy: World) -> None:
+    asked = [question(busy, *pair) for pair in combinations(NAMES, 2)]
+    few = list(map(plan, asked))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE pg_class SET reltuples = 1000000, relpages = 1"
+            " WHERE relname LIKE 'budgets_usagecell%'"
+        )
+    assert list(map(plan, asked)) == few
+    assert not [one for one in few if "Seq Scan" in one or one.count("HashAggregate") != 1]
