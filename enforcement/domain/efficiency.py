@@ -144,6 +144,17 @@ class NodeEfficiency:
 
 
 @dataclass(frozen=True)
+class ModelWork:
+    """What a node did for each of its models: what it cost while it worked, in nano-dollars, and
+    the tokens that were metered. `unmetered_nanos`: the same for nobody that a sidecar knows.
+    """
+
+    busy_nanos: Mapping[str, int]
+    unmetered_nanos: int
+    used: Mapping[str, Use]
+
+
+@dataclass(frozen=True)
 class _Told:
     """Everything that rows say of the nodes of an organization, by node and hour."""
 
@@ -178,6 +189,20 @@ def efficiency(
         and (node.pk in measured or node.pk in told.costs)
         and not _is_exporter(node)
     ]
+
+
+def work_of_models(node: ServingNode, *, hours: Sequence[datetime], weights: Weights) -> ModelWork:
+    """How the models of a node shared it in these hours, which are over. Waiting is not in it."""
+    told = _told(node.organization_id, [node], min(hours), max(hours) + HOUR)
+    parts = rule.total(rule.charge(_hour(node, told, hour, hour + HOUR), weights) for hour in hours)
+    busy: dict[str, int] = defaultdict(int)
+    for payer, nanos in parts.items():
+        if payer.line == Line.AGENT:
+            busy[payer.model] += nanos
+    used: dict[str, Use] = {}
+    for (_, model), use in _sum_by_key(told, node, hours).items():
+        used[model] = used.get(model, Use()).plus(use)
+    return ModelWork(busy, parts.get(Payer(Line.UNMETERED), 0), used)
 
 
 def _is_exporter(node: ServingNode) -> bool:
