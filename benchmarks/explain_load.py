@@ -17,9 +17,9 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 django.setup()
 
+from budgets.domain.matchers import compiled_budgets
 from budgets.models import Balance, Budget
 from budgets.queries.explain import Wish, explain_request
-from budgets.queries.matchers import compiled_budgets
 from controlplane.audit.domain import Actor
 from controlplane.identity.domain import bump_policy, create_agent, create_organization
 from controlplane.identity.models import Agent

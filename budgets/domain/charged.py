@@ -19,7 +19,7 @@ from budgets.domain.balances import (
     new_balance,
     open_balances,
 )
-from budgets.domain.usage import subject_of
+from budgets.domain.charging import subject_of
 from budgets.enums import WindowKind
 from budgets.models import Balance, Budget, Lease, UsageEvent
 from enforcement.rules.matching import Matcher, value_of

@@ -9,9 +9,9 @@ from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast, Coalesce, Extract, Floor
 
 from budgets.domain.balances import BalanceKey, new_balance
+from budgets.domain.charging import IDLE_FAILURE
 from budgets.domain.ratings import with_charges
 from budgets.domain.rings import ring_of
-from budgets.domain.usage import IDLE_FAILURE
 from budgets.enums import WindowKind
 from budgets.models import Balance, Budget, Transfer, UsageEvent
 from controlplane.audit.domain import Actor

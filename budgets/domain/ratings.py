@@ -11,7 +11,7 @@ from uuid import UUID
 from django.db.models import F, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
-from budgets.domain.usage import tokens_of
+from budgets.domain.charging import tokens_of
 from budgets.models import PriceVersion, Rating, UsageEvent
 from enforcement.rules.estimate import Bound, amount_of
 from enforcement.rules.money import ceiling_nanos, charge_nanos

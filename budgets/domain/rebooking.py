@@ -9,8 +9,8 @@ from datetime import datetime
 from uuid import UUID
 
 from budgets.domain.charged import Place
+from budgets.domain.charging import room_for
 from budgets.domain.rings import RING_FIELDS, count, spent_at, take_back_at
-from budgets.domain.usage import room_for
 from budgets.enums import DelegationState
 from budgets.models import Balance, Delegation, Transfer
 from enforcement.rules.ledger import TransferKind

@@ -27,7 +27,7 @@ from budgets.domain.prices import prices_at
 from budgets.domain.ratings import charge_at, last_ratings, policies_of
 from budgets.domain.rebooking import Rebooking
 from budgets.domain.rollups import leave_unfolded
-from budgets.domain.usage import MAX_COUNT
+from budgets.domain.usagecheck import MAX_COUNT
 from budgets.errors import RerateError
 from budgets.models import Balance, PriceVersion, Rating, Transfer, UsageEvent
 from controlplane.audit.domain import Actor, record

@@ -6,7 +6,7 @@ is counted exactly once, however late it comes, however often a fold is cut shor
 reading again what was counted before. Events whose day is archived since stay counted.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -39,12 +39,21 @@ class Folded(NamedTuple):
 
 
 def leave_unfolded(
-    events: Sequence[tuple[str, datetime]] = (), ratings: Iterable[UUID] = (), *, now: datetime
+    events: Iterable[str] = (),
+    starts: Iterable[str] = (),
+    ratings: Iterable[UUID] = (),
+    *,
+    now: datetime,
 ) -> None:
     """Hand new events (with their starts) or ratings to the next fold. In their transaction."""
-    ids, starts = [event for event, _ in events], [start for _, start in events]
+    arrays = [plain_array(values) for values in (events, starts, map(str, ratings))]
     with connection.cursor() as cursor:
-        cursor.execute(_LEAVE, [now, ids, starts, list(ratings)])
+        cursor.execute(_LEAVE, [now, *arrays])
+
+
+def plain_array(values: Iterable[str]) -> str:
+    """An array as PostgreSQL reads it, of values that have no need of quotes."""
+    return f"{{{','.join(values)}}}"
 
 
 def fold_usage(*, now: datetime) -> Folded:

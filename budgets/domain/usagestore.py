@@ -5,16 +5,15 @@ than the first report (an absurd clock is replaced by the time of receipt). So a
 receipts is written first; only what is new there is copied into the partitions.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import NamedTuple
+from operator import attrgetter
 from uuid import UUID
 
 from django.db import connection
 
-from budgets.domain.rollups import leave_unfolded
-from budgets.domain.usagerows import COLUMNS, Entry, columns_of
+from budgets.domain.rollups import leave_unfolded, plain_array
+from budgets.domain.usagerows import COLUMNS, CSV, Entry, csv_of
 from budgets.models import UsageArchive
 
 DAYS_AHEAD = 7
@@ -30,45 +29,30 @@ SELECT id::text, organization_id, encode(digest, 'hex') FROM budgets_usagereceip
 WHERE id = ANY(%s::uuid[])
 """
 _NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
-_COPY = f"COPY budgets_usageevent ({_NAMES}) FROM STDIN"
+_COPY = f"COPY budgets_usageevent ({_NAMES}) FROM STDIN WITH ({CSV})"
 
 
-class Receipt(NamedTuple):
-    """That an event is booked: its id, the start as booked, SHA-256 of what it says, in hex."""
-
-    id: str
-    started_at: datetime
-    digest: str
-
-
-def digest_of(document: bytes) -> str:
-    """SHA-256 of what an event says, in hex."""
-    return hashlib.sha256(document).hexdigest()
-
-
-def claim(receipts: Iterable[Receipt], *, organization_id: UUID) -> set[str]:
+def claim(entries: Iterable[Entry], *, organization_id: UUID) -> set[str]:
     """Write receipts in the order of ids; which are new. A twin in flight is waited for."""
-    ids, starts, digests = zip(*sorted(receipts), strict=True)
+    ordered = sorted(entries, key=attrgetter("event.id"))
+    ids = plain_array([entry.event.id for entry in ordered])
+    starts = plain_array([entry.start for entry in ordered])
+    digests = plain_array([entry.digest for entry in ordered])
     with connection.cursor() as cursor:
-        cursor.execute(_CLAIM, [organization_id, _array(ids), _array(starts), _array(digests)])
+        cursor.execute(_CLAIM, [organization_id, ids, starts, digests])
         return {key for (key,) in cursor.fetchall()}
 
 
-def _array(values: Iterable[object]) -> str:
-    """An array as PostgreSQL reads it, of values that have no need of quotes."""
-    return f"{{{','.join(map(str, values))}}}"
-
-
-def contradicting(said: Mapping[int, Receipt], *, organization_id: UUID) -> tuple[int, ...]:
+def contradicting(said: Mapping[int, Entry], *, organization_id: UUID) -> tuple[int, ...]:
     """Places of events whose id belongs to other content, or to another organization."""
     with connection.cursor() as cursor:
-        cursor.execute(_BOOKED, [_array({receipt.id for receipt in said.values()})])
+        cursor.execute(_BOOKED, [plain_array({entry.event.id for entry in said.values()})])
         booked = {event_id: known for event_id, *known in cursor.fetchall()}
     return tuple(
         place
-        for place, receipt in said.items()
-        for organization, digest in (booked[receipt.id],)
-        if organization != organization_id or digest not in (None, receipt.digest)
+        for place, entry in said.items()
+        for organization, digest in (booked[entry.event.id],)
+        if organization != organization_id or digest not in (None, entry.digest)
     )
 
 
@@ -86,10 +70,11 @@ def store(
         connection.cursor() as cursor,
         cursor.copy(_COPY) as copy,
     ):
-        for entry in entries:
-            row = columns_of(entry, sidecar=sidecar, source=source, received_at=received_at)
-            copy.write_row(row)
-    leave_unfolded([(entry.event.id, entry.started_at) for entry in entries], now=now)
+        for piece in csv_of(entries, sidecar=sidecar, source=source, received_at=received_at):
+            copy.write(piece)
+    leave_unfolded(
+        [entry.event.id for entry in entries], [entry.start for entry in entries], now=now
+    )
 
 
 def within_table(starts: Sequence[datetime], *, now: datetime) -> list[datetime]:

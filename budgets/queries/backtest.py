@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from budgets.domain.usage import tokens_of
+from budgets.domain.charging import tokens_of
 from budgets.errors import BudgetValidationError
 from budgets.models import UsageEvent
 from controlplane.identity.models import Agent, Project, Team

@@ -9,10 +9,10 @@ from uuid import UUID
 from django.db.models import Q
 
 from budgets.domain.balances import BalanceKey, find_balances, own_limits
+from budgets.domain.matchers import compiled_budgets
 from budgets.domain.prices import price_policies
 from budgets.domain.scopes import team_of
 from budgets.models import Balance, Budget
-from budgets.queries.matchers import compiled_budgets
 from controlplane.identity.enums import Role
 from controlplane.identity.models import Agent, Membership
 from enforcement.rules.estimate import Bound, price_for

@@ -13,7 +13,8 @@ import msgspec
 from django.db import DataError, IntegrityError, transaction
 
 from budgets.domain.rejected import Rejected, keep_aside
-from budgets.domain.usage import Booked, book_checked, book_refusals, check_event
+from budgets.domain.usage import Booked, book_checked, book_refusals
+from budgets.domain.usagecheck import read_event
 from budgets.errors import UsageEventError
 from enforcement.models import Sidecar
 from enforcement.rules.wire import EncodedUsage, UsageEvent
@@ -48,8 +49,7 @@ def _read(documents: Iterable[msgspec.Raw]) -> tuple[list[UsageEvent], list[Reje
     events, rejected = [], []
     for document in documents:
         try:
-            event = msgspec.json.decode(document, type=UsageEvent)
-            check_event(event)
+            event = read_event(document)
         except _UNREADABLE as error:
             rejected.append(Rejected(bytes(document), str(error)))
         else:

@@ -26,7 +26,7 @@ from django.db.models import Q
 from budgets.domain import locks
 from budgets.domain.rejected import Rejected, keep_aside
 from budgets.domain.tariffs import Tariffs
-from budgets.domain.usage import check_event
+from budgets.domain.usagecheck import check_event
 from budgets.domain.usagerows import OLDEST
 from budgets.errors import UsageEventError
 from budgets.models import UsageEvent, UsageReceipt

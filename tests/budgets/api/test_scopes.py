@@ -1,14 +1,18 @@
 """Filters, splits, own limits and explanations over the API."""
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
+from pytest_django import DjangoCaptureOnCommitCallbacks
 from rest_framework.test import APIClient
 
+from budgets.domain.matchers import compiled_budgets
 from budgets.models import Budget, BudgetOverride
-from budgets.queries.matchers import compiled_budgets
+from controlplane.identity.domain import bump_policy
 from enforcement.rules.policy import Mode, Per, Unit
 from tests.budgets.api.test_budgets import URL, wish
 from tests.budgets.world import World, make_balance, make_budget
@@ -128,12 +132,27 @@ def test_what_cannot_be_explained(viewer: APIClient, query: str) -> None:
     assert viewer.get(f"{URL}/explain?{query}").status_code == 400
 
 
-def test_budgets_are_compiled_anew_when_the_policy_changes(world: World) -> None:
+def test_budgets_are_compiled_anew_when_the_policy_changes(
+    world: World, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
     make_budget(world)
-    first = compiled_budgets(world.id)
+    with django_capture_on_commit_callbacks(execute=True):
+        first = compiled_budgets(world.id)
     assert compiled_budgets(world.id) is first
     make_budget(world, name="second")
     assert len(compiled_budgets(world.id).budgets) == 2
+
+
+def test_what_a_transaction_saw_that_is_rolled_back_is_not_kept(
+    world: World, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
+    with django_capture_on_commit_callbacks(execute=True):
+        with suppress(ZeroDivisionError), transaction.atomic():
+            make_budget(world)
+            assert len(compiled_budgets(world.id).budgets) == 1
+            raise ZeroDivisionError
+        bump_policy(world.id)  # to the revision that the rolled back transaction saw
+    assert compiled_budgets(world.id).budgets == {}
 
 
 def test_changes_are_planned_listed_and_cancelled(

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from django.db.models import CharField
 
-from budgets.domain.usagerows import COLUMNS, LENGTHS, canonical, instant_of, mended, uuid_text
+from budgets.domain.usagecheck import LENGTHS, read_event, uuid_text
+from budgets.domain.usagerows import COLUMNS, canonical, instant_of, mended
 from budgets.models import UsageEvent
 from enforcement.rules import wire
 from enforcement.rules.wire import Outcome
@@ -41,7 +42,8 @@ def test_what_needs_no_mending_is_passed_on() -> None:
     said = event(
         session="x" * 200, provider="y" * 64, service_tier="z" * 32, tags={"a": "b" * 1000}
     )
-    assert mended(said, canonical(said)) is said
+    read = read_event(canonical(said))
+    assert mended(read, canonical(read)) is read
 
 
 @pytest.mark.parametrize(

@@ -54,3 +54,28 @@ def test_a_partition_is_append_only_too(world: World) -> None:
         sql("UPDATE budgets_usageevent_20310506 SET charge_nanos = 0 WHERE id = %s", event.id)
     with refused_by("usage_event_append_only"):
         sql("DELETE FROM budgets_usageevent_20310506 WHERE id = %s", event.id)
+
+
+TEXTS = [
+    "a,b",
+    'quo"te',
+    "back\\slash",
+    "\\n",
+    "line\r\nend",
+    "tab\t",
+    "null",
+    "\\.",
+    "[é]",
+    "]\n[",
+]
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_text_comes_back_as_it_was_said(world: World, others: int) -> None:
+    events = [
+        call(world, started_at_ms=ms(EVE), session=text, node=text, tags={text: text})
+        for text in (*TEXTS, *["plain"] * others)
+    ]
+    book_usage(organization_id=world.id, sidecar_id=None, events=events, now=LATER)
+    rows = {str(row.id): (row.session, row.node, row.tags) for row in UsageEvent.objects.all()}
+    assert rows == {event.id: (event.session, event.node, event.tags) for event in events}

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from threading import Lock
 from uuid import UUID
 
+from django.db import transaction
+
 from budgets.models import Budget
 from controlplane.identity.models import Organization
 from enforcement.rules.matching import Matcher
@@ -26,7 +28,10 @@ _lock = Lock()
 
 
 def compiled_budgets(organization_id: UUID) -> Compiled:
-    """The live budgets of now: one query when nothing changed since the last time."""
+    """The live budgets of now: one query when nothing changed since the last time.
+
+    Kept at the commit of a running transaction: a revision that is rolled back is given again.
+    """
     rows = Organization.objects.filter(pk=organization_id)
     revision = rows.values_list("policy_revision", flat=True).get()
     with _lock:
@@ -38,8 +43,12 @@ def compiled_budgets(organization_id: UUID) -> Compiled:
     budgets = {str(budget.id): budget for budget in live}
     matcher = Matcher([budget.to_policy() for budget in budgets.values()])
     fresh = Compiled(revision, matcher, budgets)
+    transaction.on_commit(lambda: _keep(organization_id, fresh))
+    return fresh
+
+
+def _keep(organization_id: UUID, compiled: Compiled) -> None:
     with _lock:
-        _kept[organization_id] = fresh
+        _kept[organization_id] = compiled
         while len(_kept) > MAX_KEPT:
             _kept.popitem(last=False)
-    return fresh
