@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 from enforcement.collectors.prometheus import Page
 from enforcement.rules.readings import Outcome
@@ -56,7 +56,7 @@ class Reading:
     devices: tuple[Device, ...] = ()
 
 
-class Collector(Protocol):
+class Source(Protocol):
     """How one engine is read: a module each, registered in `enforcement.collectors.registry`."""
 
     @property
@@ -65,15 +65,22 @@ class Collector(Protocol):
 
     @property
     def metrics_path(self) -> str:
-        """Where its counters are, unless a node says otherwise."""
+        """Where its counters or its state are, unless a node says otherwise."""
+
+    @property
+    def version_path(self) -> str:
+        """Where it tells its version; empty: nowhere."""
+
+    def version(self, body: bytes) -> str:
+        """The version in what `version_path` answered; empty when it is not there."""
+
+
+class Collector(Source, Protocol):
+    """Of an engine that has a page of metrics."""
 
     @property
     def names(self) -> frozenset[str]:
         """The metrics that are kept of a page, normalised; all others are skipped unread."""
-
-    @property
-    def version_path(self) -> str:
-        """Where it tells its version."""
 
     def recognises(self, page: Page) -> bool:
         """Whether this page is of this engine."""
@@ -81,8 +88,17 @@ class Collector(Protocol):
     def read(self, page: Page) -> Reading:
         """Raises CollectorError: a total is missing."""
 
-    def version(self, body: bytes) -> str:
-        """The version in what `version_path` answered; empty when it is not there."""
+
+class StateCollector(Source, Protocol):
+    """Of an engine without counters, which tells its state as a JSON object: that it is alive, and
+    what it keeps loaded. What it makes is in its answers alone.
+    """
+
+    def recognises(self, state: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
+        """Whether this is what this engine says of itself."""
+
+    def read(self, state: Mapping[str, Any]) -> Reading:
+        """The state. All totals are 0."""
 
 
 def tokens_of(page: Page, whose: str, prompt: str, produced: str) -> tuple[int, int]:

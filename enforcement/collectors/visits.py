@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from enforcement.collectors import loop
-from enforcement.collectors.base import Collector, CollectorError, Reading
+from enforcement.collectors.base import CollectorError, Reading, Source
 from enforcement.collectors.fetch import fetch
 from enforcement.collectors.registry import read_page
 from enforcement.rules.readings import Outcome
@@ -67,7 +67,8 @@ async def _visit(target: Target, began: float, within_s: float) -> Visit:
     except CollectorError as error:
         after_s = time.monotonic() - began
         return Visit(target.node_id, after_s, error=str(error)[:500], outcome=error.why)
-    version = await _version(target, collector, within_s) if target.wants_version else ""
+    wants_version = target.wants_version and collector.version_path
+    version = await _version(target, collector, within_s) if wants_version else ""
     return Visit(
         target.node_id,
         after_s,
@@ -78,7 +79,7 @@ async def _visit(target: Target, began: float, within_s: float) -> Visit:
     )
 
 
-async def _version(target: Target, collector: Collector, within_s: float) -> str:
+async def _version(target: Target, collector: Source, within_s: float) -> str:
     try:  # its counters matter, its version is a courtesy
         answer = await fetch(target.base_url, collector.version_path, within=within_s)
     except CollectorError:

@@ -11,6 +11,7 @@ from controlplane.dashboard.history import history_of
 from controlplane.dashboard.web import PageRequest, page, show, writing
 from controlplane.identity.domain import find
 from enforcement.dashboard.forms import NodeCostForm
+from enforcement.domain.causes import has_counters
 from enforcement.domain.nodecosts import as_rule, record_cost
 from enforcement.domain.nodes import health_of, set_node_state
 from enforcement.enums import NodeState
@@ -39,6 +40,7 @@ def detail(request: PageRequest, node_id: UUID) -> HttpResponse:
         "state": health_of(node, now=request.now),
         "labels": sorted(node.labels.items()),
         "sample": NodeSample.objects.filter(node=node).order_by("-at").first(),
+        "has_counters": has_counters(node),
         "devices": _devices(node),
         "cost": cost,
         "costs": [(row, row.pk in held) for row in rows[:COSTS_SHOWN]],

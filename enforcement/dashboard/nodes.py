@@ -7,6 +7,7 @@ from uuid import UUID
 from budgets import queries
 from controlplane.dashboard.formats import count, percent
 from controlplane.identity.models import Organization
+from enforcement.domain.causes import has_counters
 from enforcement.domain.nodes import health_of
 from enforcement.domain.unattributed import Difference, differences
 from enforcement.models import NodeSample, ServingNode
@@ -68,7 +69,7 @@ def _row(
         state=health_of(node, now=now),
         problem=node.last_error or node.warning,
         models=list(node.models),
-        has_gauges=sample is not None,
+        has_gauges=sample is not None and has_counters(node),
         running=sample.requests_running if sample else 0,
         waiting=sample.requests_waiting if sample else 0,
         produced=difference.produced.generation,

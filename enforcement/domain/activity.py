@@ -2,7 +2,7 @@
 
 Between two readings a node is what the first of them showed. That is exact for none, but true on
 the average: readings every few seconds are a sample of the time. A longer silence than `HOLD` is
-unread.
+unread, and so is a node that does not tell what runs on it.
 """
 
 from datetime import datetime, timedelta
@@ -10,6 +10,7 @@ from typing import Any
 
 from django.db import connection
 
+from enforcement.collectors.registry import WITHOUT_COUNTERS
 from enforcement.domain.gather import EVERY, HOUR, hour_of
 
 HOLD = max(timedelta(minutes=1), 4 * EVERY)
@@ -25,7 +26,7 @@ SELECT n.id, h.hour, t.busy_us / 1000, t.idle_us / 1000,
     greatest(t.running_us / 1000, t.busy_us / 1000), t.prefill_ms, t.decode_ms,
     coalesce(e.counted_mj, e.drawn_mj), e.counted_mj IS NOT NULL
 FROM unnest(%(hours)s::timestamptz[]) AS h(hour)
-CROSS JOIN enforcement_servingnode n
+JOIN enforcement_servingnode n ON n.engine <> ALL(%(without_counters)s)
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(us) FILTER (WHERE running > 0), 0)::bigint AS busy_us,
         coalesce(sum(us) FILTER (WHERE running = 0), 0)::bigint AS idle_us,
@@ -81,7 +82,11 @@ WHERE (old.busy_ms, old.idle_ms, old.running_ms, old.prefill_ms, old.decode_ms)
 
 def measure_activity(*, now: datetime, since: datetime | None = None) -> int:
     """Measure the hours from `since` (two hours ago by default) anew. How many rows it wrote."""
-    values: dict[str, Any] = {"hours": _hours(hour_of(since or now - AGAIN), now), "hold": HOLD}
+    values: dict[str, Any] = {
+        "hours": _hours(hour_of(since or now - AGAIN), now),
+        "hold": HOLD,
+        "without_counters": sorted(WITHOUT_COUNTERS),
+    }
     with connection.cursor() as cursor:
         cursor.execute(_MEASURE, values)
         return int(cursor.rowcount)

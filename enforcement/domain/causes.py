@@ -8,6 +8,7 @@ much, so a restart explains only why more was metered than produced.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from enforcement.collectors.registry import WITHOUT_COUNTERS
 from enforcement.domain.gather import Tokens
 from enforcement.models import NodeSample, ServingNode
 from enforcement.rules.reconcile import Cause, CauseKind
@@ -56,7 +57,7 @@ def likely_cause(
     node: ServingNode, produced: Tokens, metered: Tokens, evidence: Evidence, *, now: datetime
 ) -> Cause | None:
     """Why the sides differ; None where they agree."""
-    if not node.metrics_path:
+    if not has_counters(node):
         return NO_COUNTERS
     if evidence.last is None and not node.last_error:
         return NOT_READ
@@ -67,6 +68,11 @@ def likely_cause(
     if exceeds(metered, produced):
         return _why_more_metered(produced, metered, evidence, now)
     return None
+
+
+def has_counters(node: ServingNode) -> bool:
+    """Whether its engine tells what it made: else nothing stands beside what was metered."""
+    return bool(node.metrics_path) and node.engine not in WITHOUT_COUNTERS
 
 
 def unreadable(node: ServingNode) -> Cause:

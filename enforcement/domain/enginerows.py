@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from enforcement.domain.causes import NO_COUNTERS, NOT_READ, stale, unreadable
+from enforcement.domain.causes import NO_COUNTERS, NOT_READ, has_counters, stale, unreadable
 from enforcement.domain.counts import (
     Counts,
     Kind,
@@ -66,7 +66,7 @@ def _of_slot(slot: Slot, counts: Counts) -> Iterator[Reconciliation]:
     """One row for each model; where the engine's count is of several, one of them all too."""
     told = counts.metered.get(slot, {})
     read = counts.nodes.get(slot.node)
-    if read is None or not read.node.metrics_path:
+    if read is None or not has_counters(read.node):
         cause = NO_NODE if read is None else NO_COUNTERS
         for kind, metered in told.items():
             yield _row(slot, kind, metered, Verdict.ALONE, cause)

@@ -14,6 +14,7 @@ from budgets.domain.locks import name_nodes_alone
 from controlplane.audit.domain import Actor, record
 from controlplane.audit.enums import ActorKind
 from controlplane.identity.domain import bump_policy
+from enforcement.collectors.registry import BY_ENGINE
 from enforcement.domain.nodes import check_address, same_place
 from enforcement.enums import NodeState
 from enforcement.errors import NodeAddressError
@@ -21,7 +22,8 @@ from enforcement.models import ServingNode, Sidecar
 from enforcement.rules.nodeclaim import REFUSED, Claim, Known, judge
 from enforcement.rules.wire import UpstreamInfo
 
-ENGINE_METRICS = {"llama.cpp": "/metrics", "vllm": "/metrics"}
+# Where a sidecar has only said which engine it is.
+ENGINE_METRICS = {name: BY_ENGINE[name].metrics_path for name in ("llama.cpp", "vllm", "ollama")}
 _TOLD = ("base_url", "metrics_path", "engine", "provider", "state")
 
 

@@ -55,8 +55,11 @@ SOURCES = (
     Source("nvidia-smi", "documentation", "nvidia_smi_documented.prom"),
     Source("all-smi", "documentation", "all_smi_documented.prom"),
 )
-# Their use is in their answers alone: what the sidecar meters is all there is.
-WITHOUT_COUNTERS = {"transformers": "live", "ollama": "documentation"}
+# Their use is in their answers alone: what the sidecar meters is all there is. And what else they tell.
+WITHOUT_COUNTERS = {
+    "transformers": ("live", "alive"),
+    "ollama": ("documentation", "accelerator_bytes, loaded_bytes, loaded_models"),
+}
 # Dynamo's planes listen on all addresses, and want one that is no loopback's: a network of its own.
 _NETWORK = """
 ip link set lo up
@@ -122,8 +125,8 @@ def table(rows: list[list[str]]) -> str:
 
 def bare_rows() -> list[list[str]]:
     """A row for each engine that has no counters."""
-    none = ["in answers", "—", "in answers", "—", "—", "—", "—"]
-    return [[name, verified, *none] for name, verified in WITHOUT_COUNTERS.items()]
+    none = ["in answers", "—", "in answers", "—", "—", "—"]
+    return [[name, verified, *none, more] for name, (verified, more) in WITHOUT_COUNTERS.items()]
 
 
 def live(name: str) -> list[list[str]]:

@@ -264,3 +264,57 @@ def test_a_litellm_that_served_nobody_counts_nothing_yet() -> None:
 def test_a_litellm_with_spend_but_no_tokens_has_renamed_them() -> None:
     with pytest.raises(CollectorError, match="no litellm_input_tokens_metric"):
         read_page("litellm_in_flight_requests 0\nlitellm_spend_metric_total 0.1\n")
+
+
+LOADED = """{"models": [
+{"name": "a", "size": 6591830464, "size_vram": 5333539264, "digest": "b", "expires_at": "2026-11-29T14:38:31Z"},
+{"name": "c", "size": 100, "size_vram": 0}]}"""
+
+
+def test_ollama_tells_what_it_keeps_loaded() -> None:
+    collector, reading = read_page(LOADED)
+    assert collector.engine == "ollama"
+    assert reading == Reading(
+        prompt_tokens=0,
+        cached_tokens=0,
+        generation_tokens=0,
+        extra={
+            "loaded_models": 2,
+            "loaded_bytes": 6_591_830_564,
+            "accelerator_bytes": 5_333_539_264,
+        },
+    )
+    assert collector.version(b'{"version": "0.30.1"}') == "0.30.1"
+    _, idle = read_page('{"models":[]}')
+    assert idle.extra == {"loaded_models": 0, "loaded_bytes": 0, "accelerator_bytes": 0}
+
+
+@pytest.mark.parametrize("size", ["-1", "1e400", "null", '"7"', "true", str(10**30)])
+def test_a_size_that_is_none_is_left_out(size: str) -> None:
+    _, reading = read_page('{"models": [{"size_vram": 3, "size": ' + size + "}]}")
+    assert reading.extra == {"loaded_models": 1, "loaded_bytes": 0, "accelerator_bytes": 3}
+    assert reading.notes == ("a model's size is no count of bytes: left out",)
+
+
+def test_transformers_tells_that_it_is_alive() -> None:
+    collector, reading = read_page('{"status":"ok"}', {"server": "uvicorn"})
+    assert collector.engine == "transformers"
+    assert reading == Reading(prompt_tokens=0, cached_tokens=0, generation_tokens=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "headers"),
+    [
+        ('{"status":"ok"}', {"server": "llama.cpp"}),
+        ('{"status":"ok","models":1}', {"server": "uvicorn"}),
+        ('{"models": [{"name": "a"}]}', {}),  # /api/tags
+        ('{"models": {}}', {}),
+        ('{"models": [3]}', {}),
+        ('{"models": [', {}),
+        ("{" * 100_000, {}),
+        ('{"models":' + "[" * 100_000, {}),
+    ],
+)
+def test_another_document_is_told_in_words(text: str, headers: dict[str, str]) -> None:
+    with pytest.raises(CollectorError, match="answered a document, not metrics"):
+        read_page(text, headers)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from enforcement.collectors.base import CollectorError, Reading
 from enforcement.collectors.fetch import Answer, fetch
-from enforcement.collectors.registry import read_page
+from enforcement.collectors.registry import BY_ENGINE, read_page
 from tests.collectors.engines.starts import STARTS, Engine
 
 ASKED = 24
@@ -37,7 +37,7 @@ def tried(name: str) -> Seen:
     """Start an engine and try it. Raises WrongCountsError."""
     with STARTS[name]() as engine:
         if not engine.pages:
-            return Seen((), _without_counters(engine))
+            return Seen((), _without_counters(name, engine))
         words = [_complete(engine, stream=False), _complete(engine, stream=True), _left(engine)]
         for page in engine.pages[1:]:
             reading = _read(*page)
@@ -73,19 +73,26 @@ def _left(engine: Engine) -> str:
     return words
 
 
-def _without_counters(engine: Engine) -> tuple[str, ...]:
-    """It has no page: use is in its answers alone."""
+def _without_counters(name: str, engine: Engine) -> tuple[str, ...]:
+    """It has no page, and tells its state: use is in its answers alone."""
     try:
         page = _page(engine.url, "/metrics")
     except CollectorError as error:
         words = str(error)
     else:
         raise WrongCountsError(f"it has a page of metrics: {page.body[:80]!r}")
+    state = _page(engine.url, BY_ENGINE[name].metrics_path)
+    told = read_page(state.body.decode(), state.headers)[0].engine
+    if told != name:
+        raise WrongCountsError(f"its state is read as that of {told}")
     usages = [_ask(engine, ASKED, stream=stream) for stream in (False, True)]
     made = [usage["completion_tokens"] for usage in usages]
     if made != [ASKED, ASKED]:
         raise WrongCountsError(f"asked {ASKED}, its answers tell {made}")
-    return f"no counters ({words})", f"its answers tell {made[0]} and, streamed, {made[1]}"
+    return (
+        f"no counters ({words}); it is read as alive",
+        f"its answers tell {made[0]} and, streamed, {made[1]}",
+    )
 
 
 def _page(url: str, path: str) -> Answer:

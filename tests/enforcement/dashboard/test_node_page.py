@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
-from enforcement.models import NodeCost
-from tests.budgets.world import World
+from enforcement.models import NodeCost, NodeSample
+from tests.budgets.world import NOW, World
 from tests.enforcement.dashboard.fleet import make_node
 from tests.visitors import Visitors
 
@@ -77,3 +77,22 @@ def test_viewers_change_nothing_and_strangers_see_nothing(world: World, visitors
     assert visitors.stranger.get(f"/nodes/{node.pk}/").status_code == 404
     node.refresh_from_db()
     assert (node.state, NodeCost.objects.count()) == ("active", 0)
+
+
+def test_an_ollama_shows_what_it_keeps_loaded_and_no_load(world: World, visitors: Visitors) -> None:
+    node = make_node(world, "edge", engine="ollama", metrics_path="/api/ps")
+    loaded = {"loaded_models": 2, "loaded_bytes": 2**33, "accelerator_bytes": 3 * 2**31}
+    NodeSample.objects.create(
+        node=node,
+        at=NOW,
+        epoch=1,
+        prompt_tokens_total=0,
+        cached_tokens_total=0,
+        generation_tokens_total=0,
+        extra=loaded,
+    )
+    text = visitors.viewer.get(f"/nodes/{node.pk}/").content.decode()
+    assert "<code>/api/ps</code>, read" in text
+    assert "it has no counters: its use is what sidecars meter" in text
+    assert "2 models, 6.0\xa0GB on accelerators of 8.0\xa0GB" in text
+    assert "Running" not in text

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from controlplane.audit.domain import Actor
 from controlplane.audit.models import AuditEntry
@@ -53,6 +54,12 @@ def test_a_new_node_is_written_down_and_changes_the_policy(
     assert (node.name, node.engine, node.metrics_path) == ("n1", "llama.cpp", "/metrics")
     assert (node.models, node.state, node.sidecar) == (["gemma"], "active", sidecar)
     assert revision(organization) == before + 1
+
+
+def test_an_ollama_is_read_where_it_tells_what_is_loaded(sidecar: Sidecar) -> None:
+    register(sidecar, replace(LLAMA, engine="ollama"))
+    node = ServingNode.objects.get()
+    assert (node.engine, node.metrics_path) == ("ollama", "/api/ps")
 
 
 def test_the_same_hello_again_changes_nothing_but_when_it_was_seen(

@@ -13,6 +13,7 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enforcement.domain.activity import measure_activity
 from enforcement.domain.gather import (
     SAMPLES_KEPT,
     Tokens,
@@ -232,6 +233,30 @@ def test_a_visit_that_is_asked_for_twice_is_made_once(world: World) -> None:
         again = visit(node.pk, at=NOW + timedelta(milliseconds=300))
     assert (first.busy, again.busy, again.sample, len(visits)) == (False, True, None, 1)
     assert NodeSample.objects.count() == 1
+
+
+def test_an_ollama_is_read_for_what_it_keeps_loaded_and_never_called_idle(world: World) -> None:
+    pages = {
+        b"/api/ps": b'{"models":[{"name":"llama3","size":900,"size_vram":700}]}',
+        b"/api/version": b'{"version":"0.30.1"}',
+    }
+
+    def script(connection: socket.socket, head: bytes) -> None:
+        connection.sendall(servers.answer(pages[head.split(b" ")[1]]))
+
+    with servers.serving(script) as url:
+        node = make_node(world, base_url=url, metrics_path="/api/ps")
+        for seconds in (0, 15, 30):
+            visited = visit(node.pk, at=NOW + seconds * SECOND)
+            assert (visited.error, visited.busy) == ("", False)
+    node.refresh_from_db()
+    assert (node.engine, node.engine_version, node.last_error) == ("ollama", "0.30.1", "")
+    last = NodeSample.objects.latest("at")
+    assert last.extra == {"loaded_models": 1, "loaded_bytes": 900, "accelerator_bytes": 700}
+    assert hours(node) == []
+    assert measure_activity(now=NOW + 60 * SECOND) == 0
+    ServingNode.objects.filter(pk=node.pk).update(engine="vllm")
+    assert measure_activity(now=NOW + 60 * SECOND) == 1  # so the readings would do
 
 
 def test_a_node_that_is_gone_or_unknown_is_not_visited(world: World) -> None:

@@ -124,6 +124,7 @@ def test_an_hour_that_was_not_read_to_its_end_is_unknown(
         ({}, "unknown", "not_read"),
         ({"last_error": "connection refused"}, "unknown", "unreadable"),
         ({"metrics_path": ""}, "alone", "no_counters"),
+        ({"engine": "ollama", "metrics_path": "/api/ps"}, "alone", "no_counters"),
         ({"name": "another"}, "alone", "no_node"),
     ],
 )

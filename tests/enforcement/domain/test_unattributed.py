@@ -130,6 +130,7 @@ def test_hours_stand_in_order_with_either_side(world: World, node: ServingNode) 
     ("changes", "cause"),
     [
         ({"metrics_path": ""}, "This engine has no counters to compare with."),
+        ({"engine": "ollama"}, "This engine has no counters to compare with."),
         (
             {"last_error": "/metrics answered 503"},
             "Its counters cannot be read: /metrics answered 503.",
