@@ -47,6 +47,7 @@ def paths(sample: Sample) -> Mapping[str, str]:
         "usage": "/usage/?first=agent&second=tag:env",
         "new rate": "/prices/new/",
         "price file": "/prices/import/",
+        "measured rates": "/prices/measure/",
         "new alias": "/prices/aliases/new/",
         "new discount": "/prices/discounts/new/",
         "skills": "/skills/",
