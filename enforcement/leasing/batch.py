@@ -8,7 +8,6 @@ from typing import NamedTuple
 from controlplane.identity.ids import new_id_text
 from enforcement.errors import GroupKeyReusedError, SpoolOfAnotherError
 from enforcement.leasing import spools, store
-from enforcement.leasing.auth import SidecarIdentity
 from enforcement.leasing.balances import (
     Key,
     Places,
@@ -18,8 +17,8 @@ from enforcement.leasing.balances import (
     wanted,
 )
 from enforcement.leasing.later import Connection
-from enforcement.leasing.policies import Policy
 from enforcement.leasing.spools import SpoolRow
+from enforcement.leasing.work import Work
 from enforcement.rules.grantqueue import Answers, GrantQueue, content_of
 from enforcement.rules.inventory import inventory_item
 from enforcement.rules.ledger import (
@@ -39,7 +38,6 @@ from enforcement.rules.wire import (
     Group,
     GroupItem,
     Order,
-    Sync,
     SyncAnswer,
 )
 
@@ -54,25 +52,6 @@ class Terms:
     lease_ttl_ms: int = 10_000
     grace_ms: int = 1_000
     policy_ttl_ms: int = 30_000
-
-
-@dataclass
-class Work:
-    """One Sync on its way: answered when all of its groups are resolved."""
-
-    sync: Sync
-    identity: SidecarIdentity
-    policy: Policy
-    answer: SyncAnswer = field(default_factory=SyncAnswer)
-    unresolved: set[str] = field(default_factory=set)
-
-    @property
-    def spool(self) -> str:
-        return self.sync.header.spool
-
-    @property
-    def organization(self) -> str:
-        return self.identity.organization
 
 
 @dataclass

@@ -18,9 +18,10 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from enforcement.errors import BusyError, EnforcementError
 from enforcement.leasing import metrics
 from enforcement.leasing.auth import SidecarIdentity
-from enforcement.leasing.batch import Batch, Terms, Waiting, Work
+from enforcement.leasing.batch import Batch, Terms, Waiting
 from enforcement.leasing.later import Connection
 from enforcement.leasing.policies import Policy
+from enforcement.leasing.work import Work
 from enforcement.rules.wire import Denial, Sync, SyncAnswer
 
 MAX_BATCH = 256

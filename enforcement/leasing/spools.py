@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -10,14 +10,11 @@ import msgspec
 from controlplane.identity.ids import new_id
 from enforcement.leasing.arrays import array
 from enforcement.leasing.later import Connection, Later, Rows, send
+from enforcement.leasing.work import Work
 from enforcement.queries import LEARNING
 from enforcement.rules.policy import OrderKind, ScopeKind
 from enforcement.rules.spools import Spool
 from enforcement.rules.wire import Order, SessionInfo
-
-if TYPE_CHECKING:
-    from enforcement.leasing.batch import Work
-
 
 MAX_SESSIONS = 500
 SEEN_EVERY = timedelta(seconds=2)  # a sidecar's row is not written for each of its messages
@@ -68,7 +65,7 @@ async def still_learning(connection: Connection, organizations: Collection[str])
 
 async def note(
     connection: Connection,
-    works: "Sequence[Work]",
+    works: Sequence[Work],
     known: Mapping[str, SpoolRow],
     *,
     now: datetime,
@@ -111,7 +108,7 @@ async def note(
     )
 
 
-def _is_news(work: "Work", row: SpoolRow, now: datetime) -> bool:
+def _is_news(work: Work, row: SpoolRow, now: datetime) -> bool:
     """Whether a Sync is to be noted. A book that asks for a lease speaks again within a heartbeat,
     so of those one a second is enough, unless it tells of a newer policy.
     """
@@ -129,7 +126,7 @@ def _storable(sessions: list[SessionInfo]) -> list[dict[str, Any]]:
     ]
 
 
-async def acknowledge(connection: Connection, works: "Sequence[Work]", *, now: datetime) -> None:
+async def acknowledge(connection: Connection, works: Sequence[Work], *, now: datetime) -> None:
     """Store the receipts of orders, each once for each spool."""
     rows: list[tuple[Any, ...]] = [
         (
@@ -156,7 +153,7 @@ async def acknowledge(connection: Connection, works: "Sequence[Work]", *, now: d
 
 
 async def orders_unseen(
-    connection: Connection, works: "Sequence[Work]"
+    connection: Connection, works: Sequence[Work]
 ) -> Later[dict[str, list[Order]]]:
     """The orders of each organization that one of its books has not seen."""
     cursors: dict[str, int] = {}

@@ -30,7 +30,8 @@ from skills.domain.cards import revoke_card, sign_card
 from skills.domain.grants import grant_card, revoke_grant
 from skills.domain.importing import import_skill
 from skills.domain.requirement import require_cards
-from skills.domain.trust import add_trust_root, known_roots, revoke_artifact, switch_trust_root
+from skills.domain.roots import known_roots
+from skills.domain.trust import add_trust_root, revoke_artifact, switch_trust_root
 from skills.domain.verification import verify_skill
 from skills.enums import RevocationKind
 from skills.models import Revocation, SigningKey, Skill, SkillCard, SkillGrant, TrustRoot

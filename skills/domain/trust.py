@@ -1,32 +1,18 @@
 """Which publishers an organization trusts, and what it no longer accepts."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
 
 from controlplane.audit.domain import Actor, record
-from enforcement.rules.certificates import CertificateError, OmsRoot, fingerprint_of, read_root
+from enforcement.rules.certificates import CertificateError, fingerprint_of, read_root
+from skills.domain.verification import verify_all
 from skills.enums import RevocationKind
 from skills.errors import AlreadyRevokedError, TrustRootError
 from skills.models import Revocation, TrustRoot
 
 _NO_END_YEAR = 9999  # how certificates write "never"
-
-
-def known_roots(*, organization_id: UUID) -> list[TrustRoot]:
-    """The organization's own roots, and the shipped ones that it has not taken up."""
-    own = list(TrustRoot.objects.filter(organization_id=organization_id))
-    taken = {root.fingerprint for root in own}
-    shipped = TrustRoot.objects.filter(organization__isnull=True).exclude(fingerprint__in=taken)
-    return sorted([*own, *shipped], key=lambda root: (root.name, str(root.id)))
-
-
-def enabled_roots(*, organization_id: UUID) -> Sequence[OmsRoot]:
-    """What the verifier may trust now."""
-    rows = TrustRoot.objects.filter(organization_id=organization_id, enabled=True)
-    return [OmsRoot(pem=row.pem, required_subject=row.required_subject) for row in rows]
 
 
 @transaction.atomic
@@ -80,8 +66,6 @@ def switch_trust_root(
 
     A shipped root is copied into the organization when it is first switched on.
     """
-    from skills.domain.verification import verify_all  # noqa: PLC0415 -- it asks for our roots
-
     root = _own_root(organization_id, trust_root_id)
     if root.enabled != enabled:
         before = {"enabled": root.enabled}
@@ -105,8 +89,6 @@ def revoke_artifact(
     now: datetime,
 ) -> Revocation:
     """Stop accepting a content (root digest) or a publisher's certificate (serial)."""
-    from skills.domain.verification import verify_all  # noqa: PLC0415 -- it asks for our roots
-
     try:
         with transaction.atomic():
             revocation = Revocation.objects.create(

@@ -10,7 +10,7 @@ from django.db import transaction
 from controlplane.audit.domain import Actor, record
 from controlplane.identity.domain import bump_policy
 from enforcement.rules.oms import OmsResult, verify_oms
-from skills.domain.trust import enabled_roots
+from skills.domain.roots import enabled_roots
 from skills.models import Revocation, Skill, SkillCard
 
 VERDICT_LIFETIME = timedelta(days=1)

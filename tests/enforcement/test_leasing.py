@@ -98,11 +98,13 @@ def test_what_another_book_holds_is_recalled_and_granted(url: str, site: Site, p
     granted(peer, site, budget, 90)
     other = Peer(url, site.token)
     other.hello()
-    key = other.ask(str(site.agent.id), str(budget.id), need=50)
+    key = other.ask(str(site.agent.id), str(budget.id), need=50, wait_ms=2_000)
     outcome: dict[str, object] = {}
     waiting = threading.Thread(target=lambda: outcome.update(other.sync().granted))
     waiting.start()
-    for _ in range(20):
+    for _ in range(1_000):
+        if not waiting.is_alive():
+            break
         peer.sync()
     waiting.join(10)
     assert list(outcome) == [key]

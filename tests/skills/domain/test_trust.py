@@ -7,10 +7,9 @@ import pytest
 from controlplane.audit.domain import Actor
 from controlplane.identity.models import Organization
 from skills.domain.requirement import require_cards
+from skills.domain.roots import enabled_roots, known_roots
 from skills.domain.trust import (
     add_trust_root,
-    enabled_roots,
-    known_roots,
     revoke_artifact,
     switch_trust_root,
 )
