@@ -3,6 +3,7 @@ from rest_framework.routers import SimpleRouter
 
 from enforcement.api import efficiency, nodes, receivers, reconciliation, views
 from enforcement.api.exposure import ExposureView
+from enforcement.api.noderates import MeasureViews
 
 router = SimpleRouter(trailing_slash=False, use_regex_path=False)
 router.register("orders", views.OrderViews, basename="order")
@@ -19,6 +20,11 @@ urlpatterns: list[URLPattern | URLResolver] = [
         for kind in ("kill", "pause", "throttle", "resume")
     ],
     path("budgets/<uuid:budget_id>/exposure", ExposureView.as_view(), name="budget-exposure"),
+    path(
+        "prices/measure",
+        MeasureViews.as_view({"post": "measure"}),
+        name="prices-measure",
+    ),
     path("usage/litellm", receivers.LiteLLMView.as_view(), name="usage-litellm"),
     path("usage/webhook", receivers.WebhookView.as_view(), name="usage-webhook"),
     *router.urls,
