@@ -1,5 +1,6 @@
 """`GET /api/v1/usage/query` and `export`: use of whole days, by dimensions and as FOCUS rows."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -7,6 +8,7 @@ from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
+from django.db import close_old_connections
 from django.http import StreamingHttpResponse
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
@@ -29,6 +31,7 @@ from controlplane.identity.models import Organization
 from enforcement.rules.windows import EPOCH
 
 DEFAULT_DAYS = 30
+PATIENCE_S = 60  # for a piece of an export, half a megabyte
 
 
 class QuestionSerializer(StrictSerializer):
@@ -196,10 +199,21 @@ class UsageExportView(GenericAPIView[Any]):
 
 
 async def _apart(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Pieces made one by one in the thread of the database: ASGI would gather them all first."""
-    while (piece := await sync_to_async(_next)(pieces)) is not None:
-        yield piece
+    """Pieces made one by one in the thread of the database: ASGI would gather them all first.
+
+    A stream holds a thread for as long as it lasts, so who does not take a piece is cut off.
+    """
+    loop, stream = asyncio.get_running_loop(), asyncio.current_task()
+    while stream and (piece := await sync_to_async(_next)(pieces)) is not None:
+        patience = loop.call_later(PATIENCE_S, stream.cancel)
+        try:
+            yield piece
+        finally:
+            patience.cancel()
 
 
 def _next(pieces: Iterator[bytes]) -> bytes | None:
-    return next(pieces, None)
+    try:
+        return next(pieces, None)
+    finally:
+        close_old_connections()  # others need it while this one is read

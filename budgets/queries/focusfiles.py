@@ -4,12 +4,14 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
+from typing import Any
 
 from budgets.errors import ExportError
 
 Rows = list[tuple[object, ...]]
 _DECIMALS = ("BilledCost", "ContractedCost", "EffectiveCost", "ListCost")
 _INTEGERS = "x_Calls", "Tokens"
+GROUP_ROWS = 20_000  # of Parquet: 20 MB until they are written
 
 
 class Output(StrEnum):
@@ -24,7 +26,7 @@ MEDIA_TYPES = {
 
 
 def written(columns: Sequence[str], batches: Iterable[Rows], output: Output) -> Iterator[bytes]:
-    """A file, piece by piece: a piece for each batch of rows, and what stands around them.
+    """A file, piece by piece, of a batch of rows (Parquet: of a row group) each.
 
     Raises:
         ExportError: nothing here can write Parquet.
@@ -58,21 +60,34 @@ def _parquet(columns: Sequence[str], batches: Iterable[Rows]) -> Iterator[bytes]
     types = {name: _type_of(name, pa) for name in columns}
     schema = pa.schema(list(types.items()))
 
+    def table(rows: Rows) -> Any:
+        arrays = [
+            pa.array(column, type=None if pa.types.is_integer(kind) else pa.string()).cast(kind)
+            for column, kind in zip(zip(*rows, strict=True), types.values(), strict=True)
+        ]
+        return pa.table(arrays, schema=schema)
+
     def pieces() -> Iterator[bytes]:
         sink = _Sink()
         with parquet.ParquetWriter(pa.PythonFile(sink, mode="w"), schema) as writer:
-            for rows in batches:
-                arrays = [
-                    pa.array(column, type=None if pa.types.is_integer(kind) else pa.string()).cast(
-                        kind
-                    )
-                    for column, kind in zip(zip(*rows, strict=True), types.values(), strict=True)
-                ]
-                writer.write_table(pa.table(arrays, schema=schema))
+            for tables in _groups(map(table, batches)):
+                writer.write_table(pa.concat_tables(tables), row_group_size=GROUP_ROWS)
                 yield sink.taken()
         yield sink.taken()
 
     return pieces()
+
+
+def _groups(tables: Iterable[Any]) -> Iterator[list[Any]]:
+    """Tables together as long as a row group: the file's end lists every group, and so grows."""
+    waiting: list[Any] = []
+    for one in tables:
+        waiting.append(one)
+        if sum(table.num_rows for table in waiting) >= GROUP_ROWS:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
 
 
 def _type_of(name: str, pa: object) -> object:
