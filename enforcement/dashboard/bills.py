@@ -83,7 +83,7 @@ class LineForm(forms.Form):
         line = f"line {int(number) + 1}" if number.isdigit() else "another line"
         for name, field in self.fields.items():
             label = field.label or name.capitalize()
-            size = "20" if name in ("model", "item") else "9"
+            size = "14" if name in ("model", "item") else "7"
             field.widget.attrs = {"class": "input", "aria-label": f"{label}, {line}", "size": size}
 
 
