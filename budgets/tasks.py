@@ -29,7 +29,8 @@ def prepare_partitions() -> None:
 def archive_usage() -> None:
     """The oldest day of usage events that is due, to its archive. Beat: hourly.
 
-    Nothing is due without `COMPTROLLER_USAGE_KEEP_DAYS`. A day that cannot be archived is logged.
+    Nothing is due without `COMPTROLLER_USAGE_KEEP_DAYS`. A day that cannot be archived is logged,
+    and each hour a folder that cannot be written, also before a day is due.
     """
     from pathlib import Path
 
@@ -37,15 +38,14 @@ def archive_usage() -> None:
     from django.conf import settings
     from django.utils import timezone
 
-    from budgets.domain.archive import archive_day, due_days
+    from budgets.domain.archive import archive_day, check_place, due_days
     from budgets.errors import ArchiveBusyError, ArchiveError
 
     if not settings.USAGE_KEEP_DAYS:
         return
     log, now = structlog.get_logger("budgets"), timezone.now()
     try:
-        if not settings.ARCHIVE_DIR:
-            raise ArchiveError("COMPTROLLER_USAGE_KEEP_DAYS needs COMPTROLLER_ARCHIVE_DIR")
+        check_place(keep_days=settings.USAGE_KEEP_DAYS, folder=settings.ARCHIVE_DIR)
         for day in due_days(keep_days=settings.USAGE_KEEP_DAYS, now=now)[:1]:
             archive = archive_day(day, folder=Path(settings.ARCHIVE_DIR), now=now)
             log.info("usage events archived", file=archive.file, events=archive.events)

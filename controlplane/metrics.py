@@ -19,6 +19,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from budgets.domain.archive import due_days
+from budgets.domain.usagestore import ARCHIVED_AFTER_DAYS
 from budgets.models import Rating, RejectedEvent
 from budgets.queries.unpriced import unpriced_calls
 from controlplane.celery import QUEUES
@@ -66,6 +68,14 @@ class Totals(Collector):
         rejected.add_metric([], RejectedEvent.objects.count())
         yield rejected
         now = timezone.now()
+        overdue = GaugeMetricFamily(
+            "comptroller_usage_days_to_archive",
+            "Days of usage events in the database that are due to be archived.",
+        )
+        if keep_days := settings.USAGE_KEEP_DAYS:
+            kept = max(keep_days, ARCHIVED_AFTER_DAYS)
+            overdue.add_metric([], len(due_days(keep_days=kept, now=now)))
+        yield overdue
         unpriced = GaugeMetricFamily(
             "comptroller_unpriced_calls_last_day",
             "Calls of models that nobody has priced: refused, or charged nothing.",

@@ -13,6 +13,7 @@ no event becomes a Python object.
 import hashlib
 import io
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, time, timedelta
@@ -66,12 +67,35 @@ def due_days(*, keep_days: int, now: datetime) -> list[date]:
     Raises:
         ArchiveError: fewer days are to be kept than others need.
     """
-    if keep_days < ARCHIVED_AFTER_DAYS:
-        raise ArchiveError(f"at least {ARCHIVED_AFTER_DAYS} days must be kept, not {keep_days}")
+    _check_kept(keep_days)
     last = now.astimezone(UTC).date() - timedelta(days=keep_days)
     with connection.cursor() as cursor:
         cursor.execute(_PARTITIONS)
         return [day for (day,) in cursor.fetchall() if day < last]
+
+
+def _check_kept(keep_days: int) -> None:
+    if keep_days < ARCHIVED_AFTER_DAYS:
+        raise ArchiveError(f"at least {ARCHIVED_AFTER_DAYS} days must be kept, not {keep_days}")
+
+
+def check_place(*, keep_days: int, folder: str) -> None:
+    """That archives can be written, before a day is due. Makes nothing.
+
+    Raises ArchiveError: nobody said where, too few days are kept, no pyarrow, or no file can be
+    made in the folder (or where the folder would be made).
+    """
+    if not folder:
+        raise ArchiveError("COMPTROLLER_USAGE_KEEP_DAYS needs COMPTROLLER_ARCHIVE_DIR")
+    _check_kept(keep_days)
+    _need_pyarrow()
+    place = Path(folder)
+    try:
+        there = next(path for path in (place, *place.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise ArchiveError(f"{folder} cannot be written: {error.strerror}") from error
 
 
 def archive_day(day: date, *, folder: Path, now: datetime) -> UsageArchive:

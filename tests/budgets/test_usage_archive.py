@@ -8,9 +8,11 @@ from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.test import Client
 from django.utils import timezone
 
 from budgets import tasks
+from budgets.domain.archive import due_days
 from budgets.domain.rollups import fold_usage
 from budgets.domain.usage import book_usage
 from budgets.models import UsageArchive, UsageEvent
@@ -90,6 +92,9 @@ def test_the_task_moves_a_day_when_told_to(
     settings.USAGE_KEEP_DAYS = 49
     tasks.archive_usage()
     assert "COMPTROLLER_USAGE_KEEP_DAYS needs COMPTROLLER_ARCHIVE_DIR" in caplog.text
+    settings.ARCHIVE_DIR = "/proc/nowhere"  # where root makes nothing either
+    tasks.archive_usage()
+    assert "/proc/nowhere cannot be written: " in caplog.text
     settings.ARCHIVE_DIR = str(tmp_path)
     for _ in range(100):
         tasks.archive_usage()
@@ -97,3 +102,22 @@ def test_the_task_moves_a_day_when_told_to(
             break
     assert [one.suffix for one in tmp_path.iterdir()] == [".parquet"] * UsageArchive.objects.count()
     assert not UsageEvent.objects.filter(id=old).exists()
+
+
+def test_a_place_that_is_none_is_told_before_a_day_is_due(
+    db: None, tmp_path: Path, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    settings.USAGE_KEEP_DAYS, settings.ARCHIVE_DIR = 10_000, str(tmp_path / "file")
+    tasks.archive_usage()
+    assert "usage events were not archived" in caplog.text
+    assert f"{tmp_path}/file cannot be written: Not a directory" in caplog.text
+
+
+def test_days_that_wait_are_told_to_prometheus(old: str, settings: Any) -> None:
+    name = "\ncomptroller_usage_days_to_archive "
+    assert name not in Client().get("/metrics").content.decode()
+    settings.USAGE_KEEP_DAYS = 3  # 35 at least: the newest of the days stays
+    days = len(due_days(keep_days=35, now=timezone.now()))
+    assert days > 0
+    assert f"{name}{days}.0\n" in Client().get("/metrics").content.decode()
