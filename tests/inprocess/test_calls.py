@@ -103,6 +103,8 @@ async def test_a_kill_aborts_in_the_engine_and_counts_exactly(tmp_path: Path) ->
         order = plane.order(OrderKind.KILL, AGENT)
         _, _, body = await call
         await found.quiet()
+        while order.id not in plane.acknowledgements:
+            await asyncio.sleep(0.005)
         acknowledged = plane.acknowledgements[order.id]
 
     last = events_of(body)[-1]

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON = os.environ.get("COMPTROLLER_TEST_VLLM", "")
 START_S = 400
 CAP = 200
+MIDDLEWARE = ("--max-num-seqs", "8", "--middleware", "enforcement.inprocess.Comptroller")
+READY = "/comptroller/readyz"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
@@ -57,7 +59,10 @@ class Vllm(Caller):
 
 
 @asynccontextmanager
-async def vllm(folder: Path, plane: Plane) -> AsyncIterator[Vllm]:
+async def vllm(
+    folder: Path, plane: Plane, *, options: Sequence[str] = MIDDLEWARE, page: str = READY
+) -> AsyncIterator[Vllm]:
+    """A real vLLM, once `page` answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -68,8 +73,8 @@ async def vllm(folder: Path, plane: Plane) -> AsyncIterator[Vllm]:
     assert await making.wait() == 0
     command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
     command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--dtype", "bfloat16", "--max-model-len", "2048", "--max-num-seqs", "8"]
-    command += ["--enforce-eager", "--middleware", "enforcement.inprocess.Comptroller"]
+    command += ["--dtype", "bfloat16", "--max-model-len", "2048"]
+    command += ["--enforce-eager", *options]
     quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     small = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     with (folder / "log").open("wb") as log:
@@ -86,18 +91,18 @@ async def vllm(folder: Path, plane: Plane) -> AsyncIterator[Vllm]:
             )
             found = Vllm(port, plane)
             try:
-                await ready(found, process)
+                await ready(found, process, page)
                 yield found
             finally:
                 process.terminate()
                 await asyncio.wait_for(process.wait(), 60)
 
 
-async def ready(found: Vllm, process: asyncio.subprocess.Process) -> None:
+async def ready(found: Vllm, process: asyncio.subprocess.Process, page: str) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.returncode is None:
         try:
-            await asyncio.to_thread(found.page, "/comptroller/readyz")
+            await asyncio.to_thread(found.page, page)
         except OSError:
             await asyncio.sleep(1)
         else:
@@ -127,6 +132,9 @@ def test_inside_a_real_vllm(tmp_path: Path) -> None:
             assert events_of(body)[-1]["comptroller"]["reason"] == "budget_exhausted"
             await node.settled(3)
             truth = node.counter("generation_tokens_total")
+            async with asyncio.timeout(10):
+                while plane.balance("budget-output_tokens").spent < truth:
+                    await asyncio.sleep(0.02)
             assert plane.balance("budget-output_tokens").spent == truth <= CAP
             assert plane.tokens[1] == truth
             assert not any(event.estimated for event in plane.events.values())
