@@ -178,7 +178,7 @@ class Host:
         except HttpError as error:
             exchange.keep_alive = False
             outbox.open()
-            routes.refuse_http(exchange, error)
+            routes.refuse_http(exchange, error, path=path_of(scope).encode(errors="replace"))
         else:
             outbox.open()
             routes.handle(exchange, head, body)

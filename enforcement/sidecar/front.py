@@ -18,6 +18,7 @@ from enforcement.sidecar.http1 import (
     HttpError,
     RequestHead,
     parse_request_head,
+    path_named,
 )
 
 MAX_PIPELINED = 256 * 1024
@@ -43,7 +44,9 @@ class Handler(Protocol):
 
     def check_head(self, head: RequestHead) -> None: ...
     def handle(self, connection: "ClientConnection", head: RequestHead, body: bytes) -> None: ...
-    def refuse_http(self, connection: "ClientConnection", error: HttpError) -> None: ...
+    def refuse_http(
+        self, connection: "ClientConnection", error: HttpError, *, path: bytes
+    ) -> None: ...
 
 
 class ClientConnection(Protocol):
@@ -199,7 +202,7 @@ class HttpClient(asyncio.Protocol):
         try:
             self._take(data)
         except HttpError as error:
-            self._refuse(error)
+            self._refuse(error, data)
 
     # ------------------------------------------------------------------ reading
 
@@ -214,10 +217,10 @@ class HttpClient(asyncio.Protocol):
             end += 4
             if end > MAX_HEAD_BYTES:
                 raise HttpError("the head is too large", status=431)
-            self._buffer = b""
             head = self._front.head_of(data[:end])
             data = data[end:]
             self._begin(head, data)
+            self._buffer = b""
         self._take_body(data)
 
     def _wait_for_head(self, data: bytes) -> None:
@@ -267,10 +270,12 @@ class HttpClient(asyncio.Protocol):
         self.busy = True
         self._front.handler.handle(self, head, body)
 
-    def _refuse(self, error: HttpError) -> None:
+    def _refuse(self, error: HttpError, data: bytes = b"") -> None:
+        """Refuse in the words of the path, as far as that came. `data`: what came last."""
         self.keep_alive = False
         self.busy = self._refused = True  # nothing behind it is read any more
-        self._front.handler.refuse_http(self, error)
+        path = self._head.path if self._head else path_named(self._buffer + data)
+        self._front.handler.refuse_http(self, error, path=path)
 
     # ------------------------------------------------------------------ answering
 

@@ -26,6 +26,7 @@ _REQUEST = re.compile(
     rb"([A-Z]{3,16}) ([!-~]{1,8192}) HTTP/1\.([01])\r\n" + _HEADERS,
 )
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: " + _VALUE + rb")?\r\n" + _HEADERS)
+_NAMED = re.compile(rb"[A-Z]{3,16} (?:https?://[^/ ]{1,300})?(/[A-Za-z0-9\-._/]{0,8191})")
 _BETA = b"?beta=true"
 _PATH = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,=:@/]*")
 _HOST = re.compile(rb"(?:[A-Za-z0-9\-._~]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
@@ -113,6 +114,15 @@ def parse_request_head(head: bytes) -> RequestHead:
         keep_alive=_keep_alive(headers, minor),
         expects_continue=expects is not None and minor == b"1",
     )
+
+
+def path_named(start: bytes) -> bytes:
+    """The path that a refused request seems to name; empty where none can be read.
+
+    It chooses the words of the refusal, and nothing else.
+    """
+    match = _NAMED.match(start)
+    return match[1] if match is not None else b""
 
 
 def parse_response_head(head: bytes, *, to_head_request: bool = False) -> ResponseHead:

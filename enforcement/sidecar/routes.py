@@ -110,12 +110,13 @@ class Routes:
             )
         )
 
-    def refuse_http(self, connection: ClientConnection, error: HttpError) -> None:
+    def refuse_http(self, connection: ClientConnection, error: HttpError, *, path: bytes) -> None:
         """Answer what is no proper request; the connection is closed behind it."""
         self._desk.metrics.http_errors[str(error.status)] += 1
         code = "invalid_api_key" if error.status == 401 else "malformed_request"
         refusal = invalid(str(error).capitalize(), status=error.status, code=code)
-        send_refusal(connection, refusal, request_id=clock.new_id())
+        near = dialect_near(path)
+        send_refusal(connection, refusal, request_id=clock.new_id(), dialect=near)
 
     # ------------------------------------------------------------------ calls
 

@@ -205,3 +205,35 @@ async def test_a_client_that_does_not_read_holds_the_engine_back(tmp_path: Path)
             await asyncio.sleep(0.3)
         writer.transport.abort()
     assert 0 < before < 60_000  # with the kernel's own buffers it is 85,000
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        (b"/v1/messages", "error"),
+        (b"http://x/v1/messages", "error"),
+        (b"/v1/messages?a=%", "error"),
+        (b"/api/chat", str),
+        (b"/v1/chat/completions", dict),
+        (b"/nowhere", dict),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_the_words_of_its_path(
+    tmp_path: Path, path: bytes, kind: object
+) -> None:
+    """Anthropic's errors have a type beside them, Ollama's are a text, OpenAI's an object."""
+    start = b"POST " + path + b" HTTP/1.1\r\nhost: x\r\n"
+    malformed = start + b"bad header\r\n\r\n"
+    late = start + b"content-length: 9"
+    large = start + b"content-length: 1000000000\r\n\r\n"
+    endless = start + b"x: " + b"a" * 40_000
+
+    @in_loop
+    async def test() -> None:
+        async with stack(tmp_path, head_timeout=0.2) as world:
+            for request in (malformed, late, large, endless):
+                body = json.loads(split_answer(await world.raw(request))[2])
+                assert isinstance(body["error"], str if kind is str else dict)
+                assert (body.get("type") == "error") == (kind is not str and kind is not dict)
+
+    test()
