@@ -21,6 +21,7 @@ BEAT_SCHEDULE = {
     "measure-activity": {"task": "enforcement.measure_activity", "schedule": 300.0},
     "discover-nodes": {"task": "enforcement.discover_nodes", "schedule": 60.0},
     "reconcile-usage": {"task": "enforcement.reconcile_usage", "schedule": 300.0},
+    "fetch-bills": {"task": "enforcement.fetch_bills", "schedule": 60.0},
     "forget-samples": {"task": "enforcement.forget_samples", "schedule": 3600.0},
     "fold-usage": {"task": "budgets.fold_usage", "schedule": 10.0},
     "prepare-partitions": {"task": "budgets.prepare_partitions", "schedule": 3600.0},

@@ -86,6 +86,7 @@ class Totals(Collector):
         yield unpriced
         yield from gathering.of_readings(now=now)
         yield from gathering.of_drift(now=now)
+        yield from gathering.of_bills(now=now)
         yield from work.of_duties(now=now)
         yield from work.of_letters()
         yield from work.of_broker(settings.BROKER_URL, [queue.name for queue in QUEUES])

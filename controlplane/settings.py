@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from controlplane.env import database_settings, env_bool, env_int, env_secret, env_text
 from controlplane.logs import logging_settings
+from enforcement.rules.billplan import bill_plans
 from enforcement.rules.explain import Fate
 from enforcement.rules.policy import OrderKind, ScopeKind
 from enforcement.rules.reports.call import address_of
@@ -30,6 +31,9 @@ NODES_ORGANIZATION = env_text("COMPTROLLER_NODES_ORGANIZATION")
 # What metered use and an engine's count may differ by in an hour, before it is called drift.
 DRIFT_PER_MILLE = env_int("COMPTROLLER_DRIFT_PER_MILLE", default=5)
 DRIFT_FLOOR_TOKENS = env_int("COMPTROLLER_DRIFT_FLOOR_TOKENS", default=50)
+# Whose bills are asked for once a day, and the slug of the organization that they are for.
+BILLS = bill_plans(env_text("COMPTROLLER_BILLS"))
+BILLS_ORGANIZATION = env_text("COMPTROLLER_BILLS_ORGANIZATION")
 REPORTS_PER_MINUTE = env_int("COMPTROLLER_REPORTS_PER_MINUTE", default=1200, minimum=1)
 # Where callers reach sidecars, as host:port. What was sent there, a sidecar tells of.
 SIDECAR_ADDRESSES = frozenset(

@@ -16,7 +16,7 @@ from budgets.models import RollupWatermark
 from enforcement.domain.drift import NAME, SETTLED
 from enforcement.domain.nodes import health_of
 from enforcement.enums import NodeState
-from enforcement.models import ReadingCount, ServingNode
+from enforcement.models import BillAccount, ReadingCount, ServingNode
 from enforcement.rules.readings import Outcome
 from enforcement.rules.reconcile import Verdict
 
@@ -96,6 +96,25 @@ def of_drift(*, now: datetime) -> Iterator[Metric]:
     if compared is not None:
         age.add_metric([], max(now - compared.folded_at, timedelta()).total_seconds())
     yield from (tokens, dollars, age)
+
+
+def of_bills(*, now: datetime) -> Iterator[Metric]:
+    """How fresh the bills are that are asked for each day: as many series as accounts are named."""
+    labels = ["provider", "account"]
+    age = GaugeMetricFamily(
+        "comptroller_bill_age_seconds",
+        "Since a provider last told its bill; if it never did, since it is to be asked.",
+        labels=labels,
+    )
+    attempts = GaugeMetricFamily(
+        "comptroller_bill_attempts", "Attempts since a bill was told.", labels=labels
+    )
+    for row in BillAccount.objects.order_by("provider", "account"):
+        named = [row.provider, row.account]
+        since = row.succeeded_at or row.created_at
+        age.add_metric(named, max(now - since, timedelta()).total_seconds())
+        attempts.add_metric(named, row.attempts)
+    yield from (age, attempts)
 
 
 def _drift(now: datetime) -> list[tuple[str, str, str, int]]:

@@ -68,6 +68,18 @@ def reconcile_usage() -> None:
 
 
 @shared_task(
+    name="enforcement.fetch_bills", ignore_result=True, soft_time_limit=240, time_limit=270
+)  # type: ignore[untyped-decorator]
+def fetch_bills() -> None:
+    """Ask a provider for a bill that is due: one at a time. Beat: every minute."""
+    from django.utils import timezone
+
+    from enforcement.domain.bills.timer import fetch_due
+
+    fetch_due(now=timezone.now())
+
+
+@shared_task(
     name="enforcement.measure_activity", ignore_result=True, soft_time_limit=240, time_limit=270
 )  # type: ignore[untyped-decorator]
 def measure_activity() -> None:

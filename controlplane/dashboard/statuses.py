@@ -57,6 +57,11 @@ VERDICT = {
     "unknown": Status("Not known", "idle", "circle-question-mark"),
     "alone": Status("Only metered", "idle", "circle-dashed"),
 }
+BILL = {
+    "current": Status("Current", "ok", "circle-check"),
+    "failing": Status("Not told", "bad", "circle-alert"),
+    "waiting": Status("Not asked yet", "idle", "circle-dashed"),
+}
 LINK = {
     "online": Status("Online", "ok", "radio"),
     "late": Status("Late", "warn", "hourglass"),
@@ -99,6 +104,7 @@ FAMILIES = {
     "lease": LEASE,
     "node": NODE,
     "verdict": VERDICT,
+    "bill": BILL,
     "link": LINK,
     "key": KEY,
     "receipt": RECEIPT,

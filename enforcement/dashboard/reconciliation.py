@@ -8,7 +8,7 @@ from django.http import HttpResponse
 
 from controlplane.dashboard.paging import paginate
 from controlplane.dashboard.web import PageRequest, csv_file, page, show
-from enforcement.models import BillLine, Reconciliation
+from enforcement.models import BillAccount, BillLine, Reconciliation
 from enforcement.rules.reconcile import Verdict
 
 PAGE_SIZE = 50
@@ -78,6 +78,9 @@ def listing(request: PageRequest) -> HttpResponse:
         "last_bill": BillLine.objects.filter(organization=request.organization)
         .order_by("-read_at")
         .first(),
+        "accounts": BillAccount.objects.filter(organization=request.organization).order_by(
+            "provider", "account"
+        ),
     }
     return show(request, "enforcement/reconciliation.html", context)
 

@@ -9,8 +9,8 @@ from prometheus_client.metrics_core import Metric
 
 from enforcement.domain.drift import keep_reconciled
 from enforcement.domain.readingcounts import Ended, count_readings
-from enforcement.metrics import of_drift, of_readings
-from enforcement.models import Reconciliation, ServingNode
+from enforcement.metrics import of_bills, of_drift, of_readings
+from enforcement.models import BillAccount, Reconciliation, ServingNode
 from enforcement.rules.readings import Outcome
 from enforcement.rules.reconcile import CauseKind
 from tests.budgets.world import NOW, World, make_world
@@ -154,3 +154,19 @@ def test_nodes_are_told_by_their_health_and_gone_ones_are_not(world: World) -> N
     told = samples(of_readings(now=NOW + timedelta(seconds=30)))
     health = {key[1]: value for key, value in told.items() if key[0] == "nodes"}
     assert health == {"active": 1, "draining": 1, "unscraped": 1, "away": 1, "failing": 1}
+
+
+def test_bills_tell_how_old_they_are(world: World) -> None:
+    account = {"organization": world.organization, "due_at": NOW}
+    BillAccount.objects.create(
+        provider="openai", created_at=NOW - 9 * HOUR, succeeded_at=NOW - HOUR, **account
+    )
+    BillAccount.objects.create(
+        provider="anthropic", account="a", created_at=NOW - 2 * HOUR, attempts=3, **account
+    )
+    assert samples(of_bills(now=NOW)) == {
+        ("bill_age_seconds", "anthropic", "a"): 7_200,
+        ("bill_age_seconds", "openai", ""): 3_600,
+        ("bill_attempts", "anthropic", "a"): 3,
+        ("bill_attempts", "openai", ""): 0,
+    }

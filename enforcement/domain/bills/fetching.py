@@ -5,6 +5,7 @@ Keys are of administrators, and come from the environment of whoever asks; they 
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ from enforcement.domain.bills.reading import read_bill
 from enforcement.errors import BillError
 
 WITHIN_S = 30.0
+LONGEST_S = 600.0
 MOST_BYTES = 16 * 1024 * 1024
 MOST_PAGES = 500
 Query = list[tuple[str, str]]
@@ -28,7 +30,6 @@ class Source:
 
     name: str
     base_url: str
-    key_variable: str
     headers: Callable[[str], Mapping[str, str]]
     reports: Callable[[datetime, datetime], Mapping[str, Query]]
 
@@ -69,14 +70,12 @@ SOURCES = {
     "openai": Source(
         name="openai",
         base_url="https://api.openai.com",
-        key_variable="COMPTROLLER_OPENAI_ADMIN_KEY",
         headers=lambda key: {"authorization": f"Bearer {key}"},
         reports=_openai_reports,
     ),
     "anthropic": Source(
         name="anthropic",
         base_url="https://api.anthropic.com",
-        key_variable="COMPTROLLER_ANTHROPIC_ADMIN_KEY",
         headers=lambda key: {"x-api-key": key, "anthropic-version": "2023-06-01"},
         reports=_anthropic_reports,
     ),
@@ -84,39 +83,59 @@ SOURCES = {
 
 
 def fetch_bill(
-    source: Source, *, key: str, since: datetime, until: datetime, base_url: str = ""
+    source: Source,
+    *,
+    key: str,
+    since: datetime,
+    until: datetime,
+    base_url: str = "",
+    longest_s: float = LONGEST_S,
 ) -> list[Line]:
-    """All lines of [since, until). `base_url`: a gateway in front of the provider.
+    """All lines of [since, until). `base_url`: a gateway in front of the provider. `longest_s`: for
+    all of its pages together.
 
     Raises BillError: it did not answer, refused the key, or wrote something that is no bill.
     """
+    asked = _Asked(source, key, base_url or source.base_url, time.monotonic() + longest_s)
     found: list[Line] = []
     for path, query in source.reports(since, until).items():
-        for page in _pages(source, path, query, key, base_url or source.base_url):
+        for page in asked.pages(path, query):
             found += read_bill(page, provider=source.name)
     return summed(found)
 
 
-def _pages(source: Source, path: str, query: Query, key: str, base_url: str) -> Iterator[bytes]:
-    cursor = ""
-    for _ in range(MOST_PAGES):
-        asked = urlencode([*query, ("page", cursor)] if cursor else query)
-        page = _get(base_url, f"{path}?{asked}", source.headers(key))
-        yield page
-        cursor = _next(page)
-        if not cursor:
-            return
-    raise BillError(f"{path} has more than {MOST_PAGES} pages: ask for less time")
+@dataclass(frozen=True)
+class _Asked:
+    """One provider, asked until an instant of the monotonic clock."""
 
+    source: Source
+    key: str
+    base_url: str
+    ends_s: float
 
-def _get(base_url: str, path: str, headers: Mapping[str, str]) -> bytes:
-    try:
-        answer = asyncio.run(
-            fetch(base_url, path, within=WITHIN_S, most=MOST_BYTES, headers=headers)
-        )
-    except CollectorError as error:
-        raise BillError(str(error)) from error
-    return answer.body
+    def pages(self, path: str, query: Query) -> Iterator[bytes]:
+        cursor = ""
+        for _ in range(MOST_PAGES):
+            page = self._get(path, [*query, ("page", cursor)] if cursor else query)
+            yield page
+            cursor = _next(page)
+            if not cursor:
+                return
+        raise BillError(f"{path} has more than {MOST_PAGES} pages: ask for less time")
+
+    def _get(self, path: str, query: Query) -> bytes:
+        left_s = self.ends_s - time.monotonic()
+        if left_s <= 0:
+            raise BillError(f"{path} was not read to its end in time: ask for less")
+        address, headers = f"{path}?{urlencode(query)}", self.source.headers(self.key)
+        within_s = min(left_s, WITHIN_S)
+        try:
+            answer = asyncio.run(
+                fetch(self.base_url, address, within=within_s, most=MOST_BYTES, headers=headers)
+            )
+        except CollectorError as error:
+            raise BillError(str(error)) from error
+        return answer.body
 
 
 def _next(page: bytes) -> str:

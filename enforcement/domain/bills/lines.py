@@ -118,8 +118,14 @@ def in_usd(currency: object) -> None:
 
 
 def text(value: object) -> str:
-    """At most what a column holds; null is empty."""
-    return "" if value is None else str(value)[:200]
+    """At most what a column holds; null is empty.
+
+    Raises BillError: a null character, or half of one: JSON can say it, no database keeps it.
+    """
+    said = "" if value is None else str(value)[:200]
+    if "\0" in said or (not said.isascii() and any("\ud800" <= char <= "\udfff" for char in said)):
+        raise BillError(f"no text that can be kept: {said[:40]!r}")
+    return said
 
 
 def period(starts_at: object, ends_at: object) -> Period:

@@ -1,6 +1,5 @@
 """`manage.py fetch_bill`, behind `comptroller reconcile fetch-bill`."""
 
-import os
 from argparse import ArgumentParser
 from datetime import timedelta
 from typing import Any
@@ -26,9 +25,11 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **options: Any) -> None:
         from controlplane.audit.domain import Actor
+        from controlplane.env import env_secret
         from enforcement.domain.bills.fetching import SOURCES, fetch_bill
         from enforcement.domain.bills.storing import keep_bill
         from enforcement.errors import BillError
+        from enforcement.rules.billplan import BillPlan, midnight_of
 
         organization = organization_of(options)
         source = SOURCES.get(options["provider"])
@@ -36,20 +37,18 @@ class Command(BaseCommand):
             raise CommandError(f"bills can be asked of {', '.join(SOURCES)}")
         if not 1 <= options["days"] <= LONGEST_DAYS:
             raise CommandError(f"--days is 1 to {LONGEST_DAYS}")
-        key = os.environ.get(source.key_variable, "")
+        variable = BillPlan(source.name).key_variable
+        key = env_secret(variable)
         if not key:
-            raise CommandError(
-                f"set {source.key_variable} to an administrator's key of {source.name}"
-            )
+            raise CommandError(f"set {variable} to an administrator's key of {source.name}")
         now = timezone.now()
-        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
         try:
             kept = keep_bill(
                 organization_id=organization.id,
                 lines=fetch_bill(
                     source,
                     key=key,
-                    since=midnight - timedelta(days=options["days"]),
+                    since=midnight_of(now) - timedelta(days=options["days"]),
                     until=now.replace(minute=0, second=0, microsecond=0),
                     base_url=options["base_url"],
                 ),

@@ -11,6 +11,7 @@ from django.db import models
 from controlplane.identity.domain.credentials import issue_api_token
 from controlplane.identity.models import ApiToken
 from enforcement.models import (
+    BillAccount,
     BillLine,
     DeviceSample,
     NodeActivity,
@@ -218,6 +219,16 @@ def test_a_line_of_a_bill_is_said_once_and_tells_tokens_or_money(world: World) -
     for change in ("prompt_tokens = NULL", "prompt_tokens = -1"):
         with refused_by("bill_line_is_of_a_kind"):
             sql(f"UPDATE enforcement_billline SET {usage}, {change}")
+
+
+def test_an_account_that_is_asked_stands_there_once(world: World) -> None:
+    account = BillAccount.objects.create(
+        organization=world.organization, provider="openai", created_at=NOW, due_at=NOW
+    )
+    with refused_by("bill_account_known_once"):
+        again(account)()
+    with refused_by("bill_account_attempts_counted"):
+        sql("UPDATE enforcement_billaccount SET attempts = -1")
 
 
 def test_orders_are_never_edited_and_have_their_own_cursor(order: Order) -> None:

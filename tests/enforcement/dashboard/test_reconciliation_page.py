@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from enforcement.models import Reconciliation
+from enforcement.models import BillAccount, Reconciliation
 from tests.budgets.world import World, make_world
 from tests.visitors import Visitors
 
@@ -86,7 +86,7 @@ def test_the_page_asks_as_often_for_five_rows_as_for_one(
 ) -> None:
     for number in range(count):
         row(world, f"gpu-{number}")
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(8):
         visitors.viewer.get("/reconciliation/")
 
 
@@ -96,3 +96,19 @@ def test_the_table_is_had_as_csv(world: World, visitors: Visitors) -> None:
     assert head.startswith("node,provider,model,starts_at,ends_at,verdict,calls,")
     assert line.startswith("gpu-a,,gemma,20")
     assert ",20,,20,2000000000,3000000000,past_sidecars," in line
+
+
+def test_how_fresh_bills_are_is_told(world: World, visitors: Visitors) -> None:
+    now = timezone.now()
+    account: dict[str, Any] = {"organization": world.organization, "created_at": now, "due_at": now}
+    assert (
+        "Bills that are asked for" not in visitors.viewer.get("/reconciliation/").content.decode()
+    )
+    BillAccount.objects.create(provider="openai", succeeded_at=now, **account)
+    error = "/v1/organization/costs answered 401"
+    BillAccount.objects.create(
+        provider="anthropic", account="a-b", attempts=2, error=error, asked_at=now, **account
+    )
+    text = " ".join(visitors.viewer.get("/reconciliation/").content.decode().split())
+    for said in ("Current", "anthropic/a-b", "Not told", "answered 401", "2 attempts"):
+        assert said in text

@@ -172,6 +172,8 @@ OWN = "provider,model,starts_at,ends_at,prompt_tokens,cost_usd\n"
         (b"\xff\xfe{", "in UTF-8: the text is in UTF-16"),
         (b'{"data": 3}', "no list named data"),
         (b"[" * 100_000, "not JSON"),
+        (openai_page([completions("gpt\0", 1, 1)]), "no text that can be kept"),
+        (openai_page([completions("gpt\ud800", 1, 1)]), "no text that can be kept"),
         (b'{"data": [{"x": 1}]}', "page 0, bucket 0: neither a bucket of OpenAI nor of Anthropic"),
         (b'{"data": [7]}', "page 0, bucket 0: not as the provider writes it"),
         (b'{"data": [{"start_time": 1, "results": null}]}', "not as the provider writes it"),
