@@ -8,6 +8,7 @@ class BudgetsConfig(AppConfig):
     verbose_name = "Budgets and ledger"
 
     def ready(self) -> None:
+        import budgets.checks  # noqa: F401, PLC0415 -- registers the system checks
         from budgets import errors  # noqa: PLC0415 -- the registry is Django's to call
         from controlplane.problems import register  # noqa: PLC0415 -- needs loaded apps
 

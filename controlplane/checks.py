@@ -1,8 +1,7 @@
 """System checks: what must be right before this program may handle money.
 
 E001 commits are not durable · E002 no or a weak secret key · E003 the public address is none ·
-E004 the database is too old · W001 the broker is not there · W002 debugging in public ·
-W003 usage events cannot be archived
+E004 the database is too old · W001 the broker is not there · W002 debugging in public
 """
 
 from collections.abc import Sequence
@@ -100,19 +99,3 @@ def no_debugging_in_public(**_: Any) -> list[CheckMessage]:
     if not settings.DEBUG or urlsplit(settings.PUBLIC_URL).hostname in LOOPBACK:
         return []
     return [Warning("COMPTROLLER_DEBUG is on in public.", id="controlplane.W002")]
-
-
-@register(Tags.files, deploy=True)
-def archive_folder(**_: Any) -> list[CheckMessage]:
-    """As far as this process can tell: workers are who writes."""
-    from budgets.domain.archive import check_place  # noqa: PLC0415 -- needs loaded apps
-    from budgets.errors import ArchiveError  # noqa: PLC0415 -- needs loaded apps
-
-    if not settings.USAGE_KEEP_DAYS:
-        return []
-    try:
-        check_place(keep_days=settings.USAGE_KEEP_DAYS, folder=settings.ARCHIVE_DIR)
-    except ArchiveError as error:
-        hint = "Days of usage events stay in the database until every worker can write there."
-        return [Warning(f"{error}.", hint=hint, id="controlplane.W003")]
-    return []

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
@@ -112,6 +113,21 @@ def test_a_place_that_is_none_is_told_before_a_day_is_due(
     tasks.archive_usage()
     assert "usage events were not archived" in caplog.text
     assert f"{tmp_path}/file cannot be written: Not a directory" in caplog.text
+
+
+def warned() -> bool:
+    return "budgets.W001" in {one.id for one in run_checks(include_deployment_checks=True)}
+
+
+def test_a_place_that_is_none_is_told_by_a_check(settings: Any, tmp_path: Path) -> None:
+    assert not warned()
+    settings.USAGE_KEEP_DAYS = 40
+    assert warned()
+    settings.ARCHIVE_DIR = str(tmp_path / "new" / "archive")
+    assert not warned()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "new").write_text("a file where a folder should be")
+    assert warned()
 
 
 def test_days_that_wait_are_told_to_prometheus(old: str, settings: Any) -> None:

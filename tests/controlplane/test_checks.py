@@ -1,6 +1,5 @@
 """System checks: each with its id, each seen to fail."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,14 +46,3 @@ def test_debugging_in_public_is_a_warning(settings: Any) -> None:
     assert "controlplane.W002" in found(deploy=True)
     settings.PUBLIC_URL = "http://127.0.0.1:8300"
     assert "controlplane.W002" not in found(deploy=True)
-
-
-def test_archives_that_cannot_be_written_are_a_warning(settings: Any, tmp_path: Path) -> None:
-    assert "controlplane.W003" not in found(deploy=True)
-    settings.USAGE_KEEP_DAYS = 40
-    assert "controlplane.W003" in found(deploy=True)
-    settings.ARCHIVE_DIR = str(tmp_path / "new" / "archive")
-    assert "controlplane.W003" not in found(deploy=True)
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "new").write_text("a file where a folder should be")
-    assert "controlplane.W003" in found(deploy=True)
