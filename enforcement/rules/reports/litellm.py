@@ -1,7 +1,8 @@
 """LiteLLM's `StandardLoggingPayload`, as its generic API callback and custom loggers send it.
 
 A body is one payload, a list of them, or one a line (the callback's `json_array`, `single` and
-`ndjson`), each bare or under `standard_logging_object`. Seen with LiteLLM 1.106.2 and 1.110.2.
+`ndjson`), each bare or under `standard_logging_object`. Seen with LiteLLM 1.106.2 and 1.110.2,
+and with its proxy 1.108.7.
 
 1. A call is named by `litellm_call_id` and the answer's `id`: attempts share the former.
 2. `prompt_tokens` includes cached ones. Details stand in `metadata.usage_object`.
