@@ -6,6 +6,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from focus_data_toolkit.model import load_model
+from focus_data_toolkit.model.validator import lint_focus_1_4_structure
+from focus_data_toolkit.schema.registry import version_columns
 
 from budgets.domain.rerate import Wish, rerate
 from budgets.errors import ExportError
@@ -17,6 +20,7 @@ from tests.budgets.world import ACTOR, NOW, World, make_world
 
 TEN = datetime(2026, 5, 13, 10, tzinfo=UTC)
 DAY = timedelta(days=1)
+DATASET = "Cost and Usage"
 
 
 def exported(world: World, version: Version = Version.FOCUS_1_4) -> list[dict[str, str]]:
@@ -65,6 +69,54 @@ def test_a_rating_is_a_correction_and_costs_add_up(world: World) -> None:
     assert [row["ChargeClass"] for row in rows] == ["", "Correction"]
     assert sum(Decimal(row["EffectiveCost"]) for row in rows) == Decimal("0.00014")
     assert rows[1]["x_Calls"] == "0"
+
+
+def complaints(rows: list[dict[str, str]]) -> list[str]:
+    """What the linter of focus-data-toolkit finds against the 1.4 model of Cost and Usage."""
+    return [str(message) for message in lint_focus_1_4_structure(DATASET, rows).messages()]
+
+
+@pytest.fixture
+def rows_of_all_kinds(world: World) -> World:
+    """Priced, corrected, unpriced, of a provider and of our own nodes."""
+    old = price(world, OLD)
+    book(world, TEN, charge_nanos=1_500_000, price_version=str(old.id))
+    book(world, TEN, model="other", agent=str(world.loner.id), provider="openai", node="n1")
+    price(world, NEW, at=LATER)
+    wish = Wish(organization_id=world.id, model="gemma", since=TEN, until=LATER)
+    rerate(wish, actor=ACTOR, reason="wrong list", now=LATER)
+    return world
+
+
+def test_rows_of_1_4_pass_an_independent_linter(rows_of_all_kinds: World) -> None:
+    rows = exported(rows_of_all_kinds)
+    assert len(rows) == 3
+    assert complaints(rows) == []
+    broken = [rows[0] | {"BilledCost": "many", "ServiceSubcategory": "Chatbots"}]
+    assert [name in " ".join(complaints(broken)) for name in ("BilledCost", "Chatbots")] == [
+        True,
+        True,
+    ]
+
+
+def test_rows_of_1_3_are_those_of_1_4_with_the_names_that_it_deprecates(
+    rows_of_all_kinds: World,
+) -> None:
+    """Its columns and which of them are mandatory: those of the 1.4 model by when they came in."""
+    rows = exported(rows_of_all_kinds, Version.FOCUS_1_3)
+    ours = {name for name in rows[0] if not name.startswith("x_")}
+    assert ours <= version_columns(DATASET, "1.3")
+    columns = load_model()["datasets"][DATASET]["columns"]
+    mandatory = {
+        name
+        for name, column in columns.items()
+        if column["feature_level"] == "Mandatory" and column["version"] != "1.4"
+    }
+    assert len(mandatory) >= 20
+    assert mandatory <= ours
+    deprecated = ("ProviderName", "PublisherName")
+    assert all(row[name] for row in rows for name in deprecated)
+    assert complaints([{k: v for k, v in row.items() if k not in deprecated} for row in rows]) == []
 
 
 def test_versions_differ_by_what_was_removed(world: World) -> None:
