@@ -185,7 +185,7 @@ class _Run:
         rated = self.rate(batch, books)
         ratings = [_rating(one, actor=actor, reason=reason, now=self._now) for one in rated]
         Rating.objects.bulk_create(ratings)
-        leave_unfolded(ratings=[rating.id for rating in ratings], now=self._now)
+        leave_unfolded([rating.id for rating in ratings], now=self._now)
         books.save()
         Transfer.objects.bulk_create(
             _transfer(rating, balance_id, kind, amount)

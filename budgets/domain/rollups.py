@@ -25,10 +25,6 @@ ROWS_AT_ONCE = 500
 EVENTS_AT_ONCE = 100_000
 MOST_BATCHES = 20
 WORK_MEM = "128MB"  # sums by every two dimensions at once: on disk they take many times as long
-_LEAVE = """
-INSERT INTO budgets_unfoldeduse (received_at, events, starts, ratings)
-VALUES (%s, %s::uuid[], %s::timestamptz[], %s::uuid[])
-"""
 
 
 class Folded(NamedTuple):
@@ -38,22 +34,9 @@ class Folded(NamedTuple):
     busy: bool = False
 
 
-def leave_unfolded(
-    events: Iterable[str] = (),
-    starts: Iterable[str] = (),
-    ratings: Iterable[UUID] = (),
-    *,
-    now: datetime,
-) -> None:
-    """Hand new events (with their starts) or ratings to the next fold. In their transaction."""
-    arrays = [plain_array(values) for values in (events, starts, map(str, ratings))]
-    with connection.cursor() as cursor:
-        cursor.execute(_LEAVE, [now, *arrays])
-
-
-def plain_array(values: Iterable[str]) -> str:
-    """An array as PostgreSQL reads it, of values that have no need of quotes."""
-    return f"{{{','.join(values)}}}"
+def leave_unfolded(ratings: Iterable[UUID], *, now: datetime) -> None:
+    """Hand ratings to the next fold. In their transaction. Events are handed over by `claim`."""
+    UnfoldedUse.objects.create(received_at=now, ratings=list(ratings))
 
 
 def fold_usage(*, now: datetime) -> Folded:

@@ -88,7 +88,8 @@ def book_checked(
     first: dict[str, int] = {}
     for place, entry in enumerate(entries):
         first.setdefault(entry.event.id, place)
-    fresh = claim([entries[place] for place in first.values()], organization_id=organization_id)
+    claimed = [entries[place] for place in first.values()]
+    fresh = claim(claimed, organization_id=organization_id, now=now)
     new = {place for event_id, place in first.items() if event_id in fresh}
     if new:
         booked = [entries[place] for place in sorted(new)]

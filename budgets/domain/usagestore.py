@@ -12,17 +12,23 @@ from uuid import UUID
 
 from django.db import connection
 
-from budgets.domain.rollups import leave_unfolded, plain_array
 from budgets.domain.usagerows import COLUMNS, CSV, Entry, csv_of
 from budgets.models import UsageArchive
 
 DAYS_AHEAD = 7
 ARCHIVED_AFTER_DAYS = 35  # at least: reports and reconciliation look back a month
+# What is new is left to the next fold by the same statement: nothing need be read twice.
 _CLAIM = """
-INSERT INTO budgets_usagereceipt (id, organization_id, started_at, digest)
-SELECT id, %s::uuid, started_at, decode(digest, 'hex')
-FROM unnest(%s::uuid[], %s::timestamptz[], %s::text[]) AS said (id, started_at, digest)
-ON CONFLICT (id) DO NOTHING RETURNING id::text
+WITH new AS (
+    INSERT INTO budgets_usagereceipt (id, organization_id, started_at, digest)
+    SELECT id, %s::uuid, started_at, decode(digest, 'hex')
+    FROM unnest(%s::uuid[], %s::timestamptz[], %s::text[]) AS said (id, started_at, digest)
+    ON CONFLICT (id) DO NOTHING RETURNING id, started_at
+), unfolded AS (
+    INSERT INTO budgets_unfoldeduse (received_at, events, starts, ratings)
+    SELECT %s, array_agg(id), array_agg(started_at), '{}' FROM new HAVING count(*) > 0
+)
+SELECT id::text FROM new
 """
 _BOOKED = """
 SELECT id::text, organization_id, encode(digest, 'hex') FROM budgets_usagereceipt
@@ -32,15 +38,23 @@ _NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
 _COPY = f"COPY budgets_usageevent ({_NAMES}) FROM STDIN WITH ({CSV})"
 
 
-def claim(entries: Iterable[Entry], *, organization_id: UUID) -> set[str]:
-    """Write receipts in the order of ids; which are new. A twin in flight is waited for."""
+def claim(entries: Iterable[Entry], *, organization_id: UUID, now: datetime) -> set[str]:
+    """Write receipts in the order of ids; which are new. A twin in flight is waited for.
+
+    New ones are handed to the next fold as well: their events must be stored in this transaction.
+    """
     ordered = sorted(entries, key=attrgetter("event.id"))
     ids = plain_array([entry.event.id for entry in ordered])
     starts = plain_array([entry.start for entry in ordered])
     digests = plain_array([entry.digest for entry in ordered])
     with connection.cursor() as cursor:
-        cursor.execute(_CLAIM, [organization_id, ids, starts, digests])
+        cursor.execute(_CLAIM, [organization_id, ids, starts, digests, now])
         return {key for (key,) in cursor.fetchall()}
+
+
+def plain_array(values: Iterable[str]) -> str:
+    """An array as PostgreSQL reads it, of values that have no need of quotes."""
+    return f"{{{','.join(values)}}}"
 
 
 def contradicting(said: Mapping[int, Entry], *, organization_id: UUID) -> tuple[int, ...]:
@@ -72,9 +86,6 @@ def store(
     ):
         for piece in csv_of(entries, sidecar=sidecar, source=source, received_at=received_at):
             copy.write(piece)
-    leave_unfolded(
-        [entry.event.id for entry in entries], [entry.start for entry in entries], now=now
-    )
 
 
 def within_table(starts: Sequence[datetime], *, now: datetime) -> list[datetime]:

@@ -1,3 +1,4 @@
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import Q
 
@@ -84,7 +85,7 @@ class UsageEvent(models.Model):
                 condition=~Q(session=""),
                 name="usage_by_session",
             ),
-            models.Index(fields=["received_at"], name="usage_by_receipt"),
+            BrinIndex(fields=["received_at"], name="usage_by_receipt", autosummarize=True),
             models.Index(
                 fields=["organization", "-started_at"],
                 condition=Q(price_version=None),
