@@ -46,9 +46,12 @@ def read_prices(content: bytes, form: PriceFormat) -> PriceList:
             prices, left_out = read_map(_json(text))
         else:
             prices = read_catalogue(providers_of(_json(text)))
+        for name in (*left_out, *(part for key in prices for part in key)):
+            name.encode()  # JSON can say half a character, which nobody can be told
     except (ValueError, InvalidOperation, OverflowError, RecursionError, csv.Error) as error:
         said = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        raise PriceError("content", f"not a {form} price file: {said[:300]}") from error
+        said = said[:300].encode(errors="backslashreplace").decode()
+        raise PriceError("content", f"not a {form} price file: {said}") from error
     if not prices:
         raise PriceError("content", f"no price of tokens in this {form} file")
     return PriceList(

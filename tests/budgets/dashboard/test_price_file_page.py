@@ -16,6 +16,10 @@ from tests.visitors import Visitors
 
 URL = "/prices/import/"
 HEAD = b"model,input,output\n"
+MAP = (
+    b'{"%s": {"mode": "chat", "litellm_provider": "x", "input_cost_per_token": 1e-6,'
+    b' "output_cost_per_token": 2e-6}}'
+)
 
 
 def upload(client: Client, content: bytes, name: str = "prices.csv", **fields: Any) -> Any:
@@ -84,6 +88,9 @@ def test_a_new_file_is_never_taken_unseen(world: World, visitors: Visitors) -> N
         (HEAD + b"llama,-1,2\n", "llama"),
         (HEAD + b"llama,1e999999999,2\n", "line 2: not a price"),
         (HEAD, "no price of tokens in this csv file"),
+        (MAP % rb"llama\u0000", "characters"),
+        (MAP % rb"llama\ud800", "surrogates not allowed"),
+        (HEAD + b"a" * 300 + b",1,2\n", "characters"),
         (b"0" * 2_000_001, "The file has more than 2 MB."),
         (HEAD + b"".join(b"m%d,1,2\n" % n for n in range(MOST_OWN + 1)), "up to 1000 models"),
     ],
