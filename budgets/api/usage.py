@@ -21,7 +21,14 @@ from rest_framework.response import Response
 from budgets.api.serializers import UsageGroupSerializer, UsageSumSerializer
 from budgets.enums import choices_of
 from budgets.errors import UsageQueryError
-from budgets.queries.explore import MOST_GROUPS, Answer, ask, check_days, grouping_of
+from budgets.queries.explore import (
+    MOST_FILTERS,
+    MOST_GROUPS,
+    Answer,
+    ask,
+    check_days,
+    grouping_of,
+)
 from budgets.queries.exploresql import Question
 from budgets.queries.focus import COLUMNS, Version, hours_of
 from budgets.queries.focusfiles import MEDIA_TYPES, Output, written
@@ -42,12 +49,14 @@ class QuestionSerializer(StrictSerializer):
     group_by = serializers.CharField(
         default="model",
         allow_blank=True,
+        max_length=500,
         help_text="at most two, with commas: team, project, agent, user, model, provider, node,"
         " skill, endpoint, tier, ending, tag:NAME, session, and one of hour, day, week",
     )
     filter = serializers.ListField(
         child=serializers.CharField(max_length=1_300),
         required=False,
+        max_length=MOST_FILTERS,
         help_text="NAME=VALUE, repeatable; owners by id or slug",
     )
     limit = serializers.IntegerField(min_value=1, max_value=MOST_GROUPS, default=100)

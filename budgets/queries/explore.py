@@ -8,7 +8,7 @@ month. More, two tags, or sessions: the events themselves, which takes longer th
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import MAXYEAR, date, datetime, timedelta
 from typing import Any
 
 from django.db import OperationalError, connection, transaction
@@ -122,6 +122,8 @@ def check_days(since: date, until: date) -> None:
         raise UsageQueryError("since", "must be before until")
     if until - since > timedelta(days=LONGEST_DAYS):
         raise UsageQueryError("since", f"at most {LONGEST_DAYS} days at once")
+    if until.year >= MAXYEAR:
+        raise UsageQueryError("until", f"must be before {MAXYEAR}")
 
 
 def pair_behind(question: Question) -> Pair | None:
@@ -179,7 +181,7 @@ def _run(question: Question, source: Source, *, of_cells: bool) -> list[tuple[An
     except OperationalError as error:
         if isinstance(error.__cause__, QueryCanceled):
             raise UsageQueryError(
-                "since", "too many events to read: ask for fewer days, or for fewer dimensions"
+                "since", "too much to read: ask for fewer days, or for fewer dimensions"
             ) from error
         raise
 

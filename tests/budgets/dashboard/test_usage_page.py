@@ -35,6 +35,13 @@ def test_without_use_it_says_so(world: World, visitors: Visitors) -> None:
         ({"filters": "agent=nobody"}, "no agent"),
         ({"since": "2026-05-02", "until": "2026-05-01"}, "must be before until"),
         ({"since": "soon"}, "Enter a valid date"),
+        ({"since": "9999-12-30", "until": "9999-12-31"}, "must be before 9999"),
+        ({"first": "minute"}, "nothing is told apart by"),
+        ({"second": "agent"}, "the same twice"),
+        ({"first": "hour", "second": "day"}, "one span of time at most"),
+        ({"filters": ",".join(f"tag:{number}=x" for number in range(9))}, "at most 8"),
+        ({"filters": "x" * 2_001}, "at most 2000 characters"),
+        ({"first": "tag:\x00"}, "Null characters are not allowed"),
     ],
 )
 def test_mistakes_are_told(
