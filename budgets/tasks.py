@@ -55,6 +55,16 @@ def archive_usage() -> None:
         log.exception("usage events were not archived", reason=str(error))
 
 
+@shared_task(name="budgets.forget_receipts", ignore_result=True, soft_time_limit=50, time_limit=60)  # type: ignore[untyped-decorator]
+def forget_receipts() -> None:
+    """Delete receipts of archived events of which no repeat can be booked. Beat: hourly."""
+    from django.utils import timezone
+
+    from budgets.domain.receipts import forget_receipts as forget
+
+    forget(now=timezone.now())
+
+
 @shared_task(name="budgets.announce_prices", ignore_result=True, soft_time_limit=20, time_limit=30)  # type: ignore[untyped-decorator]
 def announce_prices() -> None:
     """Tell the sidecars of rates that have begun or ended. Beat: every 30 s."""

@@ -26,6 +26,7 @@ BEAT_SCHEDULE = {
     "fold-usage": {"task": "budgets.fold_usage", "schedule": 10.0},
     "prepare-partitions": {"task": "budgets.prepare_partitions", "schedule": 3600.0},
     "archive-usage": {"task": "budgets.archive_usage", "schedule": 3600.0},
+    "forget-receipts": {"task": "budgets.forget_receipts", "schedule": 3600.0},
     "announce-prices": {"task": "budgets.announce_prices", "schedule": 30.0},
     "write-off": {"task": "budgets.write_off", "schedule": 3600.0},
     "apply-changes": {"task": "budgets.apply_changes", "schedule": 2.0},

@@ -4,7 +4,8 @@
    by its sums. Only then is its partition dropped, in the transaction that notes the archive.
 2. It must be in the rollups: a fold cannot read a day that is gone.
 3. An event whose day is gone by the time it is reported is booked at its receipt (`usagestore`).
-4. Receipts stay: a repeat of an archived event is a duplicate, and its id leads to the file.
+4. Receipts stay for more than a year (`receipts`): a repeat of an archived event is a duplicate,
+   and its id leads to the file.
 
 Parquet is written by pyarrow, which the extra `archive` brings: it reads what `COPY` sends, so that
 no event becomes a Python object.
@@ -143,7 +144,7 @@ def _alone() -> Iterator[None]:
 
 
 def find_event(event_id: UUID, *, organization_id: UUID) -> Found | None:
-    """Where the event of an id stands; None if the organization has none."""
+    """Where the event of an id stands; None if the organization has none, or it is forgotten."""
     receipt = UsageReceipt.objects.filter(id=event_id, organization_id=organization_id).first()
     if receipt is None:
         return None

@@ -130,7 +130,7 @@ class UsageReceipt(models.Model):
     """That an event was booked: what makes its id unique over all partitions.
 
     The first report wins. `digest` is SHA-256 of the event as it was read; None for what was booked
-    before there were receipts.
+    before there were receipts. `budgets.domain.receipts` says when one may go.
     """
 
     id = models.UUIDField(primary_key=True, editable=False)

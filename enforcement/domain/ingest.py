@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 from django.db import DataError, IntegrityError, transaction
 
+from budgets.domain.receipts import maybe_forgotten
 from budgets.domain.rejected import Rejected, keep_aside
 from budgets.domain.usage import Booked, book_checked, book_refusals
 from budgets.domain.usagecheck import read_event
@@ -19,6 +20,7 @@ from budgets.errors import UsageEventError
 from enforcement.models import Sidecar
 from enforcement.rules.wire import EncodedUsage, UsageEvent
 
+TOO_OLD = "it is older than what is known of booked events: it may be a repeat of one of them"
 # Text that is no UTF-8 is no `MsgspecError`.
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, UsageEventError)
 
@@ -28,6 +30,8 @@ def take_usage(*, sidecar: Sidecar, usage: EncodedUsage, now: datetime) -> Booke
     """Book what can be true of a batch, and keep the rest aside."""
     organization_id = sidecar.organization_id
     events, rejected = _read(usage.events)
+    events, unsure = _tell_apart(events, now=now)
+    rejected += unsure
     booked, refused = book_each(
         organization_id=organization_id, sidecar_id=sidecar.pk, events=events, now=now
     )
@@ -55,6 +59,20 @@ def _read(documents: Iterable[msgspec.Raw]) -> tuple[list[UsageEvent], list[Reje
         else:
             events.append(event)
     return events, rejected
+
+
+def _tell_apart(
+    events: list[UsageEvent], *, now: datetime
+) -> tuple[list[UsageEvent], list[Rejected]]:
+    """The events that are surely new or known, and those that may be repeats of forgotten ones."""
+    forgotten = maybe_forgotten((event.id for event in events), now=now)
+    if not forgotten:
+        return events, []
+    unsure = [event for event in events if event.id in forgotten]
+    return (
+        [event for event in events if event.id not in forgotten],
+        [Rejected(msgspec.json.encode(event), TOO_OLD) for event in unsure],
+    )
 
 
 def book_each(
