@@ -167,20 +167,38 @@ def _ticks(pid: int) -> int:
     return sum(map(int, words[11:15]))
 
 
+def peak_mb(pids: Sequence[int]) -> int:
+    """The most memory that these processes together had at once, at worst: each one's own peak."""
+    texts = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
+    peaks = [line for text in texts for line in text.splitlines() if line.startswith("VmHWM")]
+    return sum(int(line.split()[1]) for line in peaks) // 1_024
+
+
+def forget_peaks(pids: Sequence[int]) -> None:
+    """Let peaks begin at what is used now (proc(5), clear_refs)."""
+    for pid in pids:
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
 async def run_load(script: str, given: dict[str, Any]) -> Any:
     """Run a script of this folder beside a fresh stack, with its environment.
 
     It reads `given` as JSON from standard input and prints JSON, which is returned.
     """
     async with stack() as running:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(ROOT / "benchmarks" / script),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env={**running.installation.environment(), "PYTHONPATH": str(ROOT)},
-        )
-        printed, _ = await process.communicate(json.dumps(given).encode())
+        return await run_beside(running, script, given)
+
+
+async def run_beside(running: Running, script: str, given: dict[str, Any]) -> Any:
+    """The same, beside a stack that runs already."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(ROOT / "benchmarks" / script),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={**running.installation.environment(), "PYTHONPATH": str(ROOT)},
+    )
+    printed, _ = await process.communicate(json.dumps(given).encode())
     if process.returncode != 0:
         raise RuntimeError(f"{script} failed")
     return json.loads(printed)

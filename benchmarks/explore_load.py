@@ -23,10 +23,12 @@ django.setup()
 from django.db import connection, transaction
 
 from budgets.domain.dimensions import COLUMNS
-from budgets.domain.seed import SHAPES, Size, seed
+from budgets.domain.seed import ACTOR, SHAPES, Size, seed
 from budgets.models import UsageCell
 from budgets.queries.explore import ask, grouping_of, pair_behind, planned, statement
 from budgets.queries.exploresql import Question, of_cells
+from controlplane.identity.domain.credentials import issue_api_token
+from controlplane.identity.enums import Scope
 from controlplane.identity.models import Organization
 
 DAYS = 90
@@ -120,7 +122,15 @@ def run(given: dict[str, int]) -> dict[str, Any]:
         "worst_ms": max(took[worst]),
         "worst_pair": worst,
         "other_plans": other_plans(asked),
+        "token": _token(asked[0].organization_id, now),
     }
+
+
+def _token(organization_id: UUID, now: datetime) -> str:
+    scopes = [Scope.READ.value]
+    return issue_api_token(
+        organization_id=organization_id, name="benchmark", scopes=scopes, actor=ACTOR, now=now
+    ).secret
 
 
 if __name__ == "__main__":
