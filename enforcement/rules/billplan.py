@@ -9,6 +9,7 @@ import re
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+SETTING = "COMPTROLLER_BILLS"
 PROVIDERS = ("openai", "anthropic")
 MIDNIGHT_IS_OVER = timedelta(hours=1)  # providers book the last calls of a day a little later
 SPREAD = timedelta(hours=2)  # not all accounts at once
@@ -43,13 +44,19 @@ def bill_plans(text: str) -> tuple[BillPlan, ...]:
         name, equals, base_url = word.partition("=")
         provider, slash, account = name.partition("/")
         if provider not in PROVIDERS:
-            raise ValueError(f"{word[:80]!r}: bills can be asked of {', '.join(PROVIDERS)}")
+            raise ValueError(
+                f"{SETTING}: {word[:80]!r}: bills can be asked of {', '.join(PROVIDERS)}"
+            )
         if slash and not _ACCOUNT.fullmatch(account):
-            raise ValueError(f"{word[:80]!r}: an account has small letters, digits and hyphens")
+            raise ValueError(
+                f"{SETTING}: {word[:80]!r}: an account has small letters, digits, hyphens"
+            )
         if equals and not base_url.startswith(("https://", "http://")):
-            raise ValueError(f"{word[:80]!r}: an address begins with https:// or http://")
+            raise ValueError(
+                f"{SETTING}: {word[:80]!r}: an address begins with https:// or http://"
+            )
         if (provider, account) in found:
-            raise ValueError(f"{word[:80]!r} stands there twice")
+            raise ValueError(f"{SETTING}: {word[:80]!r} stands there twice")
         found[provider, account] = BillPlan(provider, account, base_url)
     return tuple(found.values())
 

@@ -27,7 +27,7 @@ def test_accounts_are_read_from_words() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("mistral", "bills can be asked of openai, anthropic"),
+        ("mistral", "COMPTROLLER_BILLS: 'mistral': bills can be asked of openai, anthropic"),
         ("openai/", "an account has small letters"),
         ("openai/a_b", "an account has small letters"),
         ("openai/Ab", "an account has small letters"),
