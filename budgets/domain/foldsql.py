@@ -2,7 +2,8 @@
 
 `TAKE` sums the events and ratings of some rows of `UnfoldedUse` by hour and all dimensions, in a
 temporary table; `KEY` finds the number of each value; `VALUES` numbers new ones, after which
-`KEY` finds them; `STEPS` add all of it to the hourly rollups and to the cells.
+`KEY` finds them; `STEPS` add all of it to the hourly rollups and to the cells. `FITS` tells whether
+no sum of theirs can leave a bigint: then `QUICK_STEPS` do the same with sums of half the cost.
 """
 
 # ruff: noqa: S608 -- nothing stands in it but names of our own
@@ -49,7 +50,9 @@ def _within(number: str) -> str:
     return f"greatest(least({number}, {MOST}), -{MOST})::bigint"
 
 
+# PostgreSQL's own sum of bigints is a numeric. Ours is a bigint, and fails where it does not fit.
 _SUMS = ", ".join(f"{_within(f'sum({name})')} AS {name}" for name in MEASURES)
+_QUICK_SUMS = ", ".join(f"budgets_sum({name}) AS {name}" for name in MEASURES)
 _DIMENSIONS = ", ".join(f'"{name}"' for name in PLAIN)
 _NUMBERS = ", ".join(f"{name}_n" for name in PLAIN)
 _TAG = NUMBERS[Dimension.TAG]
@@ -103,16 +106,25 @@ SELECT organization_id, hour, {_DIMENSIONS}, tags, {_SUMS} FROM use
 GROUP BY organization_id, hour, {_DIMENSIONS}, tags
 """
 TAKE = (_CREATE, "TRUNCATE pg_temp.folding", _FILL)
+# A call counts once in a cell, and in that of tags that are too many once for each of its tags: no
+# sum of so few is beyond what is left.
+_FEW = MOST >> 16
+_ALL_FEW = " AND ".join(f"sum(abs({name}::numeric)) <= {_FEW}" for name in MEASURES)
+FITS = f"SELECT coalesce({_ALL_FEW}, true) FROM pg_temp.folding"
 
-_HOURLY = f"""
+
+def _hourly(sums: str) -> str:
+    return f"""
 INSERT INTO budgets_usagerollup AS kept (
     hour, organization_id, team_id, project_id, agent_id, model, provider, node, {_NAMES}
 )
 SELECT hour, organization_id, nullif(team, '')::uuid, nullif(project, '')::uuid, agent::uuid,
-    model, provider, node, {_SUMS}
+    model, provider, node, {sums}
 FROM pg_temp.folding GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
 ON CONFLICT ON CONSTRAINT rollup_one_for_each_key DO UPDATE SET {added_to("kept")}
 """
+
+
 # The values most used come first, so that those beyond the bound are the rare ones.
 VALUES = f"""
 WITH said AS (
@@ -201,9 +213,9 @@ class _Source(NamedTuple):
     pairs: Sequence[Pair]
 
 
-def _cells(start: str, plain: _Source, tagged: _Source) -> str:
+def _cells(start: str, plain: _Source, tagged: _Source, sums: str) -> str:
     """Sums of `folding` by these pairs and the span that begins at `start`."""
-    steps = [*_cuboids(plain, ""), *_cuboids(tagged, "tag_n, ")]
+    steps = [*_cuboids(plain, "", sums), *_cuboids(tagged, "tag_n, ", sums)]
     counted = " UNION ALL ".join((*_counted(plain), *_counted(tagged)))
     return f"""
 WITH keyed AS MATERIALIZED (
@@ -214,16 +226,16 @@ WITH keyed AS MATERIALIZED (
     FROM keyed f CROSS JOIN LATERAL jsonb_each_text(f.tags) AS t
     {_join("t_n", _TAG, "t.key || '=' || t.value")}
 ), {"".join(f"{step}, " for step in steps)} counted AS ({counted})
-SELECT organization_id, dimensions, start, first, second, {_SUMS} FROM counted
+SELECT organization_id, dimensions, start, first, second, {sums} FROM counted
 GROUP BY organization_id, dimensions, start, first, second
 """
 
 
-def _cuboids(source: _Source, tag: str) -> Iterable[str]:
+def _cuboids(source: _Source, tag: str, sums: str) -> Iterable[str]:
     for one in source.cuboids:
         columns = tag + ", ".join(f"{name}_n" for name in one.dimensions)
         yield f"""{one.name} AS MATERIALIZED (
-    SELECT organization_id, start, {columns}, {_SUMS} FROM {one.of}
+    SELECT organization_id, start, {columns}, {sums} FROM {one.of}
     GROUP BY organization_id, start, {columns}
 )"""
 
@@ -253,23 +265,30 @@ CREATE TEMPORARY TABLE IF NOT EXISTS folding_days (
     {", ".join(f"{name} bigint" for name in MEASURES)}
 ) ON COMMIT DELETE ROWS
 """
-_HOURS = _cells("hour", _Source(ALL, OF_HOURS, SINGLES), _Source(TAGGED, (), TAG_SINGLES))
-_DAYS = _cells(
-    "date_trunc('day', hour, 'UTC')",
-    _Source(ALL, OF_DAYS, (*SINGLES, *PAIRS)),
-    _Source(TAGGED, OF_TAGGED_DAYS, (*TAG_SINGLES, *TAG_PAIRS)),
-)
-_WEEKS = f"""
+
+
+def _steps(sums: str) -> tuple[str, ...]:
+    hours = _cells("hour", _Source(ALL, OF_HOURS, SINGLES), _Source(TAGGED, (), TAG_SINGLES), sums)
+    days = _cells(
+        "date_trunc('day', hour, 'UTC')",
+        _Source(ALL, OF_DAYS, (*SINGLES, *PAIRS)),
+        _Source(TAGGED, OF_TAGGED_DAYS, (*TAG_SINGLES, *TAG_PAIRS)),
+        sums,
+    )
+    weeks = f"""
 SELECT organization_id, dimensions, date_trunc('week', start, 'UTC') AS start, first, second,
-    {_SUMS}
+    {sums}
 FROM pg_temp.folding_days GROUP BY 1, 2, 3, 4, 5
 """
-STEPS = (
-    _HOURLY,
-    _upsert(1, _HOURS),
-    _CREATE_DAYS,
-    "TRUNCATE pg_temp.folding_days",
-    f"INSERT INTO pg_temp.folding_days {_DAYS}",
-    _upsert(24, "SELECT * FROM pg_temp.folding_days"),
-    _upsert(168, _WEEKS),
-)
+    return (
+        _hourly(sums),
+        _upsert(1, hours),
+        _CREATE_DAYS,
+        "TRUNCATE pg_temp.folding_days",
+        f"INSERT INTO pg_temp.folding_days {days}",
+        _upsert(24, "SELECT * FROM pg_temp.folding_days"),
+        _upsert(168, weeks),
+    )
+
+
+STEPS, QUICK_STEPS = _steps(_SUMS), _steps(_QUICK_SUMS)

@@ -14,7 +14,7 @@ from uuid import UUID
 from django.db import connection, transaction
 from django.db.models import Min
 
-from budgets.domain.foldsql import KEY, STEPS, TAKE, VALUES
+from budgets.domain.foldsql import FITS, KEY, QUICK_STEPS, STEPS, TAKE, VALUES
 from budgets.models import RollupWatermark, UnfoldedUse
 from enforcement.rules.windows import EPOCH
 
@@ -103,7 +103,9 @@ def fold_rows(ids: list[int]) -> int:
             cursor.execute(step)
         for step in KEY if cursor.rowcount else ():
             cursor.execute(step)
-        for step in STEPS:
+        cursor.execute(FITS)
+        ((fits,),) = cursor.fetchall()
+        for step in QUICK_STEPS if fits else STEPS:
             cursor.execute(step)
         cursor.execute("SELECT count(DISTINCT (organization_id, hour)) FROM pg_temp.folding")
         ((hours,),) = cursor.fetchall()

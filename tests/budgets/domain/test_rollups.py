@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import DataError, connection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from budgets.domain import rollups
 from budgets.domain.foldsql import MOST
 from budgets.domain.rollups import Folded, fold_usage
 from budgets.domain.usage import book_usage
-from budgets.models import RollupWatermark, UnfoldedUse, UsageEvent, UsageRollup
+from budgets.models import RollupWatermark, UnfoldedUse, UsageCell, UsageEvent, UsageRollup
 from controlplane.identity.ids import new_id
 from enforcement.rules.wire import Outcome
 from tests.budgets.world import NOW, World, call, make_world, ms
@@ -56,6 +57,23 @@ def test_what_no_call_can_have_used_holds_up_no_fold(world: World) -> None:
     wild, honest = UsageRollup.objects.order_by("-hour")
     assert (wild.calls, wild.input_tokens, wild.charge_nanos) == (9, 2 * MOST, 2 * MOST)
     assert (honest.calls, honest.charge_nanos) == (1, 1_500)
+
+
+@pytest.mark.parametrize("most", [2**46 - 2_001, 2**46 + 5])
+def test_sums_are_exact_by_either_way(world: World, most: int) -> None:
+    """The quick sums end at 2**46, where those that cannot overflow go on."""
+    book(world, TEN, input_tokens=most, charge_nanos=1)
+    book(world, TEN, input_tokens=7, charge_nanos=2)
+    fold_usage(now=NOW)
+    row = UsageRollup.objects.get()
+    assert (row.input_tokens, row.charge_nanos) == (most + 7, 3)
+    days = UsageCell.objects.filter(hours=24).values_list("input_tokens", "charge_nanos")
+    assert set(days) == {(most + 7, 3)}
+
+
+def test_the_quick_sum_never_wraps(world: World) -> None:
+    with connection.cursor() as cursor, pytest.raises(DataError, match="out of range"):
+        cursor.execute("SELECT budgets_sum(n) FROM (VALUES (%s), (1)) v (n)", [2**63 - 1])
 
 
 @pytest.mark.parametrize("field", ["model", "provider", "node"])

@@ -1,0 +1,1 @@
+DROP AGGREGATE budgets_sum(bigint);
