@@ -81,6 +81,13 @@ def problem(
     return Response(content, status=status, headers=headers, content_type=CONTENT_TYPE)
 
 
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler of requests that it does not read: too many fields, or no proper host."""
+    if not request.path.startswith(API_PREFIX):
+        return defaults.bad_request(request, exception)
+    return _plain(400, "unreadable", "The request is malformed, or holds too much.")
+
+
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler of addresses that do not exist."""
     if not request.path.startswith(API_PREFIX):

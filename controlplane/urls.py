@@ -7,6 +7,7 @@ import controlplane.schema  # noqa: F401 -- registers how the schema tells of ou
 from controlplane import health, metrics
 from enforcement.api.receivers import OtlpTracesView
 
+handler400 = "controlplane.problems.bad_request"
 handler404 = "controlplane.problems.not_found"
 handler500 = "controlplane.problems.server_error"
 

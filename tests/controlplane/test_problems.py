@@ -6,6 +6,7 @@ import psycopg
 import pytest
 from django.apps import apps
 from django.db import connection
+from django.test import Client
 from rest_framework import exceptions
 from rest_framework.response import Response
 
@@ -91,6 +92,17 @@ def test_addresses_that_are_none_are_problems_too(world: World) -> None:
         "status": 404,
         "detail": "Nothing is at this address.",
     }
+
+
+def test_a_request_that_holds_too_much_is_a_problem_too(world: World) -> None:
+    filters = "&".join(f"filter=model:m{n}" for n in range(10_000))
+    answer = world.clients["admin"].call("GET", f"usage/summary?{filters}")
+    assert answer.status_code == 400
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["type"] == "urn:comptroller:problem:unreadable"
+    page = Client().post("/sign-in/", {f"field{n}": "" for n in range(10_000)})
+    assert page.status_code == 400
+    assert "This request cannot be read" in page.content.decode()
 
 
 def test_every_error_of_every_app_has_a_status() -> None:
