@@ -189,6 +189,18 @@ def throttled(*, retry_in_ns: int, what: str) -> Refuse:
     )
 
 
+def large_too_soon(*, retry_in_ns: int) -> Refuse:
+    """A large body of an agent whose large bodies were refused a moment ago."""
+    seconds = max(-(-retry_in_ns // 1_000_000_000), 1)
+    return Refuse(
+        status=429,
+        type=RATE,
+        message="A large body of this agent was refused a moment ago: the next one has to wait",
+        reason="large_body_too_soon",
+        retry_after_s=min(seconds, MAX_RETRY_AFTER_S),
+    )
+
+
 def refusal_body(refusal: Refuse, *, request_id: str) -> dict[str, Any]:
     """The answer's JSON in OpenAI's dialect, with our own fields beside theirs."""
     facts = refusal_facts(refusal, request_id=request_id)

@@ -59,6 +59,7 @@ class Call:
         "caller",
         "dialect",
         "hands_back",
+        "judging_ns",
         "measures",
         "parsed",
         "passed",
@@ -99,6 +100,7 @@ class Call:
         self.tried = tried  # nodes that failed it
         self.asked = parsed.model  # before a route chose
         self.hands_back = False  # the one call that a paused session may make
+        self.judging_ns = 0  # how long a large body took
         self.prompt_tokens: int | None = None  # as counted by its node
         self.slot: Slots | None = None  # of which it has one
 

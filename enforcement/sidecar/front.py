@@ -45,7 +45,12 @@ class Handler(Protocol):
     def check_head(self, head: RequestHead) -> None: ...
     def handle(self, connection: "ClientConnection", head: RequestHead, body: bytes) -> None: ...
     def refuse_http(
-        self, connection: "ClientConnection", error: HttpError, *, path: bytes
+        self,
+        connection: "ClientConnection",
+        error: HttpError,
+        *,
+        path: bytes,
+        head: RequestHead | None = None,
     ) -> None: ...
 
 
@@ -193,6 +198,7 @@ class HttpClient(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._lingering:
+            self._drop(data)
             return
         if self.busy:
             self._pipelined += data
@@ -274,8 +280,9 @@ class HttpClient(asyncio.Protocol):
         """Refuse in the words of the path, as far as that came. `data`: what came last."""
         self.keep_alive = False
         self.busy = self._refused = True  # nothing behind it is read any more
-        path = self._head.path if self._head else path_named(self._buffer + data)
-        self._front.handler.refuse_http(self, error, path=path)
+        head = self._head
+        path = head.path if head else path_named(self._buffer + data)
+        self._front.handler.refuse_http(self, error, path=path, head=head)
 
     # ------------------------------------------------------------------ answering
 
@@ -339,11 +346,18 @@ class HttpClient(asyncio.Protocol):
     def _linger(self, transport: asyncio.Transport) -> None:
         """Close so that a client that is still sending can read why: answer, EOF, then wait."""
         self.busy = self._lingering = True
+        self._have = 0
         self.deadline_ns = clock.now_ns() + _LINGER_NS
         if transport.can_write_eof() and not transport.is_closing():
             transport.write_eof()
         else:
             transport.close()
+
+    def _drop(self, data: bytes) -> None:
+        """Take what comes behind a refusal, so that the answer is read; not without end."""
+        self._have += len(data)
+        if self._have > MAX_PIPELINED and self.transport is not None:
+            self.transport.pause_reading()
 
     def close(self) -> None:
         """Close once all that was written has been sent."""

@@ -18,6 +18,7 @@ MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
 MAX_CHUNK_LINE = 256
 MAX_CHUNKS = 4_096  # of a body: the usual client sends a few, of kilobytes
+SMALL_CHUNKS, MEAN_CHUNK_BYTES = 512, 64  # after so many, chunks must hold so much on the average
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
@@ -45,11 +46,15 @@ _PROTECTED = _SINGLE - {b"upgrade"}
 
 
 class HttpError(Exception):
-    """A message that is refused. `status` answers it; the connection is closed behind it."""
+    """A message that is refused. `status` answers it; the connection is closed behind it.
 
-    def __init__(self, reason: str, *, status: int = 400) -> None:
+    `retry_in_ns`: from when on it might be read, for 429.
+    """
+
+    def __init__(self, reason: str, *, status: int = 400, retry_in_ns: int = 0) -> None:
         super().__init__(reason)
         self.status = status
+        self.retry_in_ns = retry_in_ns
 
 
 class RequestHead(Struct, frozen=True):
@@ -306,7 +311,8 @@ class ChunkedBody:
             self._left = int(line, 16)
             self._size += self._left
             self._chunks += 1
-            if self._chunks > MAX_CHUNKS:
+            tiny = self._chunks > SMALL_CHUNKS and self._size < self._chunks * MEAN_CHUNK_BYTES
+            if tiny or self._chunks > MAX_CHUNKS:
                 raise HttpError("the body comes in too many chunks")
             if self._size > self._limit:
                 raise HttpError("the body is too large", status=413)

@@ -433,6 +433,8 @@ class Placement(Queueing):
 
     def _answer(self, refusal: Refuse) -> None:
         call = self._call
+        if call.judging_ns:
+            call.agent.rates.refused_large(call.judging_ns, now_ns=clock.now_ns())
         self._desk.refuse(call, refusal, request_id=self._event_id, started_ms=self._started_ms)
         send_refusal(self._client, refusal, request_id=self._event_id, dialect=call.dialect)
 

@@ -34,6 +34,7 @@ MAX_CACHED_KEYS = 10_000
 MAX_TERMS = 1_024
 THROTTLED_REQUESTS_PER_MINUTE = 6
 THROTTLED_SHARE = 10  # a throttled agent keeps a tenth of its rates
+LARGE_REST = 200  # so an agent's refused large bodies take half a percent of the loop
 
 TermsKey = tuple[object, ...]
 
@@ -49,13 +50,22 @@ _SEVERITY = (AgentState.ACTIVE, AgentState.THROTTLED, AgentState.PAUSED, AgentSt
 class RateState:
     """The GCRA states of one agent; they outlive policy revisions."""
 
-    __slots__ = ("handed_back", "requests_tat_ns", "sessions", "tokens_tat_ns")
+    __slots__ = ("handed_back", "large_after_ns", "requests_tat_ns", "sessions", "tokens_tat_ns")
 
     def __init__(self) -> None:
         self.sessions: dict[str, None] = {}  # the last ones that called, where that matters
         self.handed_back: set[str] = set()  # those of them that have made their last call
         self.requests_tat_ns = 0
         self.tokens_tat_ns = 0
+        self.large_after_ns = 0  # no large body is read before
+
+    def refused_large(self, took_ns: int, *, now_ns: int) -> None:
+        """A large body was judged for so long and leads to nothing.
+
+        That took the loop which all callers share, and cost its sender nothing. So the next one
+        waits for many times as long, whatever connection it comes by.
+        """
+        self.large_after_ns = max(self.large_after_ns, now_ns) + LARGE_REST * took_ns
 
 
 class Agent:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from enforcement.rules.dialects import Dialect, Engine, anthropic, dialect_near, ollama
 from enforcement.rules.requests import RequestError, object_of
 from enforcement.rules.tracecontext import trace_of
-from enforcement.rules.verdicts import Refuse
+from enforcement.rules.verdicts import Refuse, large_too_soon
 from enforcement.sidecar import clock
 from enforcement.sidecar.admission import Call, RefusedError, admit, identify
 from enforcement.sidecar.answers import invalid, send_refusal
@@ -20,9 +21,11 @@ from enforcement.sidecar.engines import Upstream
 from enforcement.sidecar.front import ClientConnection
 from enforcement.sidecar.http1 import HttpError, RequestHead
 from enforcement.sidecar.placement import Placement
+from enforcement.sidecar.policy import PolicyView
 from enforcement.sidecar.telemetry import RefusedCall, Telemetry
 
 LARGE_BODY = 64 * 1024
+BROKEN_BODY_NS = 10_000_000  # what reading as many chunks as a body may have takes
 SHOW_PATH = b"/api/show"
 
 _TEXT = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
@@ -56,9 +59,12 @@ class Routes:
         if view is None or self._desk.router.dialect_at(head.path) is None:
             raise HttpError("a large body for nobody", status=413)
         try:
-            identify(view, head.headers, now_ms=clock.now_ms())
+            agent = identify(view, head.headers, now_ms=clock.now_ms())
         except RefusedError as error:
             raise HttpError(error.refusal.message, status=401) from error
+        wait_ns = agent.rates.large_after_ns - clock.now_ns()
+        if wait_ns > 0:
+            raise HttpError("a large body too soon", status=429, retry_in_ns=wait_ns)
 
     def handle(self, connection: ClientConnection, head: RequestHead, body: bytes) -> None:
         """Answer one request, now or later. Our own errors end this request, not the sidecar."""
@@ -110,13 +116,36 @@ class Routes:
             )
         )
 
-    def refuse_http(self, connection: ClientConnection, error: HttpError, *, path: bytes) -> None:
-        """Answer what is no proper request; the connection is closed behind it."""
+    def refuse_http(
+        self,
+        connection: ClientConnection,
+        error: HttpError,
+        *,
+        path: bytes,
+        head: RequestHead | None = None,
+    ) -> None:
+        """Answer what is no proper request; the connection is closed behind it.
+
+        `head`: of a request whose body was being read.
+        """
+        if head is not None and error.status == 400:
+            self._rest(head)
         self._desk.metrics.http_errors[str(error.status)] += 1
-        code = "invalid_api_key" if error.status == 401 else "malformed_request"
-        refusal = invalid(str(error).capitalize(), status=error.status, code=code)
+        if error.status == 429:
+            refusal = large_too_soon(retry_in_ns=error.retry_in_ns)
+        else:
+            code = "invalid_api_key" if error.status == 401 else "malformed_request"
+            refusal = invalid(str(error).capitalize(), status=error.status, code=code)
         near = dialect_near(path)
         send_refusal(connection, refusal, request_id=clock.new_id(), dialect=near)
+
+    def _rest(self, head: RequestHead) -> None:
+        """A body was malformed. Those that may be large come from known agents: `check_head`."""
+        view, now_ns = self._desk.view, clock.now_ns()
+        if view is not None and (head.length is None or head.length >= LARGE_BODY):
+            with suppress(RefusedError):  # its key has expired meanwhile
+                agent = identify(view, head.headers, now_ms=clock.now_ms())
+                agent.rates.refused_large(BROKEN_BODY_NS, now_ns=now_ns)
 
     # ------------------------------------------------------------------ calls
 
@@ -132,15 +161,32 @@ class Routes:
         closed = desk.ready(now_ns=clock.now_ns())
         if closed is not None or desk.view is None:
             raise RefusedError(closed or _INTERNAL)
-        call = admit(
-            desk.view,
-            desk.router,
-            dialect=dialect,
-            head=head,
-            body=body,
-            now_ms=clock.now_ms(),
-        )
-        self._begin(connection, call, request_id)
+        judge = self._admit if len(body) < LARGE_BODY else self._admit_large
+        self._begin(connection, judge(desk.view, dialect, head, body), request_id)
+
+    def _admit(self, view: PolicyView, dialect: Dialect, head: RequestHead, body: bytes) -> Call:
+        router = self._desk.router
+        return admit(view, router, dialect=dialect, head=head, body=body, now_ms=clock.now_ms())
+
+    def _admit_large(
+        self, view: PolicyView, dialect: Dialect, head: RequestHead, body: bytes
+    ) -> Call:
+        """The same for a body that takes long: if it is refused, its agent's next ones wait.
+
+        Those that were on their way meanwhile are not looked at.
+        """
+        agent, began_ns = identify(view, head.headers, now_ms=clock.now_ms()), clock.now_ns()
+        if began_ns < agent.rates.large_after_ns:
+            refusal = large_too_soon(retry_in_ns=agent.rates.large_after_ns - began_ns)
+            raise RefusedError(refusal, agent=agent)
+        try:
+            call = self._admit(view, dialect, head, body)
+        except RefusedError:
+            now_ns = clock.now_ns()
+            agent.rates.refused_large(now_ns - began_ns, now_ns=now_ns)
+            raise
+        call.judging_ns = clock.now_ns() - began_ns
+        return call
 
     def _begin(self, connection: ClientConnection, call: Call, event_id: str) -> None:
         Placement(self._desk, connection, call, event_id=event_id).start()

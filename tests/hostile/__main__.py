@@ -81,6 +81,9 @@ async def survive_all(*, only: str, verbose: bool) -> bool:
 async def resist_all(*, only: str, rounds: int, seconds: float) -> bool:
     """Attack what the sidecar has; whether another tenant was served all the same."""
     names = [name for name in ATTACKS if only in name]
+    if not names:
+        print(f"no attack has {only!r} in its name; there are: {', '.join(ATTACKS)}")
+        return False
     if not enough_descriptors(max(ATTACKS[name].size for name in names)):
         print("the limit of open files is too low here for all connections: ulimit -Hn")
     good = 0

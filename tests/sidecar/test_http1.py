@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enforcement.sidecar.http1 import (
+    MAX_CHUNKS,
+    SMALL_CHUNKS,
     ChunkedBody,
     HttpError,
     parse_request_head,
@@ -100,6 +102,17 @@ def test_a_malformed_chunk_is_refused(case: Case) -> None:
     with pytest.raises(HttpError) as refused:
         ChunkedBody(limit=1_000_000).feed(body)
     assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("chunk", "most"),
+    [(b"1\r\na\r\n", SMALL_CHUNKS), (b"40\r\n" + b"a" * 64 + b"\r\n", MAX_CHUNKS)],
+)
+def test_many_chunks_must_hold_something(chunk: bytes, most: int) -> None:
+    body = ChunkedBody(limit=1 << 20)
+    assert body.feed(chunk * most) is None
+    with pytest.raises(HttpError, match="too many chunks"):
+        body.feed(chunk)
 
 
 def test_too_much_in_chunks_is_413() -> None:

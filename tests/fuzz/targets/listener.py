@@ -52,7 +52,14 @@ class _Taker:
     def handle(self, connection: ClientConnection, head: RequestHead, body: bytes) -> None:
         self.taken = Taken(head, body)
 
-    def refuse_http(self, connection: ClientConnection, error: HttpError, *, path: bytes) -> None:
+    def refuse_http(
+        self,
+        connection: ClientConnection,
+        error: HttpError,
+        *,
+        path: bytes,
+        head: RequestHead | None = None,
+    ) -> None:
         self.taken = Taken(refused=(error.status, str(error)))
 
 

@@ -1,0 +1,77 @@
+"""Large bodies that are refused make their agent's next ones wait, and nobody else's."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from enforcement.rules.policy import AgentPolicy
+from enforcement.sidecar import policy
+from tests.sidecar.plane import Plane, key_policy
+from tests.sidecar.stack import AGENT, KEY, PRICE, Stack, agent, budget, chat, in_loop, stack
+
+OTHER = "cmp_live_agent2_secret"
+DENSE = b'{"model":' + b"[" * 300_000
+LARGE = json.dumps(chat(max_tokens=1)).encode() + b" " * 70_000
+
+
+def plane() -> Plane:
+    other = AgentPolicy(id="agent-2", slug="other", keys=[key_policy(OTHER)])
+    return Plane(agents=[agent(), other], prices=[PRICE])
+
+
+@pytest.fixture(autouse=True)
+def _longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So long that no slow machine is through with it."""
+    monkeypatch.setattr(policy, "LARGE_REST", 50_000)
+
+
+async def post(world: Stack, body: bytes, key: str = KEY) -> tuple[int, str, str]:
+    status, headers, answer = await world.post(body, authorization=f"Bearer {key}")
+    error = json.loads(answer).get("error", {})
+    return status, error.get("reason") or error.get("code") or "", headers.get("retry-after", "")
+
+
+@in_loop
+async def test_the_next_large_body_of_the_agent_waits(tmp_path: Path) -> None:
+    async with stack(tmp_path, plane=plane()) as world:
+        assert (await post(world, LARGE))[0] == 200
+        assert (await post(world, DENSE))[:2] == (400, "too_many_values")
+        status, reason, after = await post(world, LARGE)
+        assert (status, reason, int(after) >= 1) == (429, "large_body_too_soon", True)
+        assert len(world.engine.heads) == 1
+        assert (await post(world, LARGE, OTHER))[0] == 200, "another agent's"
+        assert (await post(world, json.dumps(chat(max_tokens=1)).encode()))[0] == 200, "a small one"
+        assert world.desk.view is not None
+        world.desk.view.agents[AGENT].rates.large_after_ns = 0
+        assert (await post(world, LARGE))[0] == 200
+
+
+@in_loop
+async def test_those_on_their_way_are_not_looked_at(tmp_path: Path) -> None:
+    async with stack(tmp_path, plane=plane()) as world:
+        found = await asyncio.gather(*(post(world, DENSE) for _ in range(20)))
+    judged = [one for one in found if one[0] == 400]
+    assert len(judged) < 20
+    assert {one[1] for one in found if one[0] == 429} == {"large_body_too_soon"}
+
+
+@in_loop
+async def test_a_body_of_too_many_chunks_counts(tmp_path: Path) -> None:
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"authorization: Bearer " + KEY.encode() + b"\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
+    async with stack(tmp_path, plane=plane()) as world:
+        answer = await world.raw(head + b"1\r\na\r\n" * 600)
+        assert b"too many chunks" in answer
+        assert (await post(world, LARGE))[:2] == (429, "large_body_too_soon")
+
+
+@in_loop
+async def test_a_large_call_that_no_budget_pays_counts(tmp_path: Path) -> None:
+    broke = Plane(agents=[agent()], budgets=[budget(1)], prices=[PRICE])
+    async with stack(tmp_path, plane=broke) as world:
+        assert (await post(world, LARGE))[0] == 402
+        assert (await post(world, LARGE))[:2] == (429, "large_body_too_soon")
