@@ -28,6 +28,7 @@ from django.db import connection, connections
 from django.db.models import Sum
 
 from budgets.domain.budgets import BudgetSpec, create_budget
+from budgets.domain.prices import set_own_price
 from budgets.domain.usagestore import prepare_partitions
 from budgets.models import Balance, Budget, RollupWatermark, UsageEvent, UsageRollup
 from controlplane.audit.domain import Actor
@@ -38,12 +39,14 @@ from enforcement.domain.enrolment import enrol_sidecar
 from enforcement.domain.ingest import take_usage
 from enforcement.models import Sidecar
 from enforcement.rules import wire
-from enforcement.rules.policy import Mode, Per, ScopeKind, Unit
+from enforcement.rules.policy import Mode, Per, Rates, ScopeKind, Unit
 
 ACTOR = Actor.system("benchmark")
 REPEATED = 10  # one of so many events is said again in the next batch
 AGENTS = 20
 PATIENCE_S = 120
+MODELS = ("gemma-3-27b", "qwen3-32b")
+RATES = Rates(input=10**6, cached_input=10**5, cache_write=10**6, output=4 * 10**6)
 
 Batch = list[bytes]
 Take = Callable[[Batch], object]
@@ -77,6 +80,7 @@ class Site:
             )
             for agent in self.agents
         ]
+        self.prices = [set_own_price(model=name, rates=RATES, **common).pk for name in MODELS]
         prepare_partitions(now=now)
 
     def _budget(self, name: str, common: dict[str, Any], **wish: Any) -> Budget:
@@ -108,7 +112,7 @@ def _shape(site: Site, number: int) -> bytes:
     event = wire.UsageEvent(
         id="ID",
         agent=str(site.agents[agent].pk),
-        model=("gemma-3-27b", "qwen3-32b")[number % 2],
+        model=MODELS[number % 2],
         started_at_ms=77,
         outcome=wire.Outcome.COMPLETED,
         session=f"session-{number}",
@@ -122,6 +126,7 @@ def _shape(site: Site, number: int) -> bytes:
         cached_input_tokens=1_024,
         output_tokens=312,
         charge_nanos=1_000,
+        price_version=str(site.prices[number % 2]),
         parts=[wire.Part(str(site.hard[agent].pk), "", lease, 1_000)],
         duration_ms=4_813,
         ttft_ms=208,
