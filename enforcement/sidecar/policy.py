@@ -35,6 +35,7 @@ MAX_TERMS = 1_024
 THROTTLED_REQUESTS_PER_MINUTE = 6
 THROTTLED_SHARE = 10  # a throttled agent keeps a tenth of its rates
 LARGE_REST = 200  # so an agent's refused large bodies take half a percent of the loop
+LONGEST_REST_NS = 10_000_000_000  # also after many calls at once that no budget paid
 
 TermsKey = tuple[object, ...]
 
@@ -65,7 +66,8 @@ class RateState:
         That took the loop which all callers share, and cost its sender nothing. So the next one
         waits for many times as long, whatever connection it comes by.
         """
-        self.large_after_ns = max(self.large_after_ns, now_ns) + LARGE_REST * took_ns
+        after_ns = max(self.large_after_ns, now_ns) + LARGE_REST * took_ns
+        self.large_after_ns = min(after_ns, now_ns + LONGEST_REST_NS)
 
 
 class Agent:

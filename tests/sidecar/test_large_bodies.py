@@ -75,3 +75,10 @@ async def test_a_large_call_that_no_budget_pays_counts(tmp_path: Path) -> None:
     async with stack(tmp_path, plane=broke) as world:
         assert (await post(world, LARGE))[0] == 402
         assert (await post(world, LARGE))[:2] == (429, "large_body_too_soon")
+
+
+def test_no_agent_waits_for_ever() -> None:
+    rates = policy.RateState()
+    for _ in range(1_000):
+        rates.refused_large(10_000_000, now_ns=7)
+    assert rates.large_after_ns == 7 + policy.LONGEST_REST_NS
