@@ -65,8 +65,8 @@ async def problem_of(case: Case, world: Stack) -> str:
     recorder = world.engine
     assert isinstance(recorder, Recorder)
     assert world.desk.view is not None
-    for agent in world.desk.view.agents.values():
-        agent.rates.large_after_ns = 0  # it does not wait for the case before
+    for caller in world.desk.view.agents.values():
+        caller.rates.large_after_ns = 0  # it does not wait for the case before
     before = len(recorder.received)
     raw = case.raw + FOLLOWER if case.ends and case.followed else case.raw
     try:
