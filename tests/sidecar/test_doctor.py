@@ -19,10 +19,13 @@ from enforcement.sidecar.engines import Upstream
 from enforcement.sidecar.margins import NAME, read_stops, write_stops
 from enforcement.sidecar.processtime import cpu_ms, listener_of
 from enforcement.sidecar.stopmeasure import measure_stop
+from enforcement.sidecar.tls import ClientTls
 from tests.collectors.modelserver import model_server
+from tests.sidecar.certificates import Authority
 from tests.sidecar.engine import FakeEngine, end_chunks, send_raw, start_stream
 from tests.sidecar.plane import TOKEN, Plane
 from tests.sidecar.stack import PRICE, agent, budget, chat, events_of, in_loop, stack
+from tests.sidecar.test_tls import behind_tls, config_for
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP = Stop(
@@ -109,6 +112,53 @@ async def test_an_engine_that_does_not_stop_is_told_apart(tmp_path: Path) -> Non
     assert "did not stop" in found["stop"][1]
     (stop,) = read_stops(tmp_path)
     assert (stop.stop_ms, stop.margin_tokens) == (None, None)
+
+
+class Counting(FakeEngine):
+    """Tells on `/metrics` what it runs and made, as vLLM does."""
+
+    busy = 0
+
+    async def _answer(self, path, head, body, reader, writer) -> None:
+        if path == "/metrics":
+            made = f"vllm:generation_tokens_total {self.output_tokens}\n"
+            page = f"vllm:num_requests_running {self.busy}\n{made}"
+            send_raw(writer, page.encode(), b"text/plain")
+            return
+        self.busy += 1
+        try:
+            await super()._answer(path, head, body, reader, writer)
+        finally:
+            self.busy -= 1
+
+
+@in_loop
+async def test_a_node_behind_tls_is_examined_and_its_stop_measured(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "tls")
+    engine, plane = Counting(kind="vllm", delay=0.005), Plane(agents=[agent()])
+    tls = ClientTls(ca_file=authority.ca_file, server_name="node.internal")
+    async with plane.running(), behind_tls(engine, authority.server("node.internal")) as url:
+        found = by_check(await examine(config_for(tmp_path, url, tls, plane), measure=True))
+
+    assert found["node"] == (State.OK, f"vllm 0.32.0, 1 models, at {url}")
+    assert found["stream usage"] == (State.OK, "told: 7 + 4 tokens")
+    (stop,) = read_stops(tmp_path / "spool")
+    assert (stop.streams, stop.source) == (6, "counters")
+    assert stop.stop_ms is not None
+    assert stop.tokens_after is not None
+    assert stop.tokens_after < 20  # of two streams together: it heard that they were closed
+
+
+@in_loop
+async def test_a_node_whose_certificate_nobody_vouches_for_is_told(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "tls")
+    engine, plane = FakeEngine(kind="vllm"), Plane(agents=[agent()])
+    async with plane.running(), behind_tls(engine, authority.server("node.internal")) as url:
+        found = by_check(await examine(config_for(tmp_path, url, ClientTls(), plane), measure=True))
+
+    assert found["node"][0] is State.FAILED
+    assert "certificate" in found["node"][1]
+    assert engine.heads == []
 
 
 @pytest.mark.model
