@@ -29,12 +29,13 @@ AT_ONCE = 20_000
 # Before that no sidecar of ours told of anything: such an id is of a clock that was never set.
 FIRST = datetime(2020, 1, 1, tzinfo=UTC)
 _VERSION = 14  # where a UUID's text says which it is
+# Locked in the order in which bookings lock those that they have seen: else both could wait.
 _FORGET = """
 DELETE FROM budgets_usagereceipt WHERE id IN (
     SELECT r.id FROM budgets_usagereceipt r
     JOIN budgets_usagearchive a ON a.day = (r.started_at AT TIME ZONE 'UTC')::date
     WHERE r.id >= %s AND r.id < %s AND substr(r.id::text, 15, 1) = '7'
-    ORDER BY r.id LIMIT %s
+    ORDER BY r.id LIMIT %s FOR UPDATE OF r
 )
 """
 

@@ -19,7 +19,7 @@ from tests.budgets.domain.test_receipts import DAY, HOUR, LATER, NOON, event
 from tests.budgets.world import ACTOR, World
 from tests.races.crowd import apart, at_once
 
-ROUNDS = 10
+ROUNDS = 400
 
 
 def test_a_repeat_that_meets_its_forgetting_is_never_booked(world: World, tmp_path: Path) -> None:
