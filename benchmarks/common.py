@@ -148,7 +148,7 @@ def median(values: Sequence[float]) -> float:
 def family(pid: int) -> list[int]:
     """A process and its descendants."""
     children: list[str] = []
-    with contextlib.suppress(FileNotFoundError):  # it has just ended
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *(one for child in children for one in family(int(child)))]
 
@@ -157,7 +157,7 @@ def cpu_s(pids: Sequence[int]) -> float:
     """CPU time of processes, and of their children that have ended."""
     ticks = 0
     for pid in pids:
-        with contextlib.suppress(FileNotFoundError):  # its parent has its time now
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # its parent has its time
             ticks += _ticks(pid)
     return ticks / os.sysconf("SC_CLK_TCK")
 

@@ -6,9 +6,10 @@ is `overrun`: never refused, never hidden.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
+from typing import Any
 from uuid import UUID
 
 from django.db.models import Q
@@ -76,46 +77,91 @@ def charge(organization_id: UUID, entries: Sequence[Entry], *, now: datetime) ->
     compiled = compiled_budgets(organization_id)
     lines = _Lines(compiled.matcher)
     for entry in entries:
-        event = entry.event
-        paid = {part.budget for part in event.parts}
-        for line in lines.of(entry):
-            policy = line.policy
-            unheld = policy.id in paid
-            amount = _loose(event, policy) if unheld else _used(event, policy.unit)
-            if amount:
-                at = entry.started_at
-                line.charges(at).append(Charge(event.id, amount, unheld, at))
-    charges, ends = lines.found()
+        lines.add(entry)
+    uses, ends = lines.found()
     budgets = {budget.id: budget for budget in compiled.budgets.values()}
     balances = open_balances(budgets=budgets, windows=ends, now=now)
-    _post(organization_id, charges, balances, now=now)
+    _post(organization_id, uses, balances, now=now)
 
 
-def _used(event: wire.UsageEvent, unit: Unit) -> int:
-    # Nearly every budget counts dollars: no need to know what else a call used.
-    return event.charge_nanos if unit is Unit.USD else uses_of(event)[unit]
+class _Use(Struct, gc=False):
+    """What a batch adds to one balance: calls and how much each used, and loose parts of others."""
+
+    calls: list[Entry] = []
+    amounts: list[int] = []
+    loose: list[Charge] = []
+
+    def apart(self) -> list[Charge]:
+        """A charge for each."""
+        both = zip(self.calls, self.amounts, strict=True)
+        used = [Charge(call.event.id, amount, False, call.started_at) for call, amount in both]
+        return used + self.loose
+
+    def together(self) -> list[Charge]:
+        """The calls as one, and what no lease could pay apart."""
+        if len(self.calls) < 2:
+            return self.apart()
+        reason = f"{len(self.calls)} calls"
+        one = Charge(None, sum(self.amounts), False, self.calls[0].started_at, reason)
+        return [one, *self.loose]
 
 
 class _Line:
-    """What a batch adds to a budget and value, by window: mostly that of the call before."""
+    """What a batch adds to a budget and value, whichever window it belongs to."""
 
-    __slots__ = ("_charges", "_end", "_start", "policy", "value", "windows")
+    __slots__ = ("_calls", "_loose", "policy", "take", "value")
 
     def __init__(self, policy: BudgetPolicy, value: str) -> None:
         self.policy, self.value = policy, value
-        self.windows: dict[Window, list[Charge]] = {}
-        self._start: datetime | None = None
-        self._end: datetime | None = None
-        self._charges: list[Charge] = []
+        self._calls: list[Entry] = []
+        self._loose: list[Charge] = []
+        self.take = self._calls.append
 
-    def charges(self, at: datetime) -> list[Charge]:
-        """The charges of the window in which a call started."""
-        start, end = self._start, self._end
-        if start is None or at < start or (end is not None and at >= end):
-            window = window_at(self.policy.window, at)
-            self._start, self._end = window
-            self._charges = self.windows.setdefault(window, [])
-        return self._charges
+    def take_loose(self, entry: Entry) -> None:
+        """What a call used of a budget that it held leases of, and that none of them could pay."""
+        parts = [part for part in entry.event.parts if not part.lease]
+        amount = sum(part.amount for part in parts if part.budget == self.policy.id)
+        if amount:
+            self._loose.append(Charge(entry.event.id, amount, True, entry.started_at))
+
+    def uses(self) -> dict[Window, _Use]:
+        """By the window in which each call started; what used nothing opens none."""
+        calls, amounts = self._calls, self._amounts()
+        if 0 in amounts:
+            calls = [call for call, amount in zip(calls, amounts, strict=True) if amount]
+            amounts = [amount for amount in amounts if amount]
+        found: dict[Window, _Use] = {}
+        windows = self._windows([call.started_at for call in calls])
+        if len(set(windows)) == 1:  # nearly always
+            found[windows[0]] = _Use(calls, amounts)
+        else:
+            for window, call, amount in zip(windows, calls, amounts, strict=True):
+                use = found.setdefault(window, _Use())
+                use.calls.append(call)
+                use.amounts.append(amount)
+        for charge in self._loose:
+            found.setdefault(self._windows([charge.at])[0], _Use()).loose.append(charge)
+        return found
+
+    def _amounts(self) -> list[int]:
+        unit = self.policy.unit
+        if unit is Unit.USD:  # nearly every budget's: no need to know what else a call used
+            return [call.event.charge_nanos for call in self._calls]
+        return [uses_of(call.event)[unit] for call in self._calls]
+
+    def _windows(self, instants: list[datetime]) -> list[Window]:
+        """The window of each instant: mostly that of the one before."""
+        if not instants:
+            return []
+        start, end = window = window_at(self.policy.window, instants[0])
+        if start <= min(instants) and (end is None or max(instants) < end):
+            return [window] * len(instants)
+        found = []
+        for at in instants:
+            if at < start or (end is not None and at >= end):
+                start, end = window = window_at(self.policy.window, at)
+            found.append(window)
+        return found
 
 
 class _Lines:
@@ -124,31 +170,42 @@ class _Lines:
     def __init__(self, matcher: Matcher) -> None:
         self._matcher = matcher
         self._lines: dict[tuple[str, str], _Line] = {}
-        self._by_facts: dict[tuple[str, ...], list[_Line]] = {}
+        self._by_facts: dict[tuple[Any, ...], list[Callable[[Entry], None]]] = {}
 
-    def of(self, entry: Entry) -> list[_Line]:
-        """The lines that a call is charged to."""
+    def add(self, entry: Entry) -> None:
+        """Add a call to the lines that it is charged to."""
         event = entry.event
-        facts = (*_facts(event), *event.tags, *event.tags.values())
-        known = self._by_facts.get(facts)
-        if known is None:
-            subject = _subject(entry.owner, event.agent, event)
-            matching = self._matcher.plan(subject).budgets
-            known = [self._line(policy, value_of(policy.per, subject)) for policy in matching]
-            self._by_facts[facts] = known
-        return known
+        parts = tuple([(part.budget, not part.lease) for part in event.parts])
+        facts = (parts, *_facts(event), *event.tags, *event.tags.values())
+        takers = self._by_facts.get(facts)
+        if takers is None:
+            takers = self._by_facts[facts] = self._takers(entry)
+        for take in takers:
+            take(entry)
+
+    def _takers(self, entry: Entry) -> list[Callable[[Entry], None]]:
+        event = entry.event
+        paid = {part.budget for part in event.parts}
+        loose = {part.budget for part in event.parts if not part.lease}
+        subject = _subject(entry.owner, event.agent, event)
+        lines = [
+            self._line(policy, value_of(policy.per, subject))
+            for policy in self._matcher.plan(subject).budgets
+        ]
+        unpaid = [line.take for line in lines if line.policy.id not in paid]
+        return unpaid + [line.take_loose for line in lines if line.policy.id in loose]
 
     def _line(self, policy: BudgetPolicy, value: str) -> _Line:
         return self._lines.setdefault((policy.id, value), _Line(policy, value))
 
-    def found(self) -> tuple[dict[BalanceKey, list[Charge]], dict[BalanceKey, datetime | None]]:
-        """The charges of each balance, and when its window ends."""
-        charges, ends = {}, {}
+    def found(self) -> tuple[dict[BalanceKey, _Use], dict[BalanceKey, datetime | None]]:
+        """What each balance gets, and when its window ends."""
+        uses, ends = {}, {}
         for line in self._lines.values():
-            for (start, end), found in line.windows.items():
+            for (start, end), use in line.uses().items():
                 key = BalanceKey(UUID(line.policy.id), line.value, start)
-                charges[key], ends[key] = found, end
-        return charges, ends
+                uses[key], ends[key] = use, end
+        return uses, ends
 
 
 def subject_of(organization_id: UUID, row: UsageEvent) -> Subject:
@@ -173,15 +230,9 @@ def _subject(owner: Owner, agent: str, call: Call) -> Subject:
     )
 
 
-def _loose(event: wire.UsageEvent, policy: BudgetPolicy) -> int:
-    """What a call used of a budget that it held leases of, and that none of them could pay."""
-    loose = [part for part in event.parts if not part.lease]
-    return sum(part.amount for part in loose if part.budget == policy.id) if loose else 0
-
-
 def _post(
     organization_id: UUID,
-    charges: Mapping[BalanceKey, list[Charge]],
+    uses: Mapping[BalanceKey, _Use],
     balances: Mapping[BalanceKey, Balance],
     *,
     now: datetime,
@@ -195,10 +246,10 @@ def _post(
     turned: dict[UUID, Balance] = {}
     transfers: list[Transfer] = []
     aged: list[Transfer] = []
-    for key, items in charges.items():
+    for key, use in uses.items():
         balance = balances[key]
         rolling = balance.ring is not None
-        for charge in items if balance.hard or rolling else _together(items):
+        for charge in use.apart() if balance.hard or rolling else use.together():
             spent, overrun = changes[balance.id]
             room = room_for(balance, charge.amount, spent=0 if rolling else spent)
             fits = 0 if charge.unheld else room
@@ -224,16 +275,6 @@ def _post(
     add_amounts({place: change for place, change in changes.items() if any(change)}, now=now)
     Balance.objects.bulk_update(turned.values(), RING_FIELDS)
     Transfer.objects.bulk_create([*transfers, *aged])
-
-
-def _together(charges: list[Charge]) -> list[Charge]:
-    """Several charges of a soft balance as one, and overrun that no lease could pay apart."""
-    held = [charge for charge in charges if not charge.unheld]
-    if len(held) < 2:
-        return charges
-    total = sum(charge.amount for charge in held)
-    one = Charge(None, total, False, held[0].at, reason=f"{len(held)} calls")
-    return [one, *(charge for charge in charges if charge.unheld)]
 
 
 def room_for(balance: Balance, amount: int, *, spent: int = 0) -> int:

@@ -9,7 +9,7 @@
 4. A charge belongs to the window in which the call started.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -35,6 +35,8 @@ from budgets.models import Refusal
 from controlplane.identity.models import Agent
 from enforcement.rules import wire
 from enforcement.rules.wire import RefusalCount
+
+NOBODY = ""
 
 
 class Booked(NamedTuple):
@@ -68,7 +70,7 @@ def book_usage(
     )
 
 
-@transaction.atomic
+@transaction.atomic(savepoint=False)
 def book_checked(
     *,
     organization_id: UUID,
@@ -103,29 +105,25 @@ def book_checked(
 def _entries(
     organization_id: UUID, events: Sequence[wire.UsageEvent], *, now: datetime
 ) -> list[Entry]:
-    documents = [canonical(event) for event in events]
-    said = [mended(event, document) for event, document in zip(events, documents, strict=True)]
-    starts = within_table([instant_of(one.started_at_ms, now=now) for one in said], now=now)
-    owners, nobody = _owners(organization_id, said), Owner(str(organization_id))
-    return [
-        Entry(
-            event,
-            owners.get(event.agent, nobody),
-            start,
-            str(start),
-            digest_of(document),
-            b"\\" not in document,
-        )
-        for event, document, start in zip(said, documents, starts, strict=True)
-    ]
+    owners = _owners(organization_id, {event.agent for event in events})
+    return within_table([_entry(event, owners, now=now) for event in events], now=now)
 
 
-def _owners(organization_id: UUID, events: Iterable[wire.UsageEvent]) -> dict[str, Owner]:
-    """Where the agents of these events stand; those of other organizations are not found."""
+def _entry(event: wire.UsageEvent, owners: Mapping[str, Owner], *, now: datetime) -> Entry:
+    document = canonical(event)
+    plain = b"\\" not in document
+    said = mended(event, plain=plain)
+    start = instant_of(said.started_at_ms, now=now)
+    owner = owners.get(said.agent) or owners[NOBODY]
+    return Entry(said, owner, start, str(start), digest_of(document), plain)
+
+
+def _owners(organization_id: UUID, names: Iterable[str]) -> dict[str, Owner]:
+    """Where these agents stand; those of other organizations are nobody's."""
     agents = Agent.objects.select_related("project").filter(
-        organization_id=organization_id, id__in={event.agent for event in events}
+        organization_id=organization_id, id__in={uuid_text(name) for name in names}
     )
-    return {
+    return {NOBODY: Owner(str(organization_id))} | {
         str(agent.id): owner_of(organization_id, team_of(agent), agent.project_id)
         for agent in agents
     }

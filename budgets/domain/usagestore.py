@@ -10,25 +10,21 @@ from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
 from uuid import UUID
 
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
+from msgspec import structs
+from psycopg.errors import UniqueViolation
 
 from budgets.domain.usagerows import COLUMNS, CSV, Entry, csv_of
 from budgets.models import UsageArchive
 
 DAYS_AHEAD = 7
 ARCHIVED_AFTER_DAYS = 35  # at least: reports and reconciliation look back a month
-# What is new is left to the next fold by the same statement: nothing need be read twice.
-_CLAIM = """
-WITH new AS (
-    INSERT INTO budgets_usagereceipt (id, organization_id, started_at, digest)
-    SELECT id, %s::uuid, started_at, decode(digest, 'hex')
-    FROM unnest(%s::uuid[], %s::timestamptz[], %s::text[]) AS said (id, started_at, digest)
-    ON CONFLICT (id) DO NOTHING RETURNING id, started_at
-), unfolded AS (
-    INSERT INTO budgets_unfoldeduse (received_at, events, starts, ratings)
-    SELECT %s, array_agg(id), array_agg(started_at), '{}' FROM new HAVING count(*) > 0
-)
-SELECT id::text FROM new
+_KNOWN = "SELECT id::text FROM budgets_usagereceipt WHERE id = ANY(%s::uuid[])"
+_RECEIPTS = """
+COPY budgets_usagereceipt (id, organization_id, started_at, digest) FROM STDIN WITH (FORMAT csv)
+"""
+_UNFOLDED = """
+INSERT INTO budgets_unfoldeduse (received_at, events, starts, ratings) VALUES (%s, %s, %s, '{}')
 """
 _BOOKED = """
 SELECT id::text, organization_id, encode(digest, 'hex') FROM budgets_usagereceipt
@@ -43,13 +39,49 @@ def claim(entries: Iterable[Entry], *, organization_id: UUID, now: datetime) -> 
 
     New ones are handed to the next fold as well: their events must be stored in this transaction.
     """
-    ordered = sorted(entries, key=attrgetter("event.id"))
-    ids = plain_array([entry.event.id for entry in ordered])
-    starts = plain_array([entry.start for entry in ordered])
-    digests = plain_array([entry.digest for entry in ordered])
+    left = sorted(entries, key=attrgetter("event.id"))
+    while left := _unknown(left):
+        try:
+            _write_receipts(left, organization_id=organization_id)
+        except IntegrityError as error:
+            twin = isinstance(error.__cause__, UniqueViolation) and _unknown(left) != left
+            if not twin:
+                raise
+            continue  # what was booked meanwhile is known from now on
+        ids, starts = [entry.event.id for entry in left], [entry.start for entry in left]
+        with connection.cursor() as cursor:
+            cursor.execute(_UNFOLDED, [now, plain_array(ids), plain_array(starts)])
+        return set(ids)
+    return set()
+
+
+def _unknown(entries: Sequence[Entry]) -> list[Entry]:
+    """Those without a receipt."""
     with connection.cursor() as cursor:
-        cursor.execute(_CLAIM, [organization_id, ids, starts, digests, now])
-        return {key for (key,) in cursor.fetchall()}
+        cursor.execute(_KNOWN, [plain_array([entry.event.id for entry in entries])])
+        known = {key for (key,) in cursor.fetchall()}
+    return [entry for entry in entries if entry.event.id not in known] if known else list(entries)
+
+
+@transaction.atomic
+def _write_receipts(entries: Sequence[Entry], *, organization_id: UUID) -> None:
+    """All of them, or none where one is known meanwhile.
+
+    `COPY` takes half the time of `INSERT … ON CONFLICT`, which writes each row down for itself and
+    once more when it is sure of it.
+
+    Raises:
+        IntegrityError: one is known meanwhile.
+    """
+    lines = [
+        f"{entry.event.id},{organization_id},{entry.start},\\x{entry.digest}\n" for entry in entries
+    ]
+    with (
+        connection.wrap_database_errors,
+        connection.cursor() as cursor,
+        cursor.copy(_RECEIPTS) as copy,
+    ):
+        copy.write("".join(lines))
 
 
 def plain_array(values: Iterable[str]) -> str:
@@ -88,14 +120,19 @@ def store(
             copy.write(piece)
 
 
-def within_table(starts: Sequence[datetime], *, now: datetime) -> list[datetime]:
-    """The starts to book under: `now` for those whose day is archived already."""
+def within_table(entries: list[Entry], *, now: datetime) -> list[Entry]:
+    """The same, those whose day is archived already as if they had started now."""
     lately = now - timedelta(days=ARCHIVED_AFTER_DAYS)
-    old = {start.date() for start in starts if start < lately}
+    old = {entry.started_at.date() for entry in entries if entry.started_at < lately}
     if not old:
-        return list(starts)
+        return entries
     gone = set(UsageArchive.objects.filter(day__in=old).values_list("day", flat=True))
-    return [now if start.date() in gone else start for start in starts]
+    return [
+        structs.replace(entry, started_at=now, start=str(now))
+        if entry.started_at.date() in gone
+        else entry
+        for entry in entries
+    ]
 
 
 def make_partitions(days: Iterable[date]) -> int:

@@ -19,18 +19,32 @@ STOP = signal.SIGINT  # "fast": sessions are ended, data is flushed
 CLEAN_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 LONGEST_SOCKET_PATH = 100
 
+LEAST_CACHE_MB, MOST_CACHE_MB = 128, 1024
+
+
+def cache_mb(memory_bytes: int) -> int:
+    """How much of a machine's memory keeps pages: a sixteenth, within reason.
+
+    Usage events come by the thousand, and each touches some pages of indexes: those that do not
+    stay in memory are written again and again.
+    """
+    return min(max(memory_bytes // 16 >> 20, LEAST_CACHE_MB), MOST_CACHE_MB)
+
+
+_MEMORY_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 EVERYDAY_SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "max_connections": "100",
-    "shared_buffers": "128MB",
-    "max_wal_size": "512MB",
+    "shared_buffers": f"{cache_mb(_MEMORY_BYTES)}MB",
+    "max_wal_size": "2GB",
     "wal_level": "replica",
     "synchronous_commit": "on",
     "log_timezone": "UTC",
     "timezone": "UTC",
 }
 THROWAWAY_SETTINGS = EVERYDAY_SETTINGS | {
+    "shared_buffers": f"{LEAST_CACHE_MB}MB",
     "fsync": "off",
     "full_page_writes": "off",
     "autovacuum": "off",

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import psycopg
+import pytest
 
-from controlplane.launcher.postgres import Cluster, forget_killed_server
+from controlplane.launcher.postgres import Cluster, cache_mb, forget_killed_server
 
 
 def test_the_test_server_takes_connections(database_url: str) -> None:
@@ -19,6 +20,14 @@ def test_the_server_has_no_network_address(database_url: str) -> None:
         row = connection.execute("show listen_addresses").fetchone()
 
     assert row == ("",)
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "kept_mb"),
+    [(512, 128), (2_048, 128), (8_192, 512), (16_384, 1_024), (2**20, 1_024)],
+)
+def test_its_cache_goes_by_the_memory_of_the_machine(memory_mb: int, kept_mb: int) -> None:
+    assert cache_mb(memory_mb << 20) == kept_mb
 
 
 def test_the_pid_file_of_a_killed_server_does_not_count(tmp_path: Path) -> None:

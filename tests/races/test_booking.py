@@ -6,6 +6,7 @@ from functools import partial
 from threading import Event
 from uuid import UUID
 
+import pytest
 from django.db import connection, transaction
 
 from budgets.domain.budgets import create_budget
@@ -49,6 +50,32 @@ def test_one_batch_from_everywhere_is_booked_once(world: World) -> None:
     assert sum(result.duplicates for result in booked) == 6 * CROWD - 6
     assert amounts(hard) == (4_000, 0, 0, 5_000)
     assert [amounts(each, f"s{number}")[0] for number in range(3)] == [3_000, 3_000, 3_000]
+    assert verify().holds
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_booking_waits_for_a_twin_and_books_what_that_leaves(world: World, fails: bool) -> None:
+    budget = make_budget(world, mode=Mode.SOFT)
+    events = sorted((call(world) for _ in range(9)), key=lambda event: event.id)
+    booked, done = Event(), Event()
+
+    def hold_a_booking() -> None:
+        with transaction.atomic():
+            book(world, *events[3:6])
+            booked.set()
+            assert done.wait(PATIENCE_S)
+            transaction.set_rollback(fails)
+
+    booking = apart(hold_a_booking)
+    assert booked.wait(PATIENCE_S)
+    twin = apart(partial(book, world, *events))
+    _wait_until_blocked()
+    done.set()
+    booking()
+    assert twin() == (Booked(9, 0) if fails else Booked(6, 3))
+    assert amounts(budget)[0] == 1_500 * 9
+    assert fold_usage(now=NOW + timedelta(minutes=1)) == Folded(hours=1)
+    assert UsageRollup.objects.get().calls == UsageEvent.objects.count() == 9
     assert verify().holds
 
 
