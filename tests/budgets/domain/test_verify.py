@@ -55,6 +55,7 @@ def test_a_whole_story_adds_up(lease: Lease) -> None:
     report = verify()
     assert (report.balances, report.differences, report.holds) == (1, [], True)
     assert report.unexplained == {lease.balance_id: 790}
+    assert verify(explain=False) == report._replace(unexplained={})
 
 
 @pytest.mark.parametrize(
