@@ -4,6 +4,8 @@
 2. The head is parsed by our own strict parser; chunk framing is walked by httptools, and only
    the decoded bytes go on: nothing of an upstream's framing reaches a client.
 3. A request that was written is never repeated here: what the engine did with it is unknown.
+4. What a stream that was cut still says may be much, where its client did not read: it is read in
+   small pieces, one for each turn of the loop, so that other calls do not wait for it.
 """
 
 import asyncio
@@ -23,9 +25,11 @@ from enforcement.sidecar.http1 import (
     ResponseHead,
     parse_response_head,
 )
+from enforcement.sidecar.turns import Turns
 
 MAX_INTERIM = 4
 MAX_CACHED_HEADS = 64
+SLICE_BYTES = 8 * 1024  # of what is left of a cut stream: some 40 events, half a millisecond
 _CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 _NS = 1_000_000_000
 log = logging.getLogger(__name__)
@@ -68,6 +72,7 @@ class NodeConnection(asyncio.Protocol):
     """One connection. `sink` is set while a request is on it."""
 
     __slots__ = (
+        "_backlog",
         "_body",
         "_buffer",
         "_complete",
@@ -92,6 +97,7 @@ class NodeConnection(asyncio.Protocol):
         self.idle_since_ns = 0
         self.deadline_ns = 0
         self._half_closed = False
+        self._backlog = b""  # read from a stream that was cut, and not looked at yet
         self._reset()
 
     def _reset(self) -> None:
@@ -111,6 +117,28 @@ class NodeConnection(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
+        if not self._half_closed or (len(data) <= SLICE_BYTES and not self._backlog):
+            self._read(data)
+            return
+        if self.transport is not None:
+            self.transport.pause_reading()
+        if not self._backlog:
+            self._pool.backlogs.add(self._read_slice)
+        self._backlog += data
+
+    def _read_slice(self) -> bool:
+        """Look at a piece of the backlog; whether more of it is left."""
+        data, self._backlog = self._backlog[:SLICE_BYTES], self._backlog[SLICE_BYTES:]
+        if self.sink is None or self.transport is None or not data:
+            return False
+        self._read(data)
+        if self._backlog:
+            return True
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+        return False
+
+    def _read(self, data: bytes) -> None:
         sink = self.sink
         if sink is None:
             self.abort()
@@ -136,6 +164,9 @@ class NodeConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)
+        rest, self._backlog = self._backlog, b""
+        if rest:
+            self._read(rest)
         sink, self.sink = self.sink, None
         if sink is None:
             return
@@ -330,6 +361,7 @@ class Pool:
         self._all: set[NodeConnection] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self._closed = False
+        self.backlogs = Turns()
         self._heads: dict[bytes, ResponseHead] = {}
 
     def head_of(self, raw: bytes) -> ResponseHead:
