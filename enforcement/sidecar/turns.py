@@ -1,31 +1,46 @@
-"""Work that may wait, a piece in each turn of the event loop."""
+"""Work that may wait, a little in each turn of the event loop."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from enforcement.sidecar import clock
+
+TURN_NS = 500_000  # what calls wait for at most, beside one piece
+
 
 class Turns:
-    """Pieces of work that take turns: however many there are, calls wait for one at a time."""
+    """Pieces of work, one after the other: however many wait, a turn of the loop stays short."""
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("_turn_ns", "_waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, turn_ns: int = TURN_NS) -> None:
+        self._turn_ns = turn_ns
         self._waiting: deque[Callable[[], bool]] = deque()
 
     def add(self, work: Callable[[], bool]) -> None:
-        """Call `work` once in each of its turns, until it says that nothing is left."""
+        """Call `work`, again and again until it says that nothing is left, between others'."""
         self._waiting.append(work)
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
+        until_ns = clock.now_ns() + self._turn_ns
+        try:
+            while self._waiting:
+                self._piece()
+                if clock.now_ns() >= until_ns:
+                    break
+        finally:
+            if self._waiting:
+                asyncio.get_running_loop().call_soon(self._turn)
+
+    def _piece(self) -> None:
         work = self._waiting[0]  # it stays in line meanwhile: what it adds begins no second line
+        more = False
         try:
             more = work()
         finally:
             self._waiting.popleft()
-            if self._waiting:
-                asyncio.get_running_loop().call_soon(self._turn)
-        if more:
-            self.add(work)
+            if more:
+                self._waiting.append(work)

@@ -23,7 +23,7 @@ TOKENS = 20_000
 
 @in_loop
 async def test_one_piece_of_all_work_is_done_in_a_turn_of_the_loop() -> None:
-    turns, done = Turns(), list[str]()
+    turns, done = Turns(turn_ns=0), list[str]()
 
     def work(name: str, pieces: int) -> None:
         left = iter(range(pieces - 1, -1, -1))
@@ -45,6 +45,15 @@ async def test_one_piece_of_all_work_is_done_in_a_turn_of_the_loop() -> None:
 
 
 @in_loop
+async def test_small_pieces_share_a_turn() -> None:
+    turns, done = Turns(turn_ns=10**12), list[int]()
+    for n in range(5):
+        turns.add(lambda n=n: bool(done.append(n)))  # type: ignore[misc]
+    await asyncio.sleep(0)
+    assert done == [0, 1, 2, 3, 4]
+
+
+@in_loop
 async def test_work_that_fails_holds_up_nobody() -> None:
     turns, done, failures = Turns(), list[str](), list[object]()
     asyncio.get_running_loop().set_exception_handler(lambda _, said: failures.append(said))
@@ -59,19 +68,48 @@ async def test_work_that_fails_holds_up_nobody() -> None:
     assert (done, len(failures)) == (["b"], 1)
 
 
-async def leave_unread(world: Stack, request: bytes) -> None:
-    """Begin a stream, read nothing of it until nothing moves any more, and go."""
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-        client.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(client, ("127.0.0.1", world.port))
-        await loop.sock_sendall(client, request)
-        async with asyncio.timeout(20):
-            made = -1
-            while made != world.engine.output_tokens or made < 1_000:
-                made = world.engine.output_tokens
-                await asyncio.sleep(0.3)
+def request() -> bytes:
+    body = json.dumps(chat(max_tokens=TOKENS, stream=True)).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+    head += "Content-Type: application/json\r\nConnection: close\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def unread_stream(world: Stack) -> socket.socket:
+    """Begin a stream, and read nothing of it until nothing moves any more."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    client.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(client, ("127.0.0.1", world.port))
+    await loop.sock_sendall(client, request())
+    async with asyncio.timeout(20):
+        made = -1
+        while made != world.engine.output_tokens or made < 1_000:
+            made = world.engine.output_tokens
+            await asyncio.sleep(0.3)
+    return client
+
+
+@in_loop
+async def test_who_reads_after_pauses_gets_all_of_it_in_order(tmp_path: Path) -> None:
+    engine = FakeEngine(kind="vllm", context=2 * TOKENS)
+    plane = Plane(agents=[agent()], prices=[PRICE], budgets=[budget(10**6, Unit.TOKENS)])
+    async with stack(tmp_path, engine=engine, plane=plane) as world:
+        client = await unread_stream(world)
+        loop, answer, read = asyncio.get_running_loop(), bytearray(), 0
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        while piece := await loop.sock_recv(client, 1 << 18):
+            answer += piece
+            if len(answer) > read + 500_000:
+                read = len(answer)
+                await asyncio.sleep(0.05)
+        client.close()
+        await world.quiet()
+    assert engine.output_tokens == answer.count(b'"word "') == TOKENS
+    assert b"data: [DONE]" in answer[-100:]
+    (event,) = plane.events.values()
+    assert (event.outcome, event.output_tokens) == (Outcome.COMPLETED, TOKENS)
 
 
 @in_loop
@@ -90,11 +128,9 @@ async def test_what_unread_streams_still_say_is_counted_in_small_pieces(
     cap = budget(10**6, Unit.TOKENS)
     engine = FakeEngine(kind="vllm", context=2 * TOKENS)
     plane = Plane(agents=[agent()], prices=[PRICE], budgets=[cap])
-    body = json.dumps(chat(max_tokens=TOKENS, stream=True)).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
-    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     async with stack(tmp_path, engine=engine, plane=plane) as world:
-        await asyncio.gather(*(leave_unread(world, head.encode() + body) for _ in range(READERS)))
+        for client in await asyncio.gather(*(unread_stream(world) for _ in range(READERS))):
+            client.close()
         await world.quiet()
     assert max(pieces) <= SLICE_BYTES
     assert sum(pieces) > 10 * SLICE_BYTES
