@@ -166,8 +166,10 @@ async def _call(guarded: Guarded) -> float | None:
 
 
 async def _connection(guarded: Guarded) -> Pair:
-    if guarded.standing:
-        return guarded.standing.pop()
+    while guarded.standing:
+        reader, writer = guarded.standing.pop()
+        if not reader.at_eof() and not writer.is_closing():  # the sidecar ends what idles long
+            return reader, writer
     return await asyncio.open_connection("127.0.0.1", guarded.port, ssl=guarded.trust)
 
 
