@@ -36,7 +36,7 @@ from controlplane.identity.models import Agent
 from enforcement.rules import wire
 from enforcement.rules.wire import RefusalCount
 
-NOBODY = ""
+NOBODY = ""  # no agent's id: where calls of agents that are not found stand
 
 
 class Booked(NamedTuple):
@@ -70,7 +70,7 @@ def book_usage(
     )
 
 
-@transaction.atomic(savepoint=False)
+@transaction.atomic(savepoint=False)  # who goes on after an error has made one: a round trip less
 def book_checked(
     *,
     organization_id: UUID,

@@ -31,7 +31,7 @@ SELECT id::text, organization_id, encode(digest, 'hex') FROM budgets_usagereceip
 WHERE id = ANY(%s::uuid[])
 """
 _NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
-_COPY = f"COPY budgets_usageevent ({_NAMES}) FROM STDIN WITH ({CSV})"
+_EVENTS = f"COPY budgets_usageevent ({_NAMES}) FROM STDIN WITH ({CSV})"
 
 
 def claim(entries: Iterable[Entry], *, organization_id: UUID, now: datetime) -> set[str]:
@@ -43,16 +43,13 @@ def claim(entries: Iterable[Entry], *, organization_id: UUID, now: datetime) -> 
     while left := _unknown(left):
         try:
             _write_receipts(left, organization_id=organization_id)
-        except IntegrityError as error:
-            twin = isinstance(error.__cause__, UniqueViolation) and _unknown(left) != left
-            if not twin:
+        except IntegrityError as error:  # what a twin has booked meanwhile is known from now on
+            if not isinstance(error.__cause__, UniqueViolation) or _unknown(left) == left:
                 raise
-            continue  # what was booked meanwhile is known from now on
-        ids, starts = [entry.event.id for entry in left], [entry.start for entry in left]
-        with connection.cursor() as cursor:
-            cursor.execute(_UNFOLDED, [now, plain_array(ids), plain_array(starts)])
-        return set(ids)
-    return set()
+        else:
+            _leave_to_fold(left, now=now)
+            break
+    return {entry.event.id for entry in left}
 
 
 def _unknown(entries: Sequence[Entry]) -> list[Entry]:
@@ -60,7 +57,7 @@ def _unknown(entries: Sequence[Entry]) -> list[Entry]:
     with connection.cursor() as cursor:
         cursor.execute(_KNOWN, [plain_array([entry.event.id for entry in entries])])
         known = {key for (key,) in cursor.fetchall()}
-    return [entry for entry in entries if entry.event.id not in known] if known else list(entries)
+    return [entry for entry in entries if entry.event.id not in known]
 
 
 @transaction.atomic
@@ -76,12 +73,25 @@ def _write_receipts(entries: Sequence[Entry], *, organization_id: UUID) -> None:
     lines = [
         f"{entry.event.id},{organization_id},{entry.start},\\x{entry.digest}\n" for entry in entries
     ]
+    _copy(_RECEIPTS, ["".join(lines)])
+
+
+def _leave_to_fold(entries: Sequence[Entry], *, now: datetime) -> None:
+    ids = plain_array([entry.event.id for entry in entries])
+    starts = plain_array([entry.start for entry in entries])
+    with connection.cursor() as cursor:
+        cursor.execute(_UNFOLDED, [now, ids, starts])
+
+
+def _copy(statement: str, pieces: Iterable[bytes | str]) -> None:
+    """Send lines to a `COPY … FROM STDIN`; errors come as Django's."""
     with (
         connection.wrap_database_errors,
         connection.cursor() as cursor,
-        cursor.copy(_RECEIPTS) as copy,
+        cursor.copy(statement) as copy,
     ):
-        copy.write("".join(lines))
+        for piece in pieces:
+            copy.write(piece)
 
 
 def plain_array(values: Iterable[str]) -> str:
@@ -111,13 +121,7 @@ def store(
     """
     make_partitions({entry.started_at.astimezone(UTC).date() for entry in entries})
     sidecar, received_at = str(sidecar_id) if sidecar_id else None, str(now)
-    with (
-        connection.wrap_database_errors,
-        connection.cursor() as cursor,
-        cursor.copy(_COPY) as copy,
-    ):
-        for piece in csv_of(entries, sidecar=sidecar, source=source, received_at=received_at):
-            copy.write(piece)
+    _copy(_EVENTS, csv_of(entries, sidecar=sidecar, source=source, received_at=received_at))
 
 
 def within_table(entries: list[Entry], *, now: datetime) -> list[Entry]:
