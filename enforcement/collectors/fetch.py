@@ -169,7 +169,7 @@ async def _body(reader: asyncio.StreamReader, head: ResponseHead, most: int) -> 
             break
         if chunked:
             if chunked.feed(piece) is not None:
-                return chunked.body()
+                return bytes(chunked.body())
             continue
         size += len(piece)
         parts.append(piece)

@@ -31,6 +31,8 @@ MAX_FIELDS = 50_000  # of all its objects
 
 _SLICE = 64 * 1024
 
+Body = bytes | bytearray  # an array where it came in pieces
+
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -86,7 +88,7 @@ class ParsedRequest(msgspec.Struct, gc=False):
     user: str = ""
 
 
-def check_work(body: bytes) -> None:
+def check_work(body: Body) -> None:
     """Refuse a body whose values, not its bytes, would keep everybody else waiting.
 
     Raises:
@@ -102,27 +104,27 @@ def check_work(body: bytes) -> None:
         )
 
 
-def _unescaped(body: bytes) -> bytes:
+def _unescaped(body: Body) -> Body:
     """A JSON text in which every quote begins or ends a string."""
     if b"\\" not in body:
         return body
     return body.replace(b"\\\\", b"").replace(b'\\"', b"")
 
 
-def _outside_strings(body: bytes) -> bytes:
+def _outside_strings(body: Body) -> bytes:
     return b"".join(_unescaped(body).split(b'"')[::2])
 
 
-def _fields_in(body: bytes) -> int:
+def _fields_in(body: Body) -> int:
     return _outside_strings(body).count(b":")
 
 
-def _too_much(text: bytes) -> bool:
+def _too_much(text: Body) -> bool:
     """Whether there are too many marks that begin a value or a field, inside of strings too."""
     return _more_than(MAX_VALUES, b"{[,", text) or _more_than(MAX_FIELDS, b"{:", text)
 
 
-def _more_than(most: int, marks: bytes, text: bytes) -> bool:
+def _more_than(most: int, marks: bytes, text: Body) -> bool:
     """Whether there are more marks than that; where they are dense it is soon known."""
     found = 0
     for at in range(0, len(text), _SLICE):
@@ -132,7 +134,7 @@ def _more_than(most: int, marks: bytes, text: bytes) -> bool:
     return False
 
 
-def object_of(body: bytes) -> tuple[dict[str, Any], bytes]:
+def object_of(body: Body) -> tuple[dict[str, Any], bytes]:
     """The JSON object of a body, and the same in our own compact form.
 
     Raises:

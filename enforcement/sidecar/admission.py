@@ -11,7 +11,7 @@ from enforcement.rules.lots import BalanceKey
 from enforcement.rules.matching import Plan, Subject, subject_of
 from enforcement.rules.modelroutes import Lane
 from enforcement.rules.policy import Measure, Unit
-from enforcement.rules.requests import ParsedRequest, RequestError, rerouted
+from enforcement.rules.requests import Body, ParsedRequest, RequestError, rerouted
 from enforcement.rules.sessiontree import LineageError
 from enforcement.rules.verdicts import (
     PERMISSION,
@@ -231,7 +231,7 @@ def admit(
     *,
     dialect: Dialect,
     head: RequestHead,
-    body: bytes,
+    body: Body,
     now_ms: int,
 ) -> Call:
     """Judge a request as far as that is possible without its size.

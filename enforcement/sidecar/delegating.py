@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
+from enforcement.rules.requests import Body
 from enforcement.rules.verdicts import UNAVAILABLE, Refuse
 from enforcement.rules.wire import Attribution, Delegate, Delegated, EndDelegation
 from enforcement.sidecar import clock
@@ -52,14 +53,14 @@ class Delegating:
         self._id = request_id
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, head: RequestHead, body: bytes) -> None:
+    def start(self, head: RequestHead, body: Body) -> None:
         """Ask. Raises RefusedError: the request is none."""
         message, path, kind = self._message(head, body)
         self._client.running = self
         self._task = asyncio.get_running_loop().create_task(self._ask(path, message, kind))
 
     def _message(
-        self, head: RequestHead, body: bytes
+        self, head: RequestHead, body: Body
     ) -> tuple[Delegate | EndDelegation, str, type[Any]]:
         view = self._desk.view
         if view is None:

@@ -2,7 +2,8 @@
 
 1. One request at a time. Pipelined bytes wait; too many of them pause the socket.
 2. Whatever is malformed is answered once and the connection is closed; nothing goes upstream.
-3. Answers are framed here, from our own heads; a stream is a chunk per piece, then the last one.
+3. Bodies that come in many pieces take turns: one piece of one of them in a turn of the loop.
+4. Answers are framed here, from our own heads; a stream is a chunk per piece, then the last one.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import resource
 from http import HTTPStatus
 from typing import Protocol, cast
 
+from enforcement.rules.requests import Body
 from enforcement.sidecar import clock
 from enforcement.sidecar.config import Config
 from enforcement.sidecar.http1 import (
@@ -20,9 +22,11 @@ from enforcement.sidecar.http1 import (
     parse_request_head,
     path_named,
 )
+from enforcement.sidecar.turns import Turns
 
 MAX_PIPELINED = 256 * 1024
 HIGH_WATER = 256 * 1024
+LARGE_PIECE = 64 * 1024  # of a body: with smaller ones the network leaves others their turn
 MAX_CACHED_HEADS = 256
 MOST_CONNECTIONS = 65_536
 OWN_DESCRIPTORS = 256  # for listeners, the journal and the control plane
@@ -40,10 +44,15 @@ _JSON = b"content-type: application/json\r\n"
 
 
 class Handler(Protocol):
-    """Answers requests. It may answer at once or later, through the connection."""
+    """Answers requests. It may answer at once or later, through the connection.
+
+    `check_head` is asked once more with each piece of a body, and `left_body` told of one whose
+    end never came.
+    """
 
     def check_head(self, head: RequestHead) -> None: ...
-    def handle(self, connection: "ClientConnection", head: RequestHead, body: bytes) -> None: ...
+    def left_body(self, head: RequestHead, *, received_bytes: int) -> None: ...
+    def handle(self, connection: "ClientConnection", head: RequestHead, body: Body) -> None: ...
     def refuse_http(
         self,
         connection: "ClientConnection",
@@ -84,6 +93,7 @@ class Front:
         self.connections: dict[HttpClient, None] = {}  # in the order in which they came
         self.most_connections = _room()
         self.closing = False
+        self.bodies = Turns(turn_ns=0)
         self._heads: dict[bytes, RequestHead] = {}
         self.configure(config)
 
@@ -137,8 +147,8 @@ class HttpClient(asyncio.Protocol):
         "_body",
         "_buffer",
         "_chunked",
+        "_dropped",
         "_front",
-        "_have",
         "_head",
         "_lingering",
         "_pipelined",
@@ -161,8 +171,8 @@ class HttpClient(asyncio.Protocol):
         self._buffer = b""
         self._pipelined = b""
         self._head: RequestHead | None = None
-        self._body: list[bytes] = []
-        self._have = 0
+        self._body: bytearray | None = None  # what has come of it, where more is to come
+        self._dropped = 0
         self._chunked: ChunkedBody | None = None
         self._streaming = False
         self._refused = False
@@ -183,6 +193,9 @@ class HttpClient(asyncio.Protocol):
         running, self.running = self.running, None
         if running is not None:
             running.client_gone()
+        if self._head is not None:
+            received = self._chunked.body() if self._chunked else self._body
+            self._front.handler.left_body(self._head, received_bytes=len(received or b""))
 
     def eof_received(self) -> bool:
         return False
@@ -227,7 +240,10 @@ class HttpClient(asyncio.Protocol):
             data = data[end:]
             self._begin(head, data)
             self._buffer = b""
-        self._take_body(data)
+        else:
+            self._front.handler.check_head(self._head)
+        if not self._take_body(data):
+            self._wait_for_turn(data)
 
     def _wait_for_head(self, data: bytes) -> None:
         if len(data) > MAX_HEAD_BYTES:
@@ -250,31 +266,57 @@ class HttpClient(asyncio.Protocol):
             if head.expects_continue and not data and self.transport is not None:
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _take_body(self, data: bytes) -> None:
+    def _take_body(self, data: bytes) -> bool:
+        """Take a piece of the body; whether that was the last one."""
         head = self._head
         if head is None:
-            return
+            return True
         if self._chunked is not None:
             rest = self._chunked.feed(data)
             if rest is None:
-                return
-            body, self._chunked = self._chunked.body(), None
+                return False
+            body: Body = self._chunked.body()
+            self._chunked = None
         else:
-            length = head.length or 0
-            self._have += len(data)
-            if self._have < length:
-                self._body.append(data)
-                return
-            if self._body:
-                self._body.append(data)
-                data = b"".join(self._body)
-                self._body = []
-            self._have = 0
-            body, rest = (data, b"") if len(data) == length else (data[:length], data[length:])
+            whole = self._whole(data, head.length or 0)
+            if whole is None:
+                return False
+            body, rest = whole
         self._head = None
         self._pipelined = rest
         self.busy = True
         self._front.handler.handle(self, head, body)
+        return True
+
+    def _whole(self, data: bytes, length: int) -> tuple[Body, bytes] | None:
+        """A body of known length and what follows it; None where more is to come.
+
+        Pieces are put behind each other as they come: to join megabytes of fresh memory at the
+        end would take everybody's time at once.
+        """
+        have = self._body
+        if have is None:
+            if len(data) >= length:
+                return (data, b"") if len(data) == length else (data[:length], data[length:])
+            self._body = bytearray(data)
+            return None
+        wanted = length - len(have)
+        have += data[:wanted] if len(data) > wanted else data
+        if len(have) < length:
+            return None
+        self._body = None
+        return have, data[wanted:]
+
+    def _wait_for_turn(self, data: bytes) -> None:
+        """Leave the rest of a large body to a later turn of the loop."""
+        if len(data) >= LARGE_PIECE and self.transport is not None:
+            self.transport.pause_reading()
+            self._front.bodies.add(self._read_on)
+
+    def _read_on(self) -> bool:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+        return False
 
     def _refuse(self, error: HttpError, data: bytes = b"") -> None:
         """Refuse in the words of the path, as far as that came. `data`: what came last."""
@@ -346,7 +388,6 @@ class HttpClient(asyncio.Protocol):
     def _linger(self, transport: asyncio.Transport) -> None:
         """Close so that a client that is still sending can read why: answer, EOF, then wait."""
         self.busy = self._lingering = True
-        self._have = 0
         self.deadline_ns = clock.now_ns() + _LINGER_NS
         if transport.can_write_eof() and not transport.is_closing():
             transport.write_eof()
@@ -355,8 +396,8 @@ class HttpClient(asyncio.Protocol):
 
     def _drop(self, data: bytes) -> None:
         """Take what comes behind a refusal, so that the answer is read; not without end."""
-        self._have += len(data)
-        if self._have > MAX_PIPELINED and self.transport is not None:
+        self._dropped += len(data)
+        if self._dropped > MAX_PIPELINED and self.transport is not None:
             self.transport.pause_reading()
 
     def close(self) -> None:

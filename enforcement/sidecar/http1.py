@@ -258,7 +258,7 @@ class ChunkedBody:
         self._limit = limit
         self._left = 0  # of the chunk that is being read, with its CRLF
         self._line = bytearray()
-        self._parts: list[bytes] = []
+        self._body = bytearray()
         self._size = 0
         self._chunks = 0
         self._state = "size"
@@ -273,7 +273,7 @@ class ChunkedBody:
         while position < len(data):
             if self._state == "data":
                 take = data[position : position + self._left]
-                self._parts.append(take)
+                self._body += take
                 position += len(take)
                 self._left -= len(take)
                 if not self._left:
@@ -284,8 +284,9 @@ class ChunkedBody:
                 return data[position:]
         return None
 
-    def body(self) -> bytes:
-        return b"".join(self._parts)
+    def body(self) -> bytearray:
+        """What has come of it."""
+        return self._body
 
     def _feed_line(self, data: bytes, position: int) -> int:
         end = data.find(b"\n", position, position + MAX_CHUNK_LINE)

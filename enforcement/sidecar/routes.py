@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from enforcement.rules.dialects import Dialect, Engine, anthropic, dialect_near, ollama
-from enforcement.rules.requests import RequestError, object_of
+from enforcement.rules.requests import Body, RequestError, object_of
 from enforcement.rules.tracecontext import trace_of
 from enforcement.rules.verdicts import Refuse, large_too_soon
 from enforcement.sidecar import clock
@@ -25,6 +25,7 @@ from enforcement.sidecar.policy import PolicyView
 from enforcement.sidecar.telemetry import RefusedCall, Telemetry
 
 LARGE_BODY = 64 * 1024
+RECEIVING_NS_PER_BYTE = 1  # what a large body takes before it is judged
 BROKEN_BODY_NS = 10_000_000  # what reading as many chunks as a body may have takes
 SHOW_PATH = b"/api/show"
 
@@ -52,7 +53,7 @@ class Routes:
     # ------------------------------------------------------------------ Handler
 
     def check_head(self, head: RequestHead) -> None:
-        """Refuse a large body before it is read, if nobody known sends it."""
+        """Refuse a large body, or the rest of it, if nobody known sends it or it is too soon."""
         if head.length is not None and head.length < LARGE_BODY:
             return
         view = self._desk.view
@@ -66,7 +67,7 @@ class Routes:
         if wait_ns > 0:
             raise HttpError("a large body too soon", status=429, retry_in_ns=wait_ns)
 
-    def handle(self, connection: ClientConnection, head: RequestHead, body: bytes) -> None:
+    def handle(self, connection: ClientConnection, head: RequestHead, body: Body) -> None:
         """Answer one request, now or later. Our own errors end this request, not the sidecar."""
         request_id = clock.new_id()
         try:
@@ -129,7 +130,7 @@ class Routes:
         `head`: of a request whose body was being read.
         """
         if head is not None and error.status == 400:
-            self._rest(head)
+            self._rest(head, BROKEN_BODY_NS)
         self._desk.metrics.http_errors[str(error.status)] += 1
         if error.status == 429:
             refusal = large_too_soon(retry_in_ns=error.retry_in_ns)
@@ -139,13 +140,17 @@ class Routes:
         near = dialect_near(path)
         send_refusal(connection, refusal, request_id=clock.new_id(), dialect=near)
 
-    def _rest(self, head: RequestHead) -> None:
-        """A body was malformed. Those that may be large come from known agents: `check_head`."""
+    def left_body(self, head: RequestHead, *, received_bytes: int) -> None:
+        """Count what was received of a body in vain."""
+        self._rest(head, received_bytes * RECEIVING_NS_PER_BYTE)
+
+    def _rest(self, head: RequestHead, took_ns: int) -> None:
+        """A body led to nothing. Those that may be large come from known agents: `check_head`."""
         view, now_ns = self._desk.view, clock.now_ns()
         if view is not None and (head.length is None or head.length >= LARGE_BODY):
             with suppress(RefusedError):  # its key has expired meanwhile
                 agent = identify(view, head.headers, now_ms=clock.now_ms())
-                agent.rates.refused_large(BROKEN_BODY_NS, now_ns=now_ns)
+                agent.rates.refused_large(took_ns, now_ns=now_ns)
 
     # ------------------------------------------------------------------ calls
 
@@ -153,7 +158,7 @@ class Routes:
         self,
         connection: ClientConnection,
         head: RequestHead,
-        body: bytes,
+        body: Body,
         dialect: Dialect,
         request_id: str,
     ) -> None:
@@ -164,12 +169,12 @@ class Routes:
         judge = self._admit if len(body) < LARGE_BODY else self._admit_large
         self._begin(connection, judge(desk.view, dialect, head, body), request_id)
 
-    def _admit(self, view: PolicyView, dialect: Dialect, head: RequestHead, body: bytes) -> Call:
+    def _admit(self, view: PolicyView, dialect: Dialect, head: RequestHead, body: Body) -> Call:
         router = self._desk.router
         return admit(view, router, dialect=dialect, head=head, body=body, now_ms=clock.now_ms())
 
     def _admit_large(
-        self, view: PolicyView, dialect: Dialect, head: RequestHead, body: bytes
+        self, view: PolicyView, dialect: Dialect, head: RequestHead, body: Body
     ) -> Call:
         """The same for a body that takes long: if it is refused, its agent's next ones wait.
 
@@ -179,13 +184,15 @@ class Routes:
         if began_ns < agent.rates.large_after_ns:
             refusal = large_too_soon(retry_in_ns=agent.rates.large_after_ns - began_ns)
             raise RefusedError(refusal, agent=agent)
+        receiving_ns = len(body) * RECEIVING_NS_PER_BYTE
         try:
             call = self._admit(view, dialect, head, body)
         except RefusedError:
             now_ns = clock.now_ns()
-            agent.rates.refused_large(now_ns - began_ns, now_ns=now_ns)
+            took_ns = now_ns - began_ns + receiving_ns
+            agent.rates.refused_large(took_ns, now_ns=now_ns)
             raise
-        call.judging_ns = clock.now_ns() - began_ns
+        call.judging_ns = clock.now_ns() - began_ns + receiving_ns
         return call
 
     def _begin(self, connection: ClientConnection, call: Call, event_id: str) -> None:
@@ -235,7 +242,7 @@ class Routes:
         found = [node.version for node in nodes if node.engine is Engine.OLLAMA and node.version]
         connection.respond(200, bytes(_encode({"version": min(found, default="0.0.0")})))
 
-    def _show(self, connection: ClientConnection, head: RequestHead, body: bytes) -> None:
+    def _show(self, connection: ClientConnection, head: RequestHead, body: Body) -> None:
         fields, _ = object_of(body)
         nodes = self._known_models(head).get(str(fields.get("model") or fields.get("name")))
         if not nodes:

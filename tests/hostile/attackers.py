@@ -181,6 +181,17 @@ async def dense_bodies(attack: Attack) -> None:
     await attack.repeat(_body(b'{"model":[' + b'{"a":0},' * 900_000 + b"0]}"))
 
 
+async def abandoned_bodies(attack: Attack) -> None:
+    """Nearly all of a large body, then no more of that connection."""
+    _, writer = await attack.open()
+    try:
+        writer.write(_HEAD + b"Content-Length: 8000000\r\n\r\n" + b"a" * 7_900_000)
+        await writer.drain()
+        await asyncio.sleep(0.02)
+    finally:
+        writer.transport.abort()
+
+
 async def colliding_keys(attack: Attack) -> None:
     keys = json.dumps({f"{number}": 0 for number in range(500_000)})
     await attack.repeat(_body(keys.encode()))
@@ -228,6 +239,7 @@ ATTACKS: dict[str, Kind] = {
     "compressed bombs": Kind(bombs, 4),
     "deep bodies": Kind(deep_bodies, 2),
     "dense bodies": Kind(dense_bodies, 2),
+    "abandoned bodies": Kind(abandoned_bodies, 4),
     "keys that could collide": Kind(colliding_keys, 2),
     "tiny chunks": Kind(tiny_chunks, 2),
     "large bodies": Kind(large_bodies, 20, warm_s=4.0),

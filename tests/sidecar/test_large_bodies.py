@@ -33,6 +33,17 @@ async def post(world: Stack, body: bytes, key: str = KEY) -> tuple[int, str, str
     return status, error.get("reason") or error.get("code") or "", headers.get("retry-after", "")
 
 
+async def begun(world: Stack, have: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which all but the last part of a large body has been sent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+    writer.write(
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"authorization: Bearer %b\r\ncontent-length: 8000000\r\n\r\n" % KEY.encode() + b" " * have
+    )
+    await writer.drain()
+    return reader, writer
+
+
 @in_loop
 async def test_the_next_large_body_of_the_agent_waits(tmp_path: Path) -> None:
     async with stack(tmp_path, plane=plane()) as world:
@@ -55,6 +66,40 @@ async def test_those_on_their_way_are_not_looked_at(tmp_path: Path) -> None:
     judged = [one for one in found if one[0] == 400]
     assert len(judged) < 20
     assert {one[1] for one in found if one[0] == 429} == {"large_body_too_soon"}
+
+
+@in_loop
+async def test_what_is_left_of_one_on_its_way_is_not_read(tmp_path: Path) -> None:
+    async with stack(tmp_path, plane=plane()) as world:
+        reader, writer = await begun(world, 5_000_000)
+        assert (await post(world, DENSE))[:2] == (400, "too_many_values")
+        writer.write(b"a")
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 429 ")
+
+
+@in_loop
+async def test_what_was_received_in_vain_counts(tmp_path: Path) -> None:
+    async with stack(tmp_path, plane=plane()) as world:
+        _, writer = await begun(world, 5_000_000)
+        assert (await post(world, LARGE))[0] == 200, "it may still come"
+        writer.close()
+        async with asyncio.timeout(10):
+            while (await post(world, LARGE))[1] != "large_body_too_soon":
+                await asyncio.sleep(0.01)
+        assert (await post(world, LARGE, OTHER))[0] == 200
+
+
+@in_loop
+async def test_a_body_of_megabytes_arrives_whole(tmp_path: Path) -> None:
+    words = [{"role": "user", "content": "so " * 2_000_000}]
+    async with stack(tmp_path, plane=plane()) as world:
+        both = await asyncio.gather(
+            *(post(world, json.dumps(chat(max_tokens=1, messages=words)).encode()) for _ in "ab")
+        )
+        assert [status for status, _, _ in both] == [200, 200]
+        assert [body["messages"] for body in world.engine.requests] == [words, words]
 
 
 @in_loop

@@ -28,6 +28,7 @@ from enforcement.rules.money import TokenUsage
 from enforcement.rules.requests import (
     MAX_NAME,
     MAX_OUTPUT_TOKENS,
+    Body,
     Endpoint,
     ParsedRequest,
     RequestError,
@@ -307,7 +308,7 @@ class Messages(Dialect):
     path = "/v1/messages"
     family = Family.ANTHROPIC
 
-    def parse(self, body: bytes) -> ParsedRequest:
+    def parse(self, body: Body) -> ParsedRequest:
         parsed = _parse(self.endpoint, body, known=_KNOWN)
         fields = parsed.fields
         parsed.stream = flag_of(fields, "stream")
@@ -374,7 +375,7 @@ class CountTokens(Messages):
     path = "/v1/messages/count_tokens"
     generates = False
 
-    def parse(self, body: bytes) -> ParsedRequest:
+    def parse(self, body: Body) -> ParsedRequest:
         parsed = _parse(self.endpoint, body, known=_COUNTED)
         parsed.prompt_tokens, parsed.tools = 0, ()
         parsed.unseen = parsed.hosted = False
@@ -395,7 +396,7 @@ def known_betas(value: bytes) -> bytes:
     return b",".join(name for name in names if name.startswith(_BETAS))
 
 
-def _parse(endpoint: Endpoint, body: bytes, *, known: frozenset[str]) -> ParsedRequest:
+def _parse(endpoint: Endpoint, body: Body, *, known: frozenset[str]) -> ParsedRequest:
     fields, encoded = object_of(body)
     check_known(fields, known)
     parsed = ParsedRequest(endpoint, name_of(fields, "model"), fields, encoded)

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from enforcement.rules.frames import Answer, Meter
-from enforcement.rules.requests import Endpoint, ParsedRequest
+from enforcement.rules.requests import Body, Endpoint, ParsedRequest
 from enforcement.rules.verdicts import Refuse
 
 EVENT_STREAM = b"text/event-stream"
@@ -86,7 +86,7 @@ class Dialect(ABC):
     # ------------------------------------------------------------------ requests
 
     @abstractmethod
-    def parse(self, body: bytes) -> ParsedRequest:
+    def parse(self, body: Body) -> ParsedRequest:
         """Read a body strictly.
 
         Raises:

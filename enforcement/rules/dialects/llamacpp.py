@@ -16,6 +16,7 @@ from enforcement.rules.frames import Answer, FrameMeter, Meter, encode, plausibl
 from enforcement.rules.money import TokenUsage
 from enforcement.rules.requests import (
     MAX_SEQUENCES,
+    Body,
     Endpoint,
     ParsedRequest,
     check_known,
@@ -131,7 +132,7 @@ class Completion(Dialect):
     path = "/completion"
     family = Family.LLAMA_CPP
 
-    def parse(self, body: bytes) -> ParsedRequest:
+    def parse(self, body: Body) -> ParsedRequest:
         fields, encoded = object_of(body)
         check_known(fields, _KNOWN)
         for name in _LIMIT_FIELDS:

@@ -20,6 +20,7 @@ from enforcement.rules.frames import Answer, FrameMeter, Meter, encode, plausibl
 from enforcement.rules.money import TokenUsage
 from enforcement.rules.requests import (
     MAX_OUTPUT_TOKENS,
+    Body,
     Endpoint,
     ParsedRequest,
     bad,
@@ -184,7 +185,7 @@ class Ollama(Dialect):
     stream_type = JSON_LINES
     known: frozenset[str]
 
-    def parse(self, body: bytes) -> ParsedRequest:
+    def parse(self, body: Body) -> ParsedRequest:
         fields, encoded = object_of(body)
         check_known(fields, self.known)
         parsed = ParsedRequest(self.endpoint, name_of(fields, "model"), fields, encoded)

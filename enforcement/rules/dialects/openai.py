@@ -11,6 +11,7 @@ from enforcement.rules.dialects.base import Dialect, Engine, Family, Question
 from enforcement.rules.frames import Answer, Meter
 from enforcement.rules.requests import (
     MAX_SEQUENCES,
+    Body,
     Endpoint,
     ParsedRequest,
     bad,
@@ -71,7 +72,7 @@ class OpenAI(Dialect):
     family = Family.OPENAI
     known: frozenset[str]
 
-    def parse(self, body: bytes) -> ParsedRequest:
+    def parse(self, body: Body) -> ParsedRequest:
         fields, encoded = object_of(body)
         check_known(fields, self.known)
         parsed = ParsedRequest(self.endpoint, name_of(fields, "model"), fields, encoded)

@@ -15,7 +15,14 @@ import msgspec
 from enforcement.rules.dialects.base import Dialect, Engine
 from enforcement.rules.frames import Answer, Meter
 from enforcement.rules.money import TokenUsage
-from enforcement.rules.requests import Endpoint, ParsedRequest, RequestError, name_of, object_of
+from enforcement.rules.requests import (
+    Body,
+    Endpoint,
+    ParsedRequest,
+    RequestError,
+    name_of,
+    object_of,
+)
 from enforcement.rules.stream import StreamMeter
 from enforcement.rules.verdicts import Refuse, refusal_body
 
@@ -30,7 +37,7 @@ class Passed(Dialect):
         self.path = path
         self.family = passes(path)
 
-    def parse(self, body: bytes) -> ParsedRequest:
+    def parse(self, body: Body) -> ParsedRequest:
         fields, encoded = object_of(body)
         if fields.get("stream"):
             raise RequestError(

@@ -29,6 +29,7 @@ from enforcement.rules.money import TokenUsage
 from enforcement.rules.requests import (
     MAX_NAME,
     MAX_OUTPUT_TOKENS,
+    Body,
     Endpoint,
     ParsedRequest,
     RequestError,
@@ -329,7 +330,7 @@ class Responses(Dialect):
     path = "/v1/responses"
     family = Family.RESPONSES
 
-    def parse(self, body: bytes) -> ParsedRequest:
+    def parse(self, body: Body) -> ParsedRequest:
         fields, encoded = object_of(body)
         check_known(fields, _KNOWN)
         parsed = ParsedRequest(self.endpoint, name_of(fields, "model"), fields, encoded)

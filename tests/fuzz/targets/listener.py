@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import NamedTuple
 
+from enforcement.rules.requests import Body
 from enforcement.sidecar.config import Config, parse_upstream
 from enforcement.sidecar.front import ClientConnection, Front, HttpClient
 from enforcement.sidecar.http1 import HttpError, RequestHead
@@ -49,8 +50,11 @@ class _Taker:
     def check_head(self, head: RequestHead) -> None:
         pass
 
-    def handle(self, connection: ClientConnection, head: RequestHead, body: bytes) -> None:
-        self.taken = Taken(head, body)
+    def left_body(self, head: RequestHead, *, received_bytes: int) -> None:
+        pass
+
+    def handle(self, connection: ClientConnection, head: RequestHead, body: Body) -> None:
+        self.taken = Taken(head, bytes(body))
 
     def refuse_http(
         self,
