@@ -27,6 +27,7 @@ from enforcement.sidecar.turns import Turns
 MAX_PIPELINED = 256 * 1024
 HIGH_WATER = 256 * 1024
 LARGE_PIECE = 64 * 1024  # of a body: with smaller ones the network leaves others their turn
+DROP_PACE_S = 0.005  # between two pieces of what is refused: 50 MB/s, two percent of the loop
 MAX_CACHED_HEADS = 256
 MOST_CONNECTIONS = 65_536
 OWN_DESCRIPTORS = 256  # for listeners, the journal and the control plane
@@ -94,6 +95,7 @@ class Front:
         self.most_connections = _room()
         self.closing = False
         self.bodies = Turns(turn_ns=0)
+        self.dropped = Turns(turn_ns=0, pace_s=DROP_PACE_S)
         self._heads: dict[bytes, RequestHead] = {}
         self.configure(config)
 
@@ -193,9 +195,7 @@ class HttpClient(asyncio.Protocol):
         running, self.running = self.running, None
         if running is not None:
             running.client_gone()
-        if self._head is not None:
-            received = self._chunked.body() if self._chunked else self._body
-            self._front.handler.left_body(self._head, received_bytes=len(received or b""))
+        self._leave_body()
 
     def eof_received(self) -> bool:
         return False
@@ -243,7 +243,7 @@ class HttpClient(asyncio.Protocol):
         else:
             self._front.handler.check_head(self._head)
         if not self._take_body(data):
-            self._wait_for_turn(data)
+            self._wait_for_turn(data, self._front.bodies)
 
     def _wait_for_head(self, data: bytes) -> None:
         if len(data) > MAX_HEAD_BYTES:
@@ -307,11 +307,18 @@ class HttpClient(asyncio.Protocol):
         self._body = None
         return have, data[wanted:]
 
-    def _wait_for_turn(self, data: bytes) -> None:
-        """Leave the rest of a large body to a later turn of the loop."""
+    def _leave_body(self) -> None:
+        head, self._head = self._head, None
+        if head is not None:
+            received = self._chunked.body() if self._chunked else self._body
+            self._front.handler.left_body(head, received_bytes=len(received or b""))
+        self._body = self._chunked = None
+
+    def _wait_for_turn(self, data: bytes, turns: Turns) -> None:
+        """Leave what comes behind a large piece to a later turn of the loop."""
         if len(data) >= LARGE_PIECE and self.transport is not None:
             self.transport.pause_reading()
-            self._front.bodies.add(self._read_on)
+            turns.add(self._read_on)
 
     def _read_on(self) -> bool:
         if self.transport is not None and not self.transport.is_closing():
@@ -325,6 +332,7 @@ class HttpClient(asyncio.Protocol):
         head = self._head
         path = head.path if head else path_named(self._buffer + data)
         self._front.handler.refuse_http(self, error, path=path, head=head)
+        self._leave_body()
 
     # ------------------------------------------------------------------ answering
 
@@ -395,9 +403,14 @@ class HttpClient(asyncio.Protocol):
             transport.close()
 
     def _drop(self, data: bytes) -> None:
-        """Take what comes behind a refusal, so that the answer is read; not without end."""
+        """Take what comes behind a refusal: many clients read no answer before all is sent.
+
+        As much as a body may have, and slowly, so that it costs others nothing.
+        """
         self._dropped += len(data)
-        if self._dropped > MAX_PIPELINED and self.transport is not None:
+        if self._dropped <= self._front.max_body_bytes:
+            self._wait_for_turn(data, self._front.dropped)
+        elif self.transport is not None:
             self.transport.pause_reading()
 
     def close(self) -> None:

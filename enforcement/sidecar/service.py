@@ -13,7 +13,6 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from enforcement.sidecar import clock
 from enforcement.sidecar.config import Config, parse_listen
 from enforcement.sidecar.configfile import Source
 from enforcement.sidecar.engines import Upstream
@@ -81,7 +80,6 @@ class Service:
             log.critical("cannot listen: %s", error)
             self._worker.close()
             return 1
-        self._pulse(clock.now_ns())  # it may hang from its first call on, before the first sweep
         self._on_signal(signal.SIGTERM, self.stop)
         self._on_signal(signal.SIGINT, self.stop)
         self._on_signal(signal.SIGHUP, self.reload)

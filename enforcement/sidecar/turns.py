@@ -10,19 +10,30 @@ TURN_NS = 500_000  # what calls wait for at most, beside one piece
 
 
 class Turns:
-    """Pieces of work, one after the other: however many wait, a turn of the loop stays short."""
+    """Pieces of work, one after the other: however many wait, a turn of the loop stays short.
 
-    __slots__ = ("_turn_ns", "_waiting")
+    `turn_ns`: what they may take of a turn; 0: one piece. `pace_s`: between two turns with work.
+    """
 
-    def __init__(self, turn_ns: int = TURN_NS) -> None:
+    __slots__ = ("_pace_s", "_turn_ns", "_waiting")
+
+    def __init__(self, turn_ns: int = TURN_NS, *, pace_s: float = 0.0) -> None:
         self._turn_ns = turn_ns
+        self._pace_s = pace_s
         self._waiting: deque[Callable[[], bool]] = deque()
 
     def add(self, work: Callable[[], bool]) -> None:
         """Call `work`, again and again until it says that nothing is left, between others'."""
         self._waiting.append(work)
         if len(self._waiting) == 1:
-            asyncio.get_running_loop().call_soon(self._turn)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._pace_s:
+            loop.call_later(self._pace_s, self._turn)
+        else:
+            loop.call_soon(self._turn)
 
     def _turn(self) -> None:
         until_ns = clock.now_ns() + self._turn_ns
@@ -33,7 +44,7 @@ class Turns:
                     break
         finally:
             if self._waiting:
-                asyncio.get_running_loop().call_soon(self._turn)
+                self._go_on()
 
     def _piece(self) -> None:
         work = self._waiting[0]  # it stays in line meanwhile: what it adds begins no second line

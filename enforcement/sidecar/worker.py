@@ -135,7 +135,6 @@ class Worker:
     async def sweep(self, clients: Callable[[int], None]) -> None:
         """Look for what is overdue, for ever. `clients`: looks at the clients' connections."""
         while True:
-            await asyncio.sleep(SWEEP_S)
             now_ns = clock.now_ns()
             clients(now_ns)
             for upstream in self.desk.router.every():
@@ -145,6 +144,7 @@ class Worker:
             self._journal.retry()
             if self._journal.full and len(self.desk.unsent) < MAX_RESTATED:
                 self.restate()
+            await asyncio.sleep(SWEEP_S)
 
     def restate(self) -> None:
         """Begin a new journal segment with all that still matters."""

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from enforcement.rules.policy import AgentPolicy
-from enforcement.sidecar import policy
+from enforcement.sidecar import clock, policy, routes
+from enforcement.sidecar.front import HttpClient
 from tests.sidecar.plane import Plane, key_policy
 from tests.sidecar.stack import AGENT, KEY, PRICE, Stack, agent, budget, chat, in_loop, stack
 
@@ -33,13 +34,16 @@ async def post(world: Stack, body: bytes, key: str = KEY) -> tuple[int, str, str
     return status, error.get("reason") or error.get("code") or "", headers.get("retry-after", "")
 
 
+LARGE_HEAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    b"authorization: Bearer " + KEY.encode() + b"\r\ncontent-length: 8000000\r\n\r\n"
+)
+
+
 async def begun(world: Stack, have: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection on which all but the last part of a large body has been sent."""
+    """A connection on which so many bytes of a large body have been sent."""
     reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
-    writer.write(
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-        b"authorization: Bearer %b\r\ncontent-length: 8000000\r\n\r\n" % KEY.encode() + b" " * have
-    )
+    writer.write(LARGE_HEAD + b" " * have)
     await writer.drain()
     return reader, writer
 
@@ -89,6 +93,69 @@ async def test_what_was_received_in_vain_counts(tmp_path: Path) -> None:
             while (await post(world, LARGE))[1] != "large_body_too_soon":
                 await asyncio.sleep(0.01)
         assert (await post(world, LARGE, OTHER))[0] == 200
+
+
+@in_loop
+async def test_who_sends_all_before_reading_still_reads_why_not(tmp_path: Path) -> None:
+    async with stack(tmp_path, plane=plane()) as world:
+        assert (await post(world, DENSE))[:2] == (400, "too_many_values")
+        reader, writer = await begun(world, 0)
+        writer.transport.set_write_buffer_limits(high=0)  # until the kernel has taken all of it
+        for _ in range(8):
+            writer.write(b" " * 1_000_000)
+            await asyncio.wait_for(writer.drain(), 10)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 429 ")
+    assert b"large_body_too_soon" in answer
+
+
+@in_loop
+async def test_receiving_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "LARGE_REST", 1)
+    monkeypatch.setattr(routes, "RECEIVING_NS_PER_BYTE", 10_000)
+    async with stack(tmp_path, plane=plane()) as world:
+        assert (await post(world, DENSE))[0] == 400
+        assert world.desk.view is not None
+        rest_ns = world.desk.view.agents[AGENT].rates.large_after_ns - clock.now_ns()
+    assert 2 * 10**9 < rest_ns < 4 * 10**9
+
+
+class Paused(asyncio.Transport):
+    """A socket that is read or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = True
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        self.reads = True
+
+
+@in_loop
+async def test_pieces_of_large_bodies_come_one_in_a_turn_of_the_loop(tmp_path: Path) -> None:
+    async with stack(tmp_path, plane=plane()) as world:
+        sockets = [Paused(), Paused()]
+        connections = [HttpClient(world.service._front) for _ in sockets]
+        for connection, socket in zip(connections, sockets, strict=True):
+            connection.connection_made(socket)
+            connection.data_received(LARGE_HEAD + b" " * 70_000)
+        seen = []
+        for _ in range(3):
+            seen.append([socket.reads for socket in sockets])
+            await asyncio.sleep(0)
+        for connection in connections:
+            connection.connection_lost(None)
+    assert seen == [[False, False], [True, False], [True, True]]
 
 
 @in_loop

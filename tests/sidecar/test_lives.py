@@ -122,6 +122,16 @@ async def test_kill_9_of_metered_streams_overcounts_a_slice_each(tmp_path: Path)
 
 
 @in_loop
+async def test_the_first_sign_of_life_comes_before_the_first_call(tmp_path: Path) -> None:
+    async with stack(tmp_path) as world:
+        beats = list[int]()
+        sweeping = asyncio.create_task(world.service._worker.sweep(beats.append))
+        await asyncio.sleep(0)
+        assert len(beats) == 1
+        sweeping.cancel()
+
+
+@in_loop
 async def test_an_orderly_end_sends_everything_home(tmp_path: Path) -> None:
     plane = Plane(agents=[agent()], budgets=[budget(10_000, Unit.TOKENS)], prices=[PRICE])
     engine = FakeEngine(kind="vllm", delay=0.005)

@@ -45,6 +45,23 @@ async def test_one_piece_of_all_work_is_done_in_a_turn_of_the_loop() -> None:
 
 
 @in_loop
+async def test_work_that_is_paced_leaves_time_between_its_pieces() -> None:
+    turns, done = Turns(turn_ns=0, pace_s=0.05), list[float]()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    def piece() -> bool:
+        done.append(loop.time() - began)
+        return len(done) < 3
+
+    turns.add(piece)
+    async with asyncio.timeout(10):
+        while len(done) < 3:
+            await asyncio.sleep(0.01)
+    assert [took >= 0.045 * turn for turn, took in enumerate(done, start=1)] == [True] * 3
+
+
+@in_loop
 async def test_small_pieces_share_a_turn() -> None:
     turns, done = Turns(turn_ns=10**12), list[int]()
     for n in range(5):
