@@ -25,7 +25,13 @@ from tests.hostile.case import Case
 from tests.hostile.cases import GROUPS, harmless, upstreams
 from tests.hostile.cases.upstreams import Misdeed
 from tests.hostile.refusing import guarded, leak_of, problem_of, proper_call_is_served
-from tests.hostile.resources import Verdict, attacked, enough_descriptors, judged
+from tests.hostile.resources import (
+    Verdict,
+    attacked,
+    enough_descriptors,
+    judged,
+    leave_a_core_to_attackers,
+)
 from tests.hostile.suffering import suffering, trouble_of
 
 
@@ -86,6 +92,7 @@ async def resist_all(*, only: str, rounds: int, seconds: float) -> bool:
         return False
     if not enough_descriptors(max(ATTACKS[name].size for name in names)):
         print("the limit of open files is too low here for all connections: ulimit -Hn")
+    leave_a_core_to_attackers()
     good = 0
     print(f"{'attack':<24} size   p99 quiet  attacked    behind  failed  memory")
     for tls in (False, True):

@@ -27,6 +27,15 @@ _STANDING = 20  # connections that the other tenant has, where they speak TLS
 _RESERVE = 500  # descriptors beside an attack's own
 
 
+_CORES = sorted(os.sched_getaffinity(0))
+_ATTACKERS = set(_CORES[-1:])
+
+
+def leave_a_core_to_attackers() -> None:
+    """Let this process, and all it starts, run beside the attackers' core, if there are two."""
+    os.sched_setaffinity(0, set(_CORES[:-1]) or _ATTACKERS)
+
+
 class Figures(NamedTuple):
     """What the other tenant felt, and the sidecar's memory."""
 
@@ -197,11 +206,12 @@ async def felt(guarded: Guarded, seconds: float) -> Figures:
 async def under(
     name: str, guarded: Guarded, *, size: int, seconds: float, warm_s: float
 ) -> Figures:
-    """What is felt while an attack runs. It has the lowest priority: its machine is another."""
+    """What is felt while an attack runs from a core of its own: its machine is another."""
     attack = [name, str(guarded.port), str(seconds + warm_s + 1), str(size)]
     attacker = await asyncio.create_subprocess_exec(
         "nice", "-n", "19", sys.executable, "-m", "tests.hostile.attackers", *attack, cwd=ROOT
     )
+    os.sched_setaffinity(attacker.pid, _ATTACKERS)
     try:
         await asyncio.sleep(warm_s)
         return await felt(guarded, seconds)
